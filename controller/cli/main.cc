@@ -1,0 +1,23 @@
+// `sealift`: the operator's command.
+#include <cstdio>
+#include <exception>
+
+#include "controller/cli/verbs.h"
+
+int main(int argc, char** argv) {
+  using namespace sealift;
+  CLI::App app{"Fleet provisioning for machines whose trust is rooted in a TPM and UEFI Secure Boot",
+               "sealift"};
+  app.set_version_flag("--version", std::string("sealift ") + SEALIFT_VERSION);
+  app.require_subcommand(1);
+  app.get_formatter()->column_width(44);
+  cli::Session session;
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::ParseError& error) {
+    return app.exit(error) == 0 ? 0 : 2;
+  } catch (const std::exception& error) {
+    session.Fail(MakeError(Code::kInternal, Reason::kInternal, error.what()));
+  }
+  return session.exit_code;
+}

@@ -1,0 +1,30 @@
+// The verbs of `sealift`, one function a group. Each adds its subcommands and their callbacks.
+//
+// Exit codes of every verb: 0 done; 1 it failed or the answer is "no" (the reason id is on stderr, or in the
+// JSON); 2 wrong usage or unreadable input. With -o json one JSON object goes to stdout, errors included:
+// {"error":{"reason":"...","message":"...","advice":"..."}}.
+#pragma once
+
+#include <CLI/CLI.hpp>
+#include <functional>
+#include <string>
+
+#include "shared/base/status.h"
+
+namespace sealift::cli {
+
+// Shared by all verbs. Not thread-safe.
+struct Session {
+  // "text" or "json" (-o).
+  std::string output = "text";
+  int exit_code = 0;
+  bool json() const { return output == "json"; }
+  // Prints an error to stderr or, as JSON, to stdout, and sets the exit code.
+  void Fail(const Status& status);
+};
+
+// Adds a leaf verb: sets -o, the example shown by --help, and runs `action` when the verb is chosen.
+CLI::App* AddVerb(CLI::App& parent, Session& session, const std::string& name, const std::string& description,
+                  const std::string& example, std::function<Status()> action);
+
+}  // namespace sealift::cli
