@@ -1,0 +1,190 @@
+// What the update machine asks of the EFI system partition: look, verify, stage, activate, bless, clean up.
+//
+// The plain-typed seam between node-agent/update and node-agent/esp. EspStager (esp_stager.h) is the real
+// one; a test double must pass tests/contract/stager_contract.h.
+//
+// Not thread-safe: one thread owns the update machine. Every call may block on the disk, none on the network.
+// Calls are idempotent: after a power cut or a killed process the update machine repeats the step it was in.
+//
+// Layout of the ESP (docs/architecture.md "The node"): images /EFI/kairos/<version>-<digest12>.efi, never
+// renamed and never overwritten; roles are entries loader/entries/{active,passive,recovery}.conf (UAPI.1 type
+// #1), with boot counters in their names (active+3.conf) while an image is on trial. Names on the ESP are
+// authenticated by nothing: they decide what to keep, never what to trust.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "shared/base/bytes.h"
+#include "shared/base/status.h"
+
+namespace sealift::agent {
+
+// kMedia: booted from an entry that is not ours to change (install medium, "norole").
+enum class BootRole { kUnknown, kActive, kPassive, kRecovery, kMedia };
+// "active", "passive", "recovery", "media", "unknown".
+std::string_view BootRoleName(BootRole role);
+
+// One file of loader/entries that names an image.
+struct RoleEntry {
+  // With its counter: "active+2-1.conf".
+  std::string file_name;
+  BootRole role = BootRole::kUnknown;
+  std::string version;
+  // From the root of the ESP, forward slashes: "/EFI/kairos/1.2.0-0123456789ab.efi".
+  std::string image_path;
+  // Of a counted entry: boots left before it sorts last, and boots used.
+  std::optional<std::uint32_t> tries_left;
+  std::uint32_t tries_done = 0;
+  bool image_present = false;
+
+  bool on_trial() const { return tries_left.has_value(); }
+  bool exhausted() const { return tries_left.has_value() && *tries_left == 0; }
+};
+
+struct BootInventory {
+  BootRole running_role = BootRole::kUnknown;
+  // As /etc/os-release of the running image says; equals the entry's.
+  std::string running_version;
+  std::string running_image_path;
+  // Of the file on the ESP, read anew.
+  Sha256Digest running_digest;
+  // The running image's entry still has a boot counter: it was never blessed.
+  bool running_on_trial = false;
+  // The firmware verified what it started.
+  bool secure_boot = false;
+  // LoaderEntrySelected and LoaderBootCountPath as the boot loader left them; empty where it left none.
+  std::string selected_entry;
+  std::string boot_count_path;
+  // Sorted by file name.
+  std::vector<RoleEntry> entries;
+
+  // The active entry that is on trial, whether or not it is what runs.
+  const RoleEntry* Trial() const;
+};
+
+// What the signed release says of one UKI.
+struct ImageExpectations {
+  std::string version;
+  Sha256Digest digest;
+  std::uint64_t size = 0;
+  // The Authenticode digest of the manifest, where it has one.
+  std::optional<Sha256Digest> authenticode;
+  // SHA-256 of the SubjectPublicKeyInfo of each PCR policy key generation the release accepts.
+  std::vector<Sha256Digest> allowed_pcr_keys;
+};
+
+// Evidence that one local file may go to the ESP. Only a Stager makes it.
+class VerifiedImage {
+ public:
+  const std::filesystem::path& file() const { return file_; }
+  const std::string& version() const { return version_; }
+  const Sha256Digest& digest() const { return digest_; }
+  std::uint64_t size() const { return size_; }
+  const Sha256Digest& authenticode() const { return authenticode_; }
+  // SHA-256 of the DER of the db certificate that vouches for it.
+  const Sha256Digest& signer() const { return signer_; }
+  // SHA-256 of the SubjectPublicKeyInfo in .pcrpkey.
+  const Sha256Digest& pcr_key() const { return pcr_key_; }
+
+ private:
+  friend class Stager;
+  VerifiedImage() = default;
+  std::filesystem::path file_;
+  std::string version_;
+  Sha256Digest digest_;
+  std::uint64_t size_ = 0;
+  Sha256Digest authenticode_;
+  Sha256Digest signer_;
+  Sha256Digest pcr_key_;
+};
+
+// Evidence that a verified image lies complete on the ESP, read back. Only a Stager makes it.
+class StagedImage {
+ public:
+  const std::string& version() const { return version_; }
+  const Sha256Digest& digest() const { return digest_; }
+  // "/EFI/kairos/1.2.0-0123456789ab.efi".
+  const std::string& image_path() const { return image_path_; }
+
+ private:
+  friend class Stager;
+  StagedImage() = default;
+  std::string version_;
+  Sha256Digest digest_;
+  std::string image_path_;
+};
+
+// An upgrade that used up its boots: what runs now is the image before it.
+struct Fallback {
+  std::string failed_version;
+  std::string failed_image_path;
+  BootRole running_role = BootRole::kUnknown;
+};
+
+class Stager {
+ public:
+  virtual ~Stager() = default;
+
+  // Reads entries, EFI variables and the running image. Changes nothing on the ESP.
+  // Errors: FAILED_PRECONDITION/ESP_MISSING (not mounted), ESP_ENTRY_INVALID (an entry of ours does not
+  // parse), BOOT_STATE_UNKNOWN (no entry fits what runs; nothing may be staged then); UNAVAILABLE/ESP_IO.
+  virtual Result<BootInventory> Inspect() = 0;
+
+  // Checks size, digest, Authenticode against the firmware's own db and dbx, version and PCR policy key of a
+  // file outside the ESP. Touches nothing.
+  // Errors, all INVALID_ARGUMENT or UNAUTHENTICATED and final for these bytes: IMAGE_TRUNCATED,
+  // IMAGE_DIGEST_MISMATCH, IMAGE_MALFORMED, IMAGE_UNSIGNED, IMAGE_SIGNATURE_INVALID, IMAGE_SIGNER_UNKNOWN,
+  // IMAGE_REVOKED, IMAGE_VERSION_MISMATCH, IMAGE_PCR_KEY_UNKNOWN.
+  // FILE_UNREADABLE and FIRMWARE_VARIABLE_UNREADABLE say nothing about the image.
+  virtual Result<VerifiedImage> VerifyImage(const std::filesystem::path& file,
+                                            const ImageExpectations& expectations) = 0;
+
+  // Copies the image to its final name: free space first, then temporary name, write, fsync, read back and
+  // compare, rename, fsync of the directory. Returns at once where the same bytes already lie there. No entry
+  // changes, so a cut leaves at most a temporary file.
+  // Errors: RESOURCE_EXHAUSTED/ESP_FULL (everything as before); DATA_LOSS/ESP_READBACK_MISMATCH;
+  // UNAVAILABLE/ESP_IO; INVALID_ARGUMENT/IMAGE_DIGEST_MISMATCH when the file changed since it was verified.
+  virtual Result<StagedImage> Stage(const VerifiedImage& image) = 0;
+
+  // Finds an image staged before a restart, by reading it whole. Errors: NOT_FOUND/IMAGE_NOT_STAGED.
+  virtual Result<StagedImage> FindStaged(const std::string& version, const Sha256Digest& digest) = 0;
+
+  // Makes the image the next to boot: passive.conf to the running image, old active entries away, then
+  // active+<tries>.conf. At every step at least one durable entry names a complete, known-good image.
+  // Errors: FAILED_PRECONDITION/BOOT_NOT_BLESSED while the running image is itself on trial;
+  // FAILED_PRECONDITION/IMAGE_ALREADY_RUNNING; RESOURCE_EXHAUSTED/ESP_FULL; UNAVAILABLE/ESP_IO.
+  virtual Status Activate(const StagedImage& image, std::uint32_t tries) = 0;
+
+  // Ends the trial of the running image: active+N-M.conf -> active.conf. Success where it has none.
+  // Errors: FAILED_PRECONDITION/BOOT_NOT_ACTIVE when what runs is not the active image; UNAVAILABLE/ESP_IO.
+  virtual Status Bless() = 0;
+
+  // Set when an active entry is out of tries and another image runs.
+  virtual Result<std::optional<Fallback>> FellBack() = 0;
+
+  // Removes temporary files and images that no entry names; never the running image. Returns the bytes freed.
+  // Removes nothing at all while an entry does not parse. Errors: as Inspect.
+  virtual Result<std::uint64_t> CollectGarbage() = 0;
+
+ protected:
+  struct ImageFacts {
+    std::filesystem::path file;
+    std::string version;
+    Sha256Digest digest;
+    std::uint64_t size = 0;
+    Sha256Digest authenticode;
+    Sha256Digest signer;
+    Sha256Digest pcr_key;
+  };
+  // The two places where evidence comes into being.
+  static VerifiedImage VouchForImage(ImageFacts facts);
+  static StagedImage VouchForStaged(std::string version, const Sha256Digest& digest, std::string image_path);
+};
+
+}  // namespace sealift::agent
