@@ -1,0 +1,255 @@
+// The ESP in memory, with what a real one does to careless writers: it runs full, fails at a chosen step, and
+// forgets what was not synced when the power is cut.
+//
+// Compares names like FAT (without regard to case, keeping it). Single-threaded. Passes
+// file_system_contract.h.
+#pragma once
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <map>
+#include <memory>
+#include <optional>
+#include <set>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "node-agent/esp/file_system.h"
+
+namespace sealift::agent {
+
+// What is left of changes that were not made durable.
+enum class CutMode {
+  // Nothing: neither names nor bytes.
+  kDropUnsynced,
+  // Names arrived, bytes that were not synced did not: files hold what was last synced, else nothing.
+  kNamesOnly,
+  // Everything arrived.
+  kKeepAll,
+  // Every name touched since its directory was synced is gone, the old file of that name too. FAT updates two
+  // directory slots for one rename; this is worse than anything seen, and the agent must survive it.
+  kTouchedNamesGone,
+};
+inline constexpr CutMode kAllCutModes[] = {CutMode::kDropUnsynced, CutMode::kNamesOnly, CutMode::kKeepAll,
+                                           CutMode::kTouchedNamesGone};
+
+class MemoryFileSystem final : public FileSystem {
+ public:
+  explicit MemoryFileSystem(std::uint64_t capacity_bytes = 1ull << 30) : capacity_(capacity_bytes) {
+    directories_.insert("");
+  }
+
+  // Steps that change something, counted from 0. A step is a Create, Write, Sync, Rename, Remove,
+  // MakeDirectory or SyncDirectory.
+  std::size_t steps() const { return steps_; }
+  // The power goes at step `step` (from the count at this call on); a write in progress leaves half its
+  // bytes.
+  void CutPowerAt(std::size_t step) { cut_at_ = steps_ + step; }
+  // Only this step fails, with EIO.
+  void FailAt(std::size_t step) { fail_at_ = steps_ + step; }
+  bool powered() const { return powered_; }
+  void SetCapacity(std::uint64_t bytes) { capacity_ = bytes; }
+  // Flips a bit of everything written from now on, as a broken disk does.
+  void CorruptWrites(bool corrupt) { corrupt_writes_ = corrupt; }
+
+  // The machine starts again after a cut.
+  void PowerOn(CutMode mode) {
+    std::map<std::string, Name> survived;
+    for (auto& [key, name] : live_) {
+      const bool durable = durable_.contains(key) && durable_[key].node == name.node;
+      if (durable || mode == CutMode::kKeepAll || mode == CutMode::kNamesOnly) survived[key] = name;
+    }
+    if (mode == CutMode::kDropUnsynced) survived = durable_;
+    for (auto& [key, name] : survived) {
+      if (mode != CutMode::kKeepAll) name.node->bytes = name.node->synced;
+    }
+    live_ = survived;
+    durable_ = survived;
+    for (auto& [key, name] : live_) name.node->synced = name.node->bytes;
+    powered_ = true;
+    cut_at_.reset();
+    fail_at_.reset();
+  }
+
+  Result<std::vector<DirectoryEntry>> List(std::string_view directory) override {
+    SEALIFT_RETURN_IF_ERROR(Ready(directory));
+    const std::string parent = Key(directory);
+    if (!directories_.contains(parent)) return Missing(directory);
+    std::vector<DirectoryEntry> entries;
+    for (const auto& [key, name] : live_) {
+      if (ParentOf(key) == parent) entries.push_back({.name = name.name, .size = name.node->bytes.size()});
+    }
+    for (const std::string& other : directories_) {
+      if (!other.empty() && ParentOf(other) == parent) {
+        entries.push_back({.name = directory_names_[other], .size = 0, .is_directory = true});
+      }
+    }
+    std::sort(entries.begin(), entries.end(),
+              [](const DirectoryEntry& a, const DirectoryEntry& b) { return a.name < b.name; });
+    return entries;
+  }
+
+  Status ReadPieces(std::string_view path, const std::function<Status(ByteView)>& sink) override {
+    SEALIFT_RETURN_IF_ERROR(Ready(path));
+    const auto found = live_.find(Key(path));
+    if (found == live_.end()) return Missing(path);
+    ByteView rest = found->second.node->bytes;
+    while (!rest.empty()) {
+      const ByteView piece = rest.first(std::min<std::size_t>(rest.size(), 4096));
+      SEALIFT_RETURN_IF_ERROR(sink(piece));
+      rest = rest.subspan(piece.size());
+    }
+    return OkStatus();
+  }
+
+  Result<std::unique_ptr<FileWriter>> Create(std::string_view path) override {
+    SEALIFT_RETURN_IF_ERROR(Ready(path));
+    SEALIFT_RETURN_IF_ERROR(Step());
+    if (!directories_.contains(std::string(ParentOf(Key(path))))) return Missing(path);
+    auto node = std::make_shared<Node>();
+    if (const auto found = live_.find(Key(path)); found != live_.end()) {
+      node = found->second.node;
+      node->bytes.clear();
+    }
+    live_[Key(path)] = {.name = LastPart(path), .node = node};
+    return std::make_unique<Writer>(this, node);
+  }
+
+  Status Rename(std::string_view from, std::string_view to) override {
+    SEALIFT_RETURN_IF_ERROR(Ready(from));
+    SEALIFT_RETURN_IF_ERROR(Ready(to));
+    SEALIFT_RETURN_IF_ERROR(Step());
+    const auto found = live_.find(Key(from));
+    if (found == live_.end() || !directories_.contains(std::string(ParentOf(Key(to))))) return Missing(from);
+    const std::shared_ptr<Node> node = found->second.node;
+    live_.erase(found);
+    live_[Key(to)] = {.name = LastPart(to), .node = node};
+    return OkStatus();
+  }
+
+  Status Remove(std::string_view path) override {
+    SEALIFT_RETURN_IF_ERROR(Ready(path));
+    SEALIFT_RETURN_IF_ERROR(Step());
+    return live_.erase(Key(path)) == 1 ? OkStatus() : Missing(path);
+  }
+
+  // Directories are durable at once: the agent makes none on its critical path.
+  Status MakeDirectory(std::string_view path) override {
+    SEALIFT_RETURN_IF_ERROR(Ready(path));
+    SEALIFT_RETURN_IF_ERROR(Step());
+    for (std::string_view part = path; !part.empty(); part = ParentOf(part)) {
+      if (directories_.insert(Key(part)).second) directory_names_[Key(part)] = LastPart(part);
+    }
+    return OkStatus();
+  }
+
+  Status SyncDirectory(std::string_view path) override {
+    SEALIFT_RETURN_IF_ERROR(Ready(path));
+    SEALIFT_RETURN_IF_ERROR(Step());
+    const std::string parent = Key(path);
+    if (!directories_.contains(parent)) return Missing(path);
+    std::erase_if(durable_, [&](const auto& item) { return ParentOf(item.first) == parent; });
+    for (const auto& [key, name] : live_) {
+      if (ParentOf(key) == parent) durable_[key] = name;
+    }
+    return OkStatus();
+  }
+
+  Result<std::uint64_t> FreeBytes() override {
+    SEALIFT_RETURN_IF_ERROR(Ready(""));
+    const std::uint64_t used = UsedBytes();
+    return used >= capacity_ ? 0 : capacity_ - used;
+  }
+
+ private:
+  struct Node {
+    Bytes bytes;
+    Bytes synced;
+  };
+  struct Name {
+    std::string name;
+    std::shared_ptr<Node> node;
+  };
+
+  class Writer final : public FileWriter {
+   public:
+    Writer(MemoryFileSystem* owner, std::shared_ptr<Node> node) : owner_(owner), node_(std::move(node)) {}
+    Status Write(ByteView bytes) override {
+      const Status step = owner_->Step();
+      if (!step.ok()) {
+        Append(node_->bytes, bytes.first(bytes.size() / 2));
+        return step;
+      }
+      const std::uint64_t used = owner_->UsedBytes();
+      const std::uint64_t room = used >= owner_->capacity_ ? 0 : owner_->capacity_ - used;
+      if (bytes.size() > room) {
+        Append(node_->bytes, bytes.first(static_cast<std::size_t>(room)));
+        return MakeError(Code::kResourceExhausted, Reason::kEspFull, "write on the ESP: no space left");
+      }
+      Append(node_->bytes, bytes);
+      if (owner_->corrupt_writes_ && !bytes.empty()) node_->bytes.back() ^= 1;
+      return OkStatus();
+    }
+    Status Sync() override {
+      SEALIFT_RETURN_IF_ERROR(owner_->Step());
+      node_->synced = node_->bytes;
+      return OkStatus();
+    }
+
+   private:
+    MemoryFileSystem* owner_;
+    std::shared_ptr<Node> node_;
+  };
+
+  static std::string Key(std::string_view path) {
+    std::string key(path);
+    std::transform(key.begin(), key.end(), key.begin(),
+                   [](char c) { return c >= 'A' && c <= 'Z' ? static_cast<char>(c + 32) : c; });
+    return key;
+  }
+  static std::string LastPart(std::string_view path) {
+    const std::size_t slash = path.rfind('/');
+    return std::string(slash == std::string_view::npos ? path : path.substr(slash + 1));
+  }
+  static Status Missing(std::string_view path) {
+    return MakeError(Code::kNotFound, Reason::kFileUnreadable, fmt::format("find '{}': no such file", path));
+  }
+  static Status Dead(std::string_view why) {
+    return MakeError(Code::kUnavailable, Reason::kEspIo, std::string(why));
+  }
+
+  Status Ready(std::string_view path) const {
+    if (!powered_) return Dead("use the ESP: the power is off");
+    return CheckPath(path);
+  }
+  Status Step() {
+    if (!powered_) return Dead("use the ESP: the power is off");
+    const std::size_t step = steps_++;
+    if (cut_at_ == step) {
+      powered_ = false;
+      return Dead("use the ESP: the power went off");
+    }
+    if (fail_at_ == step) return Dead("use the ESP: input/output error");
+    return OkStatus();
+  }
+  std::uint64_t UsedBytes() const {
+    std::uint64_t used = 0;
+    for (const auto& [key, name] : live_) used += name.node->bytes.size();
+    return used;
+  }
+
+  std::uint64_t capacity_;
+  std::map<std::string, Name> live_;
+  std::map<std::string, Name> durable_;
+  std::set<std::string> directories_;
+  std::map<std::string, std::string> directory_names_;
+  std::size_t steps_ = 0;
+  std::optional<std::size_t> cut_at_;
+  std::optional<std::size_t> fail_at_;
+  bool powered_ = true;
+  bool corrupt_writes_ = false;
+};
+
+}  // namespace sealift::agent
