@@ -1,0 +1,190 @@
+#!/usr/bin/env bash
+# Builds the root file system of a lab node: Debian 12 with systemd 252, kernel, boot loader and stub inside.
+#
+#   build-rootfs.sh [--version V] [--agent-deb FILE] OUT
+#
+# OUT is a directory and is replaced. What `sealift build-uki dir:OUT` adds (/init, ...) is not done here.
+# --version V       os-release says VERSION_ID=V (default 1.0)
+# --agent-deb FILE  unpacks the package (no maintainer script runs) and enables its units
+#
+# os/ is what an OS vendor would configure; driver/ is the lab's own way into the guest (see README.md).
+# Packages come from where this machine's apt gets Debian; SEALIFT_GUEST_SUITE names another release of it. The
+# debootstrapped base is cached in build/lab/cache, keyed by this script and the versions apt would install.
+set -euo pipefail
+
+here=$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")
+cache=${SEALIFT_LAB_CACHE:-$here/../../build/lab/cache}
+
+version=1.0
+agent_deb=
+while (($# > 1)); do
+  case $1 in
+    --version) version=$2 ;;
+    --agent-deb) agent_deb=$2 ;;
+    *) break ;;
+  esac
+  shift 2
+done
+if (($# != 1)) || [[ $1 == -* ]]; then
+  echo "usage: build-rootfs.sh [--version V] [--agent-deb FILE] OUT" >&2
+  exit 2
+fi
+out=$1
+
+packages=(
+  systemd systemd-sysv udev dbus kmod mount login passwd util-linux iproute2 e2fsprogs dosfstools
+  systemd-boot-efi tpm2-tools
+  # systemd-pcrphase loads these by name, so no dependency brings them
+  libtss2-esys-3.0.2-0 libtss2-mu0 libtss2-rc0 libtss2-tctildr0 libtss2-tcti-device0
+)
+# Unpacked only: their maintainer scripts want perl, an initramfs, an ESP.
+unpacked=(linux-image-cloud-amd64 systemd-boot)
+# What a virtual node needs beyond what is built in (ext4, TPM, PCI, ...).
+modules=(
+  drivers/virtio drivers/block/virtio_blk.ko drivers/block/loop.ko drivers/net/virtio_net.ko
+  drivers/net/net_failover.ko net/core/failover.ko drivers/char/virtio_console.ko drivers/char/hw_random
+  drivers/firmware/qemu_fw_cfg.ko drivers/md fs/fat fs/nls fs/efivarfs fs/overlayfs fs/autofs fs/fuse net/ipv6
+  lib crypto arch/x86/crypto
+)
+
+debian_targets() { apt-get indextargets "Created-By: Packages" "Origin: Debian" "Architecture: amd64" "$@"; }
+sources() { # deb lines of this machine's own Debian archive, for the guest's suite
+  local host=$1 guest=$2
+  # shellcheck disable=SC2016  # apt expands these
+  debian_targets --format '$(REPO_URI) $(RELEASE) $(COMPONENT)' | sort -u | while read -r uri release component; do
+    if [[ $component == main && $release == "$host"* && $release != *-backports* ]]; then
+      echo "deb $uri ${release/#$host/$guest} $component"
+    fi
+  done
+}
+
+base_key() { # of the files that shape the base, and the versions it would get
+  { sha256sum <"${BASH_SOURCE[0]}" && echo "$suite" && apt-cache policy "${packages[@]}" "${unpacked[@]}" | grep -E '^[a-z]|Candidate'; } |
+    sha256sum | cut -c 1-16
+}
+
+copy_kernel() { # unpacked packages -> boot/vmlinuz and the modules a virtual machine needs
+  local from=$1 root=$2 kernel module target
+  kernel=$(basename "$from"/lib/modules/*)
+  mkdir -p "$root/boot"
+  cp "$from/boot/vmlinuz-$kernel" "$root/boot/vmlinuz"
+  target=$root/usr/lib/modules/$kernel
+  mkdir -p "$target"
+  cp "$from/lib/modules/$kernel"/modules.{builtin,builtin.modinfo,order} "$target/"
+  for module in "${modules[@]}"; do
+    mkdir -p "$target/kernel/$(dirname "$module")"
+    cp -a "$from/lib/modules/$kernel/kernel/$module" "$target/kernel/$(dirname "$module")/"
+  done
+  depmod -b "$root" "$kernel"
+}
+
+slim() { # the whole OS lives in memory: what a node never reads is left out
+  local root=$1
+  (
+    cd "$root"
+    rm -rf usr/share/{perl,perl5,doc,man,info,locale,bash-completion,zsh,i18n,zoneinfo,bug,lintian,mime,pixmaps} \
+      usr/lib/x86_64-linux-gnu/{perl,perl-base,gconv} usr/lib/udev/hwdb.{d,bin} etc/udev/hwdb.bin \
+      usr/lib/systemd/catalog usr/lib/systemd/boot/efi/*.elf.stub var/lib/dpkg var/lib/apt var/cache var/log
+    rm -f usr/lib/x86_64-linux-gnu/lib{icu*,xml2*,perl*,db-5*,mvec*,apt-p*} usr/bin/{perl*,apt*,tic,bsdtar} \
+      usr/bin/{dpkg*,localedef}
+    find dev -mindepth 1 -delete # the kernel makes its own
+    mkdir -p var/cache var/log var/lib/systemd
+  )
+}
+
+# Runs inside mmdebstrap, with its apt configuration: fetches what is only unpacked.
+fetch_unpacked() {
+  local folder=$1 image
+  image=$(apt-cache --no-all-versions show linux-image-cloud-amd64 | sed -n 's/^Depends: \(linux-image-[^ ,]*\).*/\1/p')
+  (cd "$folder" && apt-get -o APT::Sandbox::User=root -qq download "$image" systemd-boot)
+}
+if [[ $out == @fetch ]]; then
+  APT_CONFIG=$MMDEBSTRAP_APT_CONFIG fetch_unpacked "$SEALIFT_LAB_DEBS"
+  exit
+fi
+
+build_base() {
+  local root=$1 work=$1.work lines
+  rm -rf "$root" "$work"
+  mkdir -p "$work/debs" "$work/x"
+  mapfile -t lines < <(sources "$host" "$suite")
+  if ((${#lines[@]} == 0)); then
+    echo "build-rootfs: apt on this machine knows no Debian archive for $host (run apt-get update)" >&2
+    exit 1
+  fi
+  export SEALIFT_LAB_DEBS=$work/debs
+  mmdebstrap --quiet --variant=essential --include="$(IFS=,; echo "${packages[*]}")" \
+    --aptopt='Apt::Install-Recommends "false"' --aptopt='Acquire::Retries "3"' \
+    --dpkgopt='path-exclude=/usr/share/man/*' --dpkgopt='path-exclude=/usr/share/doc/*' \
+    --dpkgopt='path-exclude=/usr/share/locale/*' --dpkgopt='path-exclude=/usr/share/info/*' \
+    --customize-hook="'${BASH_SOURCE[0]}' @fetch" \
+    "$suite" "$root" "${lines[@]}"
+  local deb
+  for deb in "$work"/debs/*.deb; do dpkg-deb -x "$deb" "$work/x"; done
+  copy_kernel "$work/x" "$root"
+  # The agent blesses a boot itself, by this program; the generator that blesses any boot stays out.
+  cp "$work/x/lib/systemd/systemd-bless-boot" "$root/usr/lib/systemd/"
+  slim "$root"
+  rm -rf "$work"
+}
+
+configure() { # the OS: what its vendor would set up, then the lab's driver
+  local root=$1 unit
+  cp -a --no-preserve=ownership "$here/os/." "$here/driver/." "$root/"
+  chmod 755 "$root/usr/lib/sealift-lab/driver"
+  mkdir -p "$root/efi" "$root/oem" "$root/usr/local"
+  : >"$root/etc/machine-id" # empty: a fresh one each boot, and no first-boot questions
+  for unit in systemd-firstboot.service systemd-hwdb-update.service getty@tty1.service apt-daily.timer apt-daily-upgrade.timer \
+    dpkg-db-backup.timer e2scrub_all.timer e2scrub_reap.service fstrim.timer; do
+    ln -sf /dev/null "$root/etc/systemd/system/$unit"
+  done
+  mkdir -p "$root/etc/systemd/system/multi-user.target.wants"
+  ln -sf /usr/lib/systemd/system/multi-user.target "$root/etc/systemd/system/default.target"
+  ln -sf /usr/lib/systemd/system/systemd-networkd.service "$root/etc/systemd/system/multi-user.target.wants/"
+  rm -f "$root/etc/os-release"
+  cat >"$root/usr/lib/os-release" <<OSRELEASE
+ID=sealift-lab
+ID_LIKE=debian
+NAME="Sealift lab node"
+PRETTY_NAME="Sealift lab node $version"
+VERSION_ID=$version
+OSRELEASE
+  ln -s ../usr/lib/os-release "$root/etc/os-release"
+  if [[ -n $agent_deb ]]; then
+    dpkg-deb -x "$agent_deb" "$root.agent"
+    # A merged-/usr tree: lib/ of the package belongs below usr/.
+    if [[ -d $root.agent/lib ]]; then
+      mkdir -p "$root.agent/usr"
+      cp -a "$root.agent/lib" "$root.agent/usr/"
+      rm -rf "$root.agent/lib"
+    fi
+    cp -a --no-preserve=ownership "$root.agent/." "$root/"
+    for unit in "$root.agent"/usr/lib/systemd/system/*.service; do
+      ln -sf "/usr/lib/systemd/system/$(basename "$unit")" "$root/etc/systemd/system/multi-user.target.wants/"
+    done
+    rm -rf "$root.agent"
+  fi
+}
+
+host=$(sed -n 's/^VERSION_CODENAME=//p' /etc/os-release)
+suite=${SEALIFT_GUEST_SUITE:-$host}
+mkdir -p "$cache"
+cache=$(readlink -f "$cache")
+base=$cache/base-$(base_key)
+exec 9>"$cache/lock"
+flock 9
+started=$SECONDS
+if [[ -d $base ]]; then
+  echo "build-rootfs: base tree from the cache"
+else
+  echo "build-rootfs: building the base tree (Debian $suite, about a minute)"
+  rm -rf "$cache"/base-*
+  build_base "$base.tmp"
+  mv "$base.tmp" "$base"
+fi
+rm -rf "$out" "$out.new"
+mkdir -p "$(dirname "$out")"
+cp -a --reflink=auto "$base" "$out.new"
+configure "$out.new"
+mv "$out.new" "$out"
+echo "build-rootfs: $out: version $version, $(du -sm "$out" | cut -f 1) MiB, $((SECONDS - started)) s"
