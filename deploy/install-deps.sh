@@ -23,7 +23,7 @@ packages=(
   # the lab: virtual machines, disks, guest trees
   qemu-system-x86 qemu-utils ovmf socat mmdebstrap kmod cpio zstd binutils
   mtools dosfstools fdisk e2fsprogs xorriso
-  python3 python3-pefile python3-cryptography
+  python3 python3-pefile python3-cryptography python3-securesystemslib
   procps iproute2 util-linux file ca-certificates
 )
 

@@ -131,6 +131,7 @@ Envelope MakeEnvelope(const Snapshot& snapshot) {
 Envelope MakeEnvelope(const Timestamp& timestamp) {
   json value = Common(Role::kTimestamp, timestamp.version, timestamp.expires);
   value["meta"] = {{"snapshot.json", MetaFileJson(timestamp.snapshot)}};
+  if (timestamp.signed_at.has_value()) value["x-sealift-signed-at"] = FormatRfc3339(*timestamp.signed_at);
   if (!timestamp.journal_checkpoint.empty()) {
     value["x-sealift-journal"] = Parsed(timestamp.journal_checkpoint);
   }

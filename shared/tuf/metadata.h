@@ -78,6 +78,8 @@ struct Timestamp {
   std::uint32_t version = 1;
   UnixMillis expires;
   MetaFile snapshot;
+  // When the repository signed it, under "x-sealift-signed-at": a node's time never runs before it.
+  std::optional<UnixMillis> signed_at;
   // The newest checkpoint of the signing journal, compact JSON of an object; empty when there is none.
   // Carried under "x-sealift-journal", which other clients ignore.
   std::string journal_checkpoint;

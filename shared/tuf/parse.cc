@@ -241,6 +241,11 @@ Result<Timestamp> ParseTimestamp(const Envelope& envelope) {
   const auto snapshot = meta.find("snapshot.json");
   if (snapshot == meta.end()) return Malformed("read tuf timestamp: 'snapshot.json' is missing");
   SEALIFT_ASSIGN_OR_RETURN(timestamp.snapshot, ReadMetaFile("snapshot.json", *snapshot));
+  if (reader.Has("x-sealift-signed-at")) {
+    const Result<UnixMillis> signed_at = ParseRfc3339(reader.String("x-sealift-signed-at", 32));
+    if (!signed_at.ok()) return Malformed("read tuf timestamp: 'x-sealift-signed-at' is not a UTC time");
+    timestamp.signed_at = *signed_at;
+  }
   if (reader.Has("x-sealift-journal")) {
     timestamp.journal_checkpoint = CompactJson(reader.Object("x-sealift-journal", 32));
     SEALIFT_RETURN_IF_ERROR(reader.status());

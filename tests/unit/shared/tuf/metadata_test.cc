@@ -72,10 +72,12 @@ TEST(Metadata, OtherRolesSurviveTheirFiles) {
   const Timestamp timestamp{.version = 9,
                             .expires = kExpires,
                             .snapshot = {.version = 3, .length = std::nullopt, .sha256 = std::nullopt},
+                            .signed_at = ParseRfc3339("2029-12-31T00:00:00Z").value(),
                             .journal_checkpoint = R"({"head":"00","sequence":4})"};
   const Timestamp back = ParseTimestamp(MakeEnvelope(timestamp)).value();
   EXPECT_EQ(back.snapshot.version, 3u);
   EXPECT_FALSE(back.snapshot.length.has_value());
+  EXPECT_EQ(back.signed_at, ParseRfc3339("2029-12-31T00:00:00Z").value());
   EXPECT_EQ(back.journal_checkpoint, R"({"head":"00","sequence":4})");
 }
 
