@@ -1,0 +1,67 @@
+// RAII and error translation around tpm2-tss. Included by esys_tpm.cc only: no tss2 type leaves this folder.
+#pragma once
+
+#include <tss2/tss2_esys.h>
+
+#include <memory>
+#include <string>
+#include <utility>
+
+#include "shared/base/status.h"
+#include "shared/crypto/openssl.h"
+
+namespace sealift::agent {
+
+// What ESAPI allocates for its caller.
+template <typename T>
+using EsysPtr = CPtr<T, Esys_Free>;
+
+// OkStatus for TSS2_RC_SUCCESS; otherwise FAILED_PRECONDITION/TPM_COMMAND_FAILED, or
+// UNAVAILABLE/TPM_UNAVAILABLE when the command did not reach the TPM. "<what> (<call>: <decoded> 0x...)".
+Status CheckRc(TSS2_RC rc, std::string_view what, std::string_view call);
+
+// The connection and the ESAPI context on it. Move-only; closes both.
+class EsysConnection {
+ public:
+  // Errors: UNAVAILABLE/TPM_UNAVAILABLE.
+  static Result<EsysConnection> Open(const std::string& tcti);
+  EsysConnection(EsysConnection&& other) noexcept;
+  EsysConnection& operator=(EsysConnection&&) = delete;
+  ~EsysConnection();
+  ESYS_CONTEXT* context() const { return context_; }
+
+ private:
+  EsysConnection() = default;
+  TSS2_TCTI_CONTEXT* tcti_ = nullptr;
+  // Set when the device TCTI was used directly; then it owns the memory of `tcti_`.
+  std::unique_ptr<std::byte[]> device_;
+  ESYS_CONTEXT* context_ = nullptr;
+};
+
+// A transient object or session; flushed on scope end. A TPM has room for three.
+class Transient {
+ public:
+  explicit Transient(ESYS_CONTEXT* context, ESYS_TR handle = ESYS_TR_NONE)
+      : context_(context), handle_(handle) {}
+  Transient(Transient&& other) noexcept
+      : context_(other.context_), handle_(std::exchange(other.handle_, ESYS_TR_NONE)) {}
+  Transient& operator=(Transient&&) = delete;
+  ~Transient();
+  ESYS_TR get() const { return handle_; }
+  // For the C functions that return a handle.
+  ESYS_TR* Receive() { return &handle_; }
+
+ private:
+  ESYS_CONTEXT* context_;
+  ESYS_TR handle_;
+};
+
+// Key templates, TPM2B_PUBLIC with an empty or zero `unique` part.
+TPM2B_PUBLIC RsaEndorsementTemplate();
+TPM2B_PUBLIC EccEndorsementTemplate();
+TPM2B_PUBLIC AttestationTemplate();
+TPM2B_PUBLIC TlsTemplate();
+// Whether `key` was made from `wanted`: equal but for the key itself.
+bool MadeFrom(const TPM2B_PUBLIC& wanted, const TPM2B_PUBLIC& key);
+
+}  // namespace sealift::agent

@@ -1,0 +1,476 @@
+#include "node-agent/tpm/esys_tpm.h"
+
+#include <fmt/format.h>
+#include <tss2/tss2_mu.h>
+
+#include <algorithm>
+#include <mutex>
+#include <optional>
+
+#include "node-agent/tpm/esys_support.h"
+#include "shared/crypto/hash.h"
+#include "shared/tpm/structures.h"
+
+namespace sealift::agent {
+namespace {
+
+constexpr std::size_t kMaxNonceBytes = 32;
+constexpr std::size_t kNvChunkBytes = 512;
+constexpr std::size_t kMaxCertificateBytes = 16384;
+constexpr std::size_t kMaxCertificates = 16;
+constexpr int kQuoteAttempts = 5;
+// TCG EK Credential Profile 2.5, 2.2.1.4.
+constexpr TPM2_HANDLE kRsaCertificateIndex = 0x01C00002;
+constexpr TPM2_HANDLE kEccCertificateIndex = 0x01C0000A;
+constexpr TPM2_HANDLE kChainFirstIndex = 0x01C00100;
+constexpr TPM2_HANDLE kChainLastIndex = 0x01C001FF;
+
+template <typename T, auto marshal>
+Result<Bytes> Marshal(const T& value) {
+  Bytes bytes(sizeof(T) + 64);
+  std::size_t size = 0;
+  SEALIFT_RETURN_IF_ERROR(
+      CheckRc(marshal(&value, bytes.data(), bytes.size(), &size), "encode TPM structure", "Tss2_MU"));
+  bytes.resize(size);
+  return bytes;
+}
+
+Result<Bytes> MarshalPublic(const TPM2B_PUBLIC& area) {
+  return Marshal<TPM2B_PUBLIC, Tss2_MU_TPM2B_PUBLIC_Marshal>(area);
+}
+
+Result<Attestation> MarshalAttestation(const TPM2B_ATTEST& attest, const TPMT_SIGNATURE& signature) {
+  Attestation made;
+  made.attest = ToBytes(ByteView(attest.attestationData, attest.size));
+  SEALIFT_ASSIGN_OR_RETURN(made.signature,
+                           (Marshal<TPMT_SIGNATURE, Tss2_MU_TPMT_SIGNATURE_Marshal>(signature)));
+  return made;
+}
+
+Result<TPM2B_DATA> QualifyingData(ByteView nonce) {
+  if (nonce.size() > kMaxNonceBytes) {
+    return MakeError(Code::kInvalidArgument, Reason::kInvalidArgument, "use nonce: longer than 32 bytes");
+  }
+  TPM2B_DATA data{};
+  data.size = static_cast<UINT16>(nonce.size());
+  std::ranges::copy(nonce, data.buffer);
+  return data;
+}
+
+Result<TPML_PCR_SELECTION> Selection(std::span<const std::uint32_t> pcrs) {
+  TPML_PCR_SELECTION selection{};
+  selection.count = 1;
+  selection.pcrSelections[0].hash = TPM2_ALG_SHA256;
+  selection.pcrSelections[0].sizeofSelect = 3;
+  for (const std::uint32_t pcr : pcrs) {
+    if (pcr >= 24) {
+      return MakeError(Code::kInvalidArgument, Reason::kInvalidArgument,
+                       fmt::format("select PCR {}: a TPM has 24", pcr));
+    }
+    BYTE& bits = selection.pcrSelections[0].pcrSelect[pcr / 8];
+    bits = static_cast<BYTE>(bits | 1u << (pcr % 8));
+  }
+  return selection;
+}
+
+// The size of the DER certificate that `bytes` start with; none when they start with something else. Indexes
+// are often larger than what lies in them.
+std::optional<std::size_t> CertificateSize(ByteView bytes) {
+  if (bytes.size() < 4 || bytes[0] != 0x30) return std::nullopt;
+  std::size_t header = 2;
+  std::size_t size = bytes[1];
+  if (size >= 0x80) {
+    const std::size_t length_bytes = size & 0x7F;
+    if (length_bytes == 0 || length_bytes > 2) return std::nullopt;
+    header += length_bytes;
+    size = length_bytes == 1 ? bytes[2] : static_cast<std::size_t>(bytes[2] << 8 | bytes[3]);
+  }
+  if (header + size > bytes.size()) return std::nullopt;
+  return header + size;
+}
+
+void AppendCertificates(ByteView bytes, std::vector<Bytes>& to) {
+  while (to.size() < kMaxCertificates) {
+    const auto size = CertificateSize(bytes);
+    if (!size.has_value()) return;
+    to.push_back(ToBytes(bytes.first(*size)));
+    bytes = bytes.subspan(*size);
+  }
+}
+
+class EsysTpm final : public Tpm {
+ public:
+  explicit EsysTpm(EsysConnection connection) : connection_(std::move(connection)) {}
+
+  Result<tpm::PcrValues> ReadPcrs(std::span<const std::uint32_t> pcrs) override {
+    const std::lock_guard lock(mutex_);
+    return ReadPcrsLocked(pcrs);
+  }
+
+  Result<TpmKeys> EnsureKeys() override {
+    const std::lock_guard lock(mutex_);
+    TpmKeys keys;
+    SEALIFT_ASSIGN_OR_RETURN(keys.attestation, EnsureKey(attestation_));
+    SEALIFT_ASSIGN_OR_RETURN(keys.tls, EnsureKey(tls_));
+    return keys;
+  }
+
+  Result<EndorsementKey> ReadEndorsementKey() override {
+    const std::lock_guard lock(mutex_);
+    SEALIFT_ASSIGN_OR_RETURN(EndorsementHandle opened, OpenEndorsementKey());
+    EndorsementKey key{.public_area = std::move(opened.public_area), .certificates = {}};
+    SEALIFT_ASSIGN_OR_RETURN(key.certificates, ReadCertificates(opened.rsa));
+    return key;
+  }
+
+  Result<SecretBytes> ActivateCredential(ByteView blob, ByteView encrypted_secret) override {
+    TPM2B_ID_OBJECT id_object{};
+    TPM2B_ENCRYPTED_SECRET secret{};
+    std::size_t blob_offset = 0;
+    std::size_t secret_offset = 0;
+    SEALIFT_RETURN_IF_ERROR(
+        CheckRc(Tss2_MU_TPM2B_ID_OBJECT_Unmarshal(blob.data(), blob.size(), &blob_offset, &id_object),
+                "read credential blob", "Tss2_MU_TPM2B_ID_OBJECT_Unmarshal"));
+    SEALIFT_RETURN_IF_ERROR(
+        CheckRc(Tss2_MU_TPM2B_ENCRYPTED_SECRET_Unmarshal(encrypted_secret.data(), encrypted_secret.size(),
+                                                         &secret_offset, &secret),
+                "read credential secret", "Tss2_MU_TPM2B_ENCRYPTED_SECRET_Unmarshal"));
+    const std::lock_guard lock(mutex_);
+    SEALIFT_RETURN_IF_ERROR(EnsureKey(attestation_).status());
+    SEALIFT_ASSIGN_OR_RETURN(const EndorsementHandle endorsement, OpenEndorsementKey());
+    SEALIFT_ASSIGN_OR_RETURN(const Transient session, EndorsementPolicySession());
+    TPM2B_DIGEST* raw = nullptr;
+    SEALIFT_RETURN_IF_ERROR(CheckRc(
+        Esys_ActivateCredential(context(), attestation_.object, endorsement.object.get(), ESYS_TR_PASSWORD,
+                                session.get(), ESYS_TR_NONE, &id_object, &secret, &raw),
+        "activate credential", "Esys_ActivateCredential"));
+    const EsysPtr<TPM2B_DIGEST> activated(raw);
+    SecretBytes result(ByteView(activated->buffer, activated->size));
+    WipeMemory(activated->buffer, activated->size);
+    return result;
+  }
+
+  Result<Attestation> CertifyTlsKey(ByteView nonce) override {
+    SEALIFT_ASSIGN_OR_RETURN(const TPM2B_DATA data, QualifyingData(nonce));
+    const std::lock_guard lock(mutex_);
+    SEALIFT_RETURN_IF_ERROR(EnsureKey(attestation_).status());
+    SEALIFT_RETURN_IF_ERROR(EnsureKey(tls_).status());
+    const TPMT_SIG_SCHEME scheme{.scheme = TPM2_ALG_NULL, .details = {}};
+    TPM2B_ATTEST* attest = nullptr;
+    TPMT_SIGNATURE* signature = nullptr;
+    SEALIFT_RETURN_IF_ERROR(
+        CheckRc(Esys_Certify(context(), tls_.object, attestation_.object, ESYS_TR_PASSWORD, ESYS_TR_PASSWORD,
+                             ESYS_TR_NONE, &data, &scheme, &attest, &signature),
+                "certify TLS key", "Esys_Certify"));
+    const EsysPtr<TPM2B_ATTEST> owned_attest(attest);
+    const EsysPtr<TPMT_SIGNATURE> owned_signature(signature);
+    return MarshalAttestation(*attest, *signature);
+  }
+
+  Result<tpm::QuoteEvidence> Quote(ByteView nonce, std::span<const std::uint32_t> pcrs) override {
+    SEALIFT_ASSIGN_OR_RETURN(const TPM2B_DATA data, QualifyingData(nonce));
+    SEALIFT_ASSIGN_OR_RETURN(const TPML_PCR_SELECTION selection, Selection(pcrs));
+    const std::lock_guard lock(mutex_);
+    SEALIFT_RETURN_IF_ERROR(EnsureKey(attestation_).status());
+    for (int attempt = 0; attempt < kQuoteAttempts; ++attempt) {
+      SEALIFT_ASSIGN_OR_RETURN(tpm::PcrValues values, ReadPcrsLocked(pcrs));
+      SEALIFT_ASSIGN_OR_RETURN(Attestation made, QuoteLocked(data, selection));
+      SEALIFT_ASSIGN_OR_RETURN(const bool fits, QuoteFits(made.attest, values));
+      if (!fits) continue;
+      return tpm::QuoteEvidence{.attest = std::move(made.attest),
+                                .signature = std::move(made.signature),
+                                .pcrs = std::move(values)};
+    }
+    return MakeError(Code::kUnavailable, Reason::kTpmCommandFailed,
+                     "quote registers: they kept changing meanwhile");
+  }
+
+  Result<Bytes> SignWithTlsKey(const Sha256Digest& digest) override {
+    TPM2B_DIGEST input{};
+    input.size = static_cast<UINT16>(digest.bytes.size());
+    std::ranges::copy(digest.bytes, input.buffer);
+    const TPMT_SIG_SCHEME scheme{.scheme = TPM2_ALG_NULL, .details = {}};
+    TPMT_TK_HASHCHECK ticket{};
+    ticket.tag = TPM2_ST_HASHCHECK;
+    ticket.hierarchy = TPM2_RH_NULL;
+    TPMT_SIGNATURE* raw = nullptr;
+    Bytes encoded;
+    {
+      const std::lock_guard lock(mutex_);
+      if (tls_.object == ESYS_TR_NONE) SEALIFT_RETURN_IF_ERROR(EnsureKey(tls_).status());
+      SEALIFT_RETURN_IF_ERROR(CheckRc(Esys_Sign(context(), tls_.object, ESYS_TR_PASSWORD, ESYS_TR_NONE,
+                                                ESYS_TR_NONE, &input, &scheme, &ticket, &raw),
+                                      "sign with TLS key", "Esys_Sign"));
+    }
+    const EsysPtr<TPMT_SIGNATURE> signature(raw);
+    SEALIFT_ASSIGN_OR_RETURN(encoded, (Marshal<TPMT_SIGNATURE, Tss2_MU_TPMT_SIGNATURE_Marshal>(*signature)));
+    SEALIFT_ASSIGN_OR_RETURN(tpm::Signature parsed, tpm::ParseSignature(encoded, Reason::kTpmCommandFailed));
+    return std::move(parsed.bytes);
+  }
+
+ private:
+  // A persistent key of ours.
+  struct OwnKey {
+    std::string_view role;
+    TPM2_HANDLE handle;
+    ESYS_TR hierarchy;
+    TPM2B_PUBLIC (*make_template)();
+    ESYS_TR object = ESYS_TR_NONE;
+  };
+
+  struct EndorsementHandle {
+    Transient object;
+    Bytes public_area;
+    bool rsa = false;
+  };
+
+  ESYS_CONTEXT* context() const { return connection_.context(); }
+
+  Result<std::vector<TPM2_HANDLE>> Handles(TPM2_HANDLE first, UINT32 count) {
+    TPMI_YES_NO more = 0;
+    TPMS_CAPABILITY_DATA* raw = nullptr;
+    SEALIFT_RETURN_IF_ERROR(CheckRc(Esys_GetCapability(context(), ESYS_TR_NONE, ESYS_TR_NONE, ESYS_TR_NONE,
+                                                       TPM2_CAP_HANDLES, first, count, &more, &raw),
+                                    fmt::format("list TPM handles from {:#x}", first), "Esys_GetCapability"));
+    const EsysPtr<TPMS_CAPABILITY_DATA> data(raw);
+    const TPML_HANDLE& handles = data->data.handles;
+    return std::vector<TPM2_HANDLE>(handles.handle, handles.handle + handles.count);
+  }
+
+  Result<bool> Exists(TPM2_HANDLE handle) {
+    SEALIFT_ASSIGN_OR_RETURN(const auto handles, Handles(handle, 1));
+    return !handles.empty() && handles.front() == handle;
+  }
+
+  Result<ESYS_TR> Open(TPM2_HANDLE handle) {
+    ESYS_TR object = ESYS_TR_NONE;
+    SEALIFT_RETURN_IF_ERROR(
+        CheckRc(Esys_TR_FromTPMPublic(context(), handle, ESYS_TR_NONE, ESYS_TR_NONE, ESYS_TR_NONE, &object),
+                fmt::format("open TPM handle {:#x}", handle), "Esys_TR_FromTPMPublic"));
+    return object;
+  }
+
+  Result<TPM2B_PUBLIC> ReadPublic(ESYS_TR object) {
+    TPM2B_PUBLIC* area = nullptr;
+    TPM2B_NAME* name = nullptr;
+    TPM2B_NAME* qualified_name = nullptr;
+    SEALIFT_RETURN_IF_ERROR(CheckRc(Esys_ReadPublic(context(), object, ESYS_TR_NONE, ESYS_TR_NONE,
+                                                    ESYS_TR_NONE, &area, &name, &qualified_name),
+                                    "read public area of a TPM key", "Esys_ReadPublic"));
+    const EsysPtr<TPM2B_PUBLIC> owned(area);
+    const EsysPtr<TPM2B_NAME> owned_name(name);
+    const EsysPtr<TPM2B_NAME> owned_qualified_name(qualified_name);
+    return *area;
+  }
+
+  Result<Transient> CreatePrimary(ESYS_TR hierarchy, const TPM2B_PUBLIC& wanted, TPM2B_PUBLIC& made) {
+    const TPM2B_SENSITIVE_CREATE sensitive{};
+    const TPM2B_DATA outside{};
+    const TPML_PCR_SELECTION pcrs{};
+    TPM2B_PUBLIC* area = nullptr;
+    TPM2B_CREATION_DATA* data = nullptr;
+    TPM2B_DIGEST* hash = nullptr;
+    TPMT_TK_CREATION* ticket = nullptr;
+    Transient object(context());
+    SEALIFT_RETURN_IF_ERROR(CheckRc(
+        Esys_CreatePrimary(context(), hierarchy, ESYS_TR_PASSWORD, ESYS_TR_NONE, ESYS_TR_NONE, &sensitive,
+                           &wanted, &outside, &pcrs, object.Receive(), &area, &data, &hash, &ticket),
+        "make primary TPM key", "Esys_CreatePrimary"));
+    const EsysPtr<TPM2B_PUBLIC> owned(area);
+    const EsysPtr<TPM2B_CREATION_DATA> owned_data(data);
+    const EsysPtr<TPM2B_DIGEST> owned_hash(hash);
+    const EsysPtr<TPMT_TK_CREATION> owned_ticket(ticket);
+    made = *area;
+    return object;
+  }
+
+  // The key's TPM2B_PUBLIC; makes and persists it where the handle is vacant.
+  Result<Bytes> EnsureKey(OwnKey& key) {
+    const TPM2B_PUBLIC wanted = key.make_template();
+    SEALIFT_ASSIGN_OR_RETURN(const bool exists, Exists(key.handle));
+    if (!exists) return MakeKey(key, wanted);
+    if (key.object == ESYS_TR_NONE) {
+      SEALIFT_ASSIGN_OR_RETURN(key.object, Open(key.handle));
+    }
+    SEALIFT_ASSIGN_OR_RETURN(const TPM2B_PUBLIC area, ReadPublic(key.object));
+    if (!MadeFrom(wanted, area)) {
+      return MakeError(Code::kFailedPrecondition, Reason::kTpmHandleOccupied,
+                       fmt::format("use {} key: another key lies at TPM handle {:#x}", key.role, key.handle));
+    }
+    return MarshalPublic(area);
+  }
+
+  Result<Bytes> MakeKey(OwnKey& key, const TPM2B_PUBLIC& wanted) {
+    if (key.object != ESYS_TR_NONE) {
+      SEALIFT_RETURN_IF_ERROR(
+          CheckRc(Esys_TR_Close(context(), &key.object), "forget lost TPM key", "Esys_TR_Close"));
+    }
+    TPM2B_PUBLIC area{};
+    auto object = CreatePrimary(key.hierarchy, wanted, area);
+    if (!object.ok()) return Annotate(object.status(), fmt::format("make {} key", key.role));
+    SEALIFT_RETURN_IF_ERROR(
+        CheckRc(Esys_EvictControl(context(), ESYS_TR_RH_OWNER, object->get(), ESYS_TR_PASSWORD, ESYS_TR_NONE,
+                                  ESYS_TR_NONE, key.handle, &key.object),
+                fmt::format("keep {} key at TPM handle {:#x}", key.role, key.handle), "Esys_EvictControl"));
+    return MarshalPublic(area);
+  }
+
+  Result<EndorsementHandle> OpenEndorsementKey() {
+    SEALIFT_ASSIGN_OR_RETURN(const bool rsa, Exists(kRsaCertificateIndex));
+    TPM2B_PUBLIC area{};
+    SEALIFT_ASSIGN_OR_RETURN(Transient object,
+                             CreatePrimary(ESYS_TR_RH_ENDORSEMENT,
+                                           rsa ? RsaEndorsementTemplate() : EccEndorsementTemplate(), area));
+    SEALIFT_ASSIGN_OR_RETURN(Bytes public_area, MarshalPublic(area));
+    return EndorsementHandle{.object = std::move(object), .public_area = std::move(public_area), .rsa = rsa};
+  }
+
+  Result<Transient> EndorsementPolicySession() {
+    const TPMT_SYM_DEF symmetric{.algorithm = TPM2_ALG_NULL, .keyBits = {}, .mode = {}};
+    Transient session(context());
+    SEALIFT_RETURN_IF_ERROR(CheckRc(
+        Esys_StartAuthSession(context(), ESYS_TR_NONE, ESYS_TR_NONE, ESYS_TR_NONE, ESYS_TR_NONE, ESYS_TR_NONE,
+                              nullptr, TPM2_SE_POLICY, &symmetric, TPM2_ALG_SHA256, session.Receive()),
+        "start policy session", "Esys_StartAuthSession"));
+    // The session outlives its use, so that it is flushed in one place whether that use succeeds or not.
+    SEALIFT_RETURN_IF_ERROR(
+        CheckRc(Esys_TRSess_SetAttributes(context(), session.get(), TPMA_SESSION_CONTINUESESSION,
+                                          TPMA_SESSION_CONTINUESESSION),
+                "start policy session", "Esys_TRSess_SetAttributes"));
+    SEALIFT_RETURN_IF_ERROR(
+        CheckRc(Esys_PolicySecret(context(), ESYS_TR_RH_ENDORSEMENT, session.get(), ESYS_TR_PASSWORD,
+                                  ESYS_TR_NONE, ESYS_TR_NONE, nullptr, nullptr, nullptr, 0, nullptr, nullptr),
+                "satisfy the endorsement key's policy", "Esys_PolicySecret"));
+    return session;
+  }
+
+  Result<Bytes> ReadNv(TPM2_HANDLE handle) {
+    SEALIFT_ASSIGN_OR_RETURN(ESYS_TR index, Open(handle));
+    auto bytes = ReadNvIndex(index, handle);
+    SEALIFT_RETURN_IF_ERROR(CheckRc(Esys_TR_Close(context(), &index), "close NV index", "Esys_TR_Close"));
+    return bytes;
+  }
+
+  Result<Bytes> ReadNvIndex(ESYS_TR index, TPM2_HANDLE handle) {
+    const std::string what = fmt::format("read NV index {:#x}", handle);
+    TPM2B_NV_PUBLIC* raw = nullptr;
+    TPM2B_NAME* raw_name = nullptr;
+    SEALIFT_RETURN_IF_ERROR(CheckRc(
+        Esys_NV_ReadPublic(context(), index, ESYS_TR_NONE, ESYS_TR_NONE, ESYS_TR_NONE, &raw, &raw_name), what,
+        "Esys_NV_ReadPublic"));
+    const EsysPtr<TPM2B_NV_PUBLIC> area(raw);
+    const EsysPtr<TPM2B_NAME> name(raw_name);
+    const std::size_t size = std::min<std::size_t>(area->nvPublic.dataSize, kMaxCertificateBytes);
+    const bool owner = (area->nvPublic.attributes & TPMA_NV_OWNERREAD) != 0;
+    Bytes bytes;
+    while (bytes.size() < size) {
+      const auto step = static_cast<UINT16>(std::min(size - bytes.size(), kNvChunkBytes));
+      TPM2B_MAX_NV_BUFFER* raw_chunk = nullptr;
+      SEALIFT_RETURN_IF_ERROR(CheckRc(
+          Esys_NV_Read(context(), owner ? ESYS_TR_RH_OWNER : index, index, ESYS_TR_PASSWORD, ESYS_TR_NONE,
+                       ESYS_TR_NONE, step, static_cast<UINT16>(bytes.size()), &raw_chunk),
+          what, "Esys_NV_Read"));
+      const EsysPtr<TPM2B_MAX_NV_BUFFER> chunk(raw_chunk);
+      if (chunk->size == 0) break;
+      Append(bytes, ByteView(chunk->buffer, chunk->size));
+    }
+    return bytes;
+  }
+
+  Result<std::vector<Bytes>> ReadCertificates(bool rsa) {
+    std::vector<Bytes> certificates;
+    const TPM2_HANDLE leaf = rsa ? kRsaCertificateIndex : kEccCertificateIndex;
+    SEALIFT_ASSIGN_OR_RETURN(const bool exists, Exists(leaf));
+    if (!exists) return certificates;
+    SEALIFT_ASSIGN_OR_RETURN(const Bytes bytes, ReadNv(leaf));
+    const auto size = CertificateSize(bytes);
+    if (!size.has_value()) {
+      return MakeError(Code::kFailedPrecondition, Reason::kMalformed,
+                       fmt::format("read EK certificate: NV index {:#x} holds no DER", leaf));
+    }
+    certificates.push_back(ToBytes(ByteView(bytes).first(*size)));
+    SEALIFT_ASSIGN_OR_RETURN(const auto handles, Handles(kChainFirstIndex, kMaxCertificates));
+    for (const TPM2_HANDLE handle : handles) {
+      if (handle > kChainLastIndex) break;
+      SEALIFT_ASSIGN_OR_RETURN(const Bytes chain, ReadNv(handle));
+      AppendCertificates(chain, certificates);
+    }
+    return certificates;
+  }
+
+  Result<tpm::PcrValues> ReadPcrsLocked(std::span<const std::uint32_t> pcrs) {
+    tpm::PcrValues values;
+    std::vector<std::uint32_t> missing(pcrs.begin(), pcrs.end());
+    // A TPM gives at most eight registers per command.
+    while (!missing.empty()) {
+      SEALIFT_ASSIGN_OR_RETURN(const TPML_PCR_SELECTION selection, Selection(missing));
+      UINT32 update_counter = 0;
+      TPML_PCR_SELECTION* raw_selection = nullptr;
+      TPML_DIGEST* raw_digests = nullptr;
+      SEALIFT_RETURN_IF_ERROR(
+          CheckRc(Esys_PCR_Read(context(), ESYS_TR_NONE, ESYS_TR_NONE, ESYS_TR_NONE, &selection,
+                                &update_counter, &raw_selection, &raw_digests),
+                  "read PCRs", "Esys_PCR_Read"));
+      const EsysPtr<TPML_PCR_SELECTION> got(raw_selection);
+      const EsysPtr<TPML_DIGEST> digests(raw_digests);
+      SEALIFT_ASSIGN_OR_RETURN(const std::size_t added, Collect(*got, *digests, values));
+      if (added == 0) {
+        return MakeError(Code::kFailedPrecondition, Reason::kTpmCommandFailed,
+                         "read PCRs: the TPM's SHA-256 bank is not allocated");
+      }
+      std::erase_if(missing, [&](std::uint32_t pcr) { return values.contains(pcr); });
+    }
+    return values;
+  }
+
+  static Result<std::size_t> Collect(const TPML_PCR_SELECTION& selection, const TPML_DIGEST& digests,
+                                     tpm::PcrValues& values) {
+    std::size_t next = 0;
+    const TPMS_PCR_SELECTION& bank = selection.pcrSelections[0];
+    for (std::uint32_t pcr = 0; selection.count == 1 && pcr < bank.sizeofSelect * 8u; ++pcr) {
+      if ((bank.pcrSelect[pcr / 8] >> (pcr % 8) & 1) == 0 || next == digests.count) continue;
+      const TPM2B_DIGEST& digest = digests.digests[next++];
+      SEALIFT_ASSIGN_OR_RETURN(values[pcr], Sha256Digest::FromBytes(ByteView(digest.buffer, digest.size)));
+    }
+    return next;
+  }
+
+  Result<Attestation> QuoteLocked(const TPM2B_DATA& data, const TPML_PCR_SELECTION& selection) {
+    const TPMT_SIG_SCHEME scheme{.scheme = TPM2_ALG_NULL, .details = {}};
+    TPM2B_ATTEST* attest = nullptr;
+    TPMT_SIGNATURE* signature = nullptr;
+    SEALIFT_RETURN_IF_ERROR(CheckRc(Esys_Quote(context(), attestation_.object, ESYS_TR_PASSWORD, ESYS_TR_NONE,
+                                               ESYS_TR_NONE, &data, &scheme, &selection, &attest, &signature),
+                                    "quote registers", "Esys_Quote"));
+    const EsysPtr<TPM2B_ATTEST> owned_attest(attest);
+    const EsysPtr<TPMT_SIGNATURE> owned_signature(signature);
+    return MarshalAttestation(*attest, *signature);
+  }
+
+  static Result<bool> QuoteFits(ByteView attest, const tpm::PcrValues& values) {
+    SEALIFT_ASSIGN_OR_RETURN(const tpm::Attest parsed,
+                             tpm::ParseAttest(attest, tpm::kStAttestQuote, tpm::kQuoteReasons));
+    Sha256Hasher hasher;
+    for (const auto& [pcr, value] : values) hasher.Update(value.view());
+    return std::ranges::equal(std::get<tpm::QuoteInfo>(parsed.info).pcr_digest, hasher.Finish().view());
+  }
+
+  std::mutex mutex_;
+  const EsysConnection connection_;
+  // The AK lies under the endorsement hierarchy: the TPM blurs its counters for keys of the owner.
+  OwnKey attestation_{.role = "attestation",
+                      .handle = kAttestationKeyHandle,
+                      .hierarchy = ESYS_TR_RH_ENDORSEMENT,
+                      .make_template = AttestationTemplate};
+  OwnKey tls_{
+      .role = "TLS", .handle = kTlsKeyHandle, .hierarchy = ESYS_TR_RH_OWNER, .make_template = TlsTemplate};
+};
+
+}  // namespace
+
+Result<std::unique_ptr<Tpm>> OpenEsysTpm(const EsysTpmOptions& options) {
+  SEALIFT_ASSIGN_OR_RETURN(EsysConnection connection, EsysConnection::Open(options.tcti));
+  return std::make_unique<EsysTpm>(std::move(connection));
+}
+
+}  // namespace sealift::agent

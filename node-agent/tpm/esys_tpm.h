@@ -1,0 +1,21 @@
+// A TPM 2.0 through the ESAPI of tpm2-tss.
+#pragma once
+
+#include <memory>
+#include <string>
+
+#include "node-agent/tpm/tpm.h"
+
+namespace sealift::agent {
+
+struct EsysTpmOptions {
+  // A TCTI in tpm2-tss's form: "device:/dev/tpmrm0", "swtpm:host=127.0.0.1,port=2321". The device one is
+  // linked in, so that the agent needs no loadable module beside it; others are loaded by name.
+  std::string tcti = "device:/dev/tpmrm0";
+};
+
+// Opens the TPM. Holds the connection until destroyed; leaves no transient object or session behind.
+// Errors: UNAVAILABLE/TPM_UNAVAILABLE.
+Result<std::unique_ptr<Tpm>> OpenEsysTpm(const EsysTpmOptions& options);
+
+}  // namespace sealift::agent
