@@ -1,0 +1,13 @@
+#include "node-agent/update/seams.h"
+
+namespace sealift::agent {
+
+TrustedRelease ReleaseCatalog::Vouch(const ReleaseId& id, Manifest manifest, ReleaseFile image) {
+  TrustedRelease release;
+  release.id_ = id;
+  release.manifest_ = std::move(manifest);
+  release.image_ = std::move(image);
+  return release;
+}
+
+}  // namespace sealift::agent

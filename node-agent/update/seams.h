@@ -1,0 +1,120 @@
+// What the update machine asks of the world beside the ESP (node-agent/esp/staging.h) and its store.
+//
+// Narrow interfaces, plain types. Not thread-safe: called by the one thread that owns the machine.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <memory>
+#include <string>
+
+#include "node-agent/update/state_store.h"
+#include "shared/base/bytes.h"
+#include "shared/base/ids.h"
+#include "shared/base/status.h"
+#include "shared/release/manifest.h"
+
+namespace sealift::agent {
+
+// What the controller says this node should run; zero release id: not said.
+struct DesiredRelease {
+  std::string channel;
+  std::string version;
+  Sha256Digest release_id;
+
+  bool operator==(const DesiredRelease&) const = default;
+};
+
+// Evidence that trusted, unexpired metadata lists this release, manifest and image alike. Only a
+// ReleaseCatalog makes it.
+class TrustedRelease {
+ public:
+  const ReleaseId& id() const { return id_; }
+  const Manifest& manifest() const { return manifest_; }
+  // The one UKI; size and digest are those of the signed metadata.
+  const ReleaseFile& image() const { return image_; }
+
+ private:
+  friend class ReleaseCatalog;
+  TrustedRelease() = default;
+  ReleaseId id_;
+  Manifest manifest_;
+  ReleaseFile image_;
+};
+
+// Finds releases in signed metadata. TufReleaseCatalog (tuf_release_catalog.h) is the real one.
+class ReleaseCatalog {
+ public:
+  virtual ~ReleaseCatalog() = default;
+  // Brings the metadata up to date and finds the release. Asks the network; may take as long as its deadline.
+  // Errors: UNAVAILABLE, DEADLINE_EXCEEDED: try again later. UNAUTHENTICATED, FAILED_PRECONDITION,
+  // INVALID_ARGUMENT, DATA_LOSS with a TUF_ reason: metadata refused, which says nothing about the version.
+  // NOT_FOUND/RELEASE_UNKNOWN: trusted metadata does not list it. INVALID_ARGUMENT/RELEASE_MANIFEST_INVALID,
+  // INVALID_ARGUMENT/RELEASE_MIXED: metadata is fine, the release in it is not, for good.
+  virtual Result<TrustedRelease> Resolve(const DesiredRelease& desired) = 0;
+
+ protected:
+  // The one place where the evidence comes into being.
+  static TrustedRelease Vouch(const ReleaseId& id, Manifest manifest, ReleaseFile image);
+};
+
+struct FetchProgress {
+  std::uint64_t have = 0;
+  std::uint64_t size = 0;
+  // All of it, and its digest was checked.
+  bool complete = false;
+  // Where it lies on the state partition, once complete.
+  std::filesystem::path file;
+};
+
+// Brings one object to the state partition, a bounded amount a call. ContentFetcher (content_fetcher.h) is
+// the real one.
+class ImageFetcher {
+ public:
+  virtual ~ImageFetcher() = default;
+  // Goes on where the last call, or an earlier process, stopped.
+  // Errors: UNAVAILABLE, DEADLINE_EXCEEDED (try again later); RESOURCE_EXHAUSTED/DISK_FULL;
+  // DATA_LOSS/CONTENT_DIGEST_MISMATCH (what came was thrown away, the next call starts anew); NOT_FOUND.
+  virtual Result<FetchProgress> FetchSome(const Sha256Digest& digest, std::uint64_t size) = 0;
+  // Throws away what was fetched of everything but `keep`; null: of everything.
+  virtual Status Discard(const Sha256Digest* keep) = 0;
+};
+
+class Rebooter {
+ public:
+  virtual ~Rebooter() = default;
+  // Asks the system manager for an orderly reboot; returns before it happens. `why` goes to the log.
+  virtual Status RequestReboot(const std::string& why) = 0;
+};
+
+struct Health {
+  bool healthy = false;
+  // What fails, for a person; empty when healthy.
+  std::string problem;
+};
+
+// The checks of node.toml, run to an end within their own time-outs.
+class HealthCheck {
+ public:
+  virtual ~HealthCheck() = default;
+  virtual Health Check() = 0;
+};
+
+// Where the state lies.
+class StatePlace {
+ public:
+  virtual ~StatePlace() = default;
+  // Cheap; asked before every step. Errors: FAILED_PRECONDITION/STATE_MISSING when it is not the mounted
+  // state partition.
+  virtual Status CheckMounted() = 0;
+  struct Opened {
+    std::unique_ptr<StateStore> store;
+    // What was there was not usable and was put aside: why. OK otherwise.
+    Status put_aside;
+  };
+  // Opens the store; a broken one is put aside and a fresh one opened.
+  // Errors: UNAVAILABLE/STATE_IO, RESOURCE_EXHAUSTED/DISK_FULL.
+  virtual Result<Opened> Open() = 0;
+};
+
+}  // namespace sealift::agent

@@ -1,0 +1,207 @@
+// The node's update machine: takes the controller's wish, verified metadata and content, and what runs, and
+// moves through the states of state_table.h, one persisted transition at a time.
+//
+//   UpdateEngine engine(settings, seams);
+//   for (;;) {
+//     check in with engine.status() -> engine.OnDesired(...) or engine.OnNothingDesired();
+//     if (auto report = engine.DueReport()) send it -> engine.OnReportAccepted(*report);
+//     StepOutcome outcome = engine.Tick();  // again at once while outcome.busy, else within outcome.wait
+//   }
+//
+// Not thread-safe: one thread owns it. Borrows everything in Seams, which outlives it. A process may be
+// killed and a machine lose its power at any instruction; the next engine goes on from what was persisted,
+// and until the boot entries were flipped the machine boots what it booted before.
+//
+// Errors never leave Tick: what holds the machine up is status().problem, and is logged when it changes.
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "node-agent/esp/staging.h"
+#include "node-agent/update/agent_clock.h"
+#include "node-agent/update/seams.h"
+#include "node-agent/update/state_store.h"
+#include "node-agent/update/state_table.h"
+
+namespace sealift::agent {
+
+struct UpdateSettings {
+  // The machine as releases are made for it.
+  std::string channel;
+  std::string hardware_class = "generic-x86_64";
+  std::string agent_version;
+  // /proc/sys/kernel/random/boot_id.
+  std::string boot_id;
+  // Boots the new image gets before the boot loader goes back.
+  std::uint32_t boot_tries = 3;
+  // Failed tries of fetching, staging or arming, other than for lack of a connection, before the version is
+  // given up.
+  std::uint32_t max_attempts = 3;
+  // Wait after the first failed try; doubles up to the second.
+  std::chrono::milliseconds retry_after = std::chrono::seconds(15);
+  std::chrono::milliseconds retry_after_max = std::chrono::minutes(15);
+  // A new image that is not healthy by then is left by a reboot, unblessed.
+  std::chrono::milliseconds health_deadline = std::chrono::minutes(10);
+  std::chrono::milliseconds health_interval = std::chrono::seconds(10);
+  // A healthy new image is blessed without the controller when it was away for so long.
+  std::chrono::milliseconds assess_offline_after = std::chrono::hours(1);
+  // An unfulfilled request to reboot is repeated.
+  std::chrono::milliseconds reboot_again_after = std::chrono::minutes(5);
+};
+
+struct EngineStatus {
+  // kStateMissing while the state partition is not mounted.
+  UpdateState state = UpdateState::kIdle;
+  // What is being updated to; empty in kIdle.
+  std::string version;
+  // The same, in kVerified to kRebooting; empty otherwise.
+  std::string staged_version;
+  // Absent until the ESP could be read.
+  std::optional<BootInventory> running;
+  std::vector<VersionFailure> failures;
+  // As of the last check.
+  Health health;
+  std::uint64_t fetched_bytes = 0;
+  std::uint64_t fetch_size = 0;
+  // What holds the machine up now, if anything does.
+  Status problem;
+};
+
+// A change worth telling the controller.
+struct UpdateReport {
+  UpdateState state = UpdateState::kIdle;
+  std::string version;
+  // Empty where nothing went wrong.
+  std::string reason;
+  std::string message;
+  bool healthy = false;
+
+  bool operator==(const UpdateReport&) const = default;
+};
+
+struct StepOutcome {
+  // More can be done at once.
+  bool busy = false;
+  // Otherwise: nothing to do for so long unless an input arrives.
+  std::chrono::milliseconds wait{};
+};
+
+class UpdateEngine {
+ public:
+  struct Seams {
+    StatePlace& place;
+    ReleaseCatalog& catalog;
+    ImageFetcher& fetcher;
+    Stager& stager;
+    Rebooter& rebooter;
+    HealthCheck& health;
+    // Its floor is raised by what the store remembers and by each verified release.
+    AgentClock& clock;
+  };
+
+  UpdateEngine(UpdateSettings settings, const Seams& seams);
+  UpdateEngine(const UpdateEngine&) = delete;
+  UpdateEngine& operator=(const UpdateEngine&) = delete;
+
+  // Opens the state and decides by what runs where to go on. Called by Tick too, as often as it takes; a
+  // caller that wants a true first check-in calls it once before.
+  void Resume();
+  // One transition or one bounded amount of work.
+  StepOutcome Tick();
+
+  // The answer of a check-in. Either counts as a sign of life of the controller.
+  void OnDesired(const DesiredRelease& desired);
+  void OnNothingDesired();
+  // The report to send next. The same one until it is accepted or overtaken by a later change.
+  std::optional<UpdateReport> DueReport() const;
+  void OnReportAccepted(const UpdateReport& report);
+  // Signed orders, already verified by the caller. Errors: FAILED_PRECONDITION/STATE_MISSING and those of
+  // StateStore::Commit.
+  Status OnOrderRetry(const std::string& version);
+  Status OnOrderRollback(const std::string& version);
+
+  EngineStatus status() const;
+
+ private:
+  // --- update_engine.cc: inputs, the step, transitions
+  void TakeWish(Wish wish);
+  StepOutcome Step();
+  // Commits the transition with `change`, whose record has all but the state filled in, then runs its effect.
+  Status Take(UpdateEvent event, StateChange change);
+  Status RunEffect(UpdateEffect effect);
+  Status CommitRecord(const UpdateRecord& record);
+  Status Commit(StateChange change);
+  UpdateRecord Entered(UpdateRecord record) const;
+  StepOutcome Busy();
+  StepOutcome Wait(std::chrono::milliseconds duration);
+  StepOutcome Hold(const Status& problem);
+  StepOutcome After(const Status& status);
+
+  // --- engine_resume.cc: what runs decides
+  Status OpenState();
+  Status DecideByWhatRuns();
+  Status ResumeArmed();
+  Status ResumeRebooting();
+  Status ResumeAssessing();
+  Status ResumeBlessed();
+  Status ResumeIdle();
+  Status EnterFellBack(const std::string& fallback_message);
+  Status EnterAssessing(UpdateEvent event);
+  bool TargetRuns() const;
+
+  // --- engine_fetch.cc: Idle to Staged
+  StepOutcome StepIdle();
+  StepOutcome StepFetching();
+  StepOutcome StepVerified();
+  StepOutcome StepStaged();
+  Status EnsureRelease(const DesiredRelease& desired);
+  Result<VerifiedImage> VerifyFetched(const std::filesystem::path& file);
+  // A failure of the version itself, or of the world around it: gives up, or counts, or waits.
+  StepOutcome Failed(UpdateEvent give_up, const Status& status);
+  StepOutcome GiveUp(UpdateEvent event, const Status& status);
+  const VersionFailure* FindFailure(const std::string& version) const;
+
+  // --- engine_boot.cc: Armed to Blessed or FellBack
+  StepOutcome StepArmed();
+  StepOutcome StepRebooting();
+  StepOutcome StepAssessing();
+  StepOutcome StepBlessed();
+  bool MayBless() const;
+  bool CanFallBack() const;
+  std::chrono::milliseconds SinceEntered() const;
+  std::int64_t SteadyMs() const;
+
+  const UpdateSettings settings_;
+  Seams seams_;
+
+  std::unique_ptr<StateStore> store_;
+  NodeState state_;
+  bool resumed_ = false;
+  std::optional<BootInventory> inventory_;
+
+  // The wish of the last check-in.
+  std::optional<DesiredRelease> wish_;
+  std::optional<std::chrono::steady_clock::time_point> controller_seen_;
+
+  // Evidence gathered by this process; none of it survives it.
+  std::optional<TrustedRelease> release_;
+  std::optional<VerifiedImage> verified_;
+  std::optional<StagedImage> staged_;
+  FetchProgress progress_;
+  Health health_;
+  std::optional<std::chrono::steady_clock::time_point> health_checked_;
+  std::optional<std::chrono::steady_clock::time_point> reboot_asked_;
+  bool effect_done_ = false;
+
+  Status problem_;
+  std::uint32_t failed_tries_ = 0;
+  std::optional<std::chrono::steady_clock::time_point> retry_at_;
+  // A refusal of metadata to tell, which no state records.
+  std::optional<UpdateReport> metadata_report_;
+};
+
+}  // namespace sealift::agent
