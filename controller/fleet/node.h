@@ -1,0 +1,140 @@
+// A node as the controller knows it: who it is, what it says of itself, and what was proven of it.
+//
+// Plain values; copies are independent. No gRPC, no SQL.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "shared/base/bytes.h"
+#include "shared/base/clock.h"
+#include "shared/base/ids.h"
+
+namespace sealift::controller {
+
+// Stored and on the wire; do not renumber (proto Node.Admission).
+enum class Admission { kPending = 1, kAdmitted = 2, kQuarantined = 3, kRevoked = 4 };
+// Stored and on the wire; do not renumber (proto UpdateState).
+enum class UpdateState {
+  kUnknown = 0,
+  kIdle = 1,
+  kFetching = 2,
+  kVerified = 3,
+  kStaged = 4,
+  kArmed = 5,
+  kRebooting = 6,
+  kAssessing = 7,
+  kBlessed = 8,
+  kFellBack = 9,
+  kStateMissing = 10,
+};
+// Stored and on the wire; do not renumber (proto Verdict.Outcome).
+enum class Trust { kUnspecified = 0, kTrusted = 1, kUntrusted = 2, kUnknown = 3 };
+
+std::string_view AdmissionName(Admission admission);
+std::string_view UpdateStateName(UpdateState state);
+std::string_view TrustName(Trust trust);
+
+// What the node says it runs; nothing of it is proven.
+struct RunningImage {
+  std::string version;
+  std::optional<Sha256Digest> image_digest;
+  std::string role;
+  std::string boot_id;
+  bool operator==(const RunningImage&) const = default;
+};
+
+// A version that failed on the node and that it will not try again unless ordered.
+struct VersionFailure {
+  std::string version;
+  std::string reason;
+  std::string message;
+  UnixMillis at;
+  bool operator==(const VersionFailure&) const = default;
+};
+
+// Why one register is believed or not.
+struct PcrFinding {
+  std::uint32_t pcr = 0;
+  // "match", "mismatch", "unpredicted".
+  std::string outcome;
+  std::vector<Sha256Digest> expected;
+  std::optional<Sha256Digest> found;
+  // Of a mismatch: the first event that differs, in words.
+  std::string first_difference;
+  bool operator==(const PcrFinding&) const = default;
+};
+
+// What a quote proved. Of a running node, kTrusted means the release's final phase.
+struct Verdict {
+  Trust trust = Trust::kUnspecified;
+  // Reason ids; empty when trusted.
+  std::vector<std::string> reasons;
+  std::vector<PcrFinding> findings;
+  std::string release_version;
+  std::optional<ReleaseId> release_id;
+  UnixMillis decided;
+  bool degraded_boot = false;
+  // Boot id the node gave with the check-in whose nonce was quoted: tells whether the machine rebooted since.
+  std::string boot_id;
+  bool operator==(const Verdict&) const = default;
+};
+
+struct Desired {
+  std::string channel;
+  std::string version;
+  ReleaseId release_id;
+  bool operator==(const Desired&) const = default;
+};
+
+// What a check-in carries.
+struct NodeStatus {
+  UpdateState state = UpdateState::kUnknown;
+  RunningImage running;
+  std::string staged_version;
+  std::vector<VersionFailure> failures;
+  bool healthy = false;
+  std::string agent_version;
+  bool operator==(const NodeStatus&) const = default;
+};
+
+struct Node {
+  NodeId id;
+  // SHA-256 of the EK's SubjectPublicKeyInfo; unique, replaced by an operator only.
+  Sha256Digest ek_digest;
+  // TPM2B_PUBLIC of the attestation key in force: what quotes are verified with.
+  Bytes ak_public;
+  Admission admission = Admission::kPending;
+  std::map<std::string, std::string> labels;
+  NodeStatus status;
+  UnixMillis enrolled;
+  // 1970 while it never checked in.
+  UnixMillis last_seen;
+  std::optional<Verdict> last_verdict;
+  std::optional<Desired> desired;
+  UnixMillis certificate_not_after;
+};
+
+// "a=b,c=d": every pair must be among the labels; empty selects all. Immutable.
+class Selector {
+ public:
+  // Keys: 1 to 63 of [a-z0-9._-/], values: up to 63 of [A-Za-z0-9._-]. At most 16 pairs, no key twice, no
+  // spaces inside. Errors: INVALID_ARGUMENT/SELECTOR_INVALID.
+  static Result<Selector> Parse(std::string_view text);
+  bool Matches(const std::map<std::string, std::string>& labels) const;
+  const std::map<std::string, std::string>& pairs() const { return pairs_; }
+  // Canonical: sorted by key.
+  std::string text() const;
+
+ private:
+  std::map<std::string, std::string> pairs_;
+};
+
+// The same rules as for selectors. Errors: INVALID_ARGUMENT/SELECTOR_INVALID.
+Status CheckLabels(const std::map<std::string, std::string>& labels);
+
+}  // namespace sealift::controller

@@ -1,0 +1,143 @@
+#include "controller/store/codec.h"
+
+#include <fmt/format.h>
+
+#include <nlohmann/json.hpp>
+
+namespace sealift::controller {
+namespace {
+
+using nlohmann::json;
+
+// Text from nodes may hold any bytes; JSON may not.
+std::string Dump(const json& value) { return value.dump(-1, ' ', false, json::error_handler_t::replace); }
+
+json DigestJson(const std::optional<Sha256Digest>& digest) {
+  return digest ? json(digest->hex()) : json(nullptr);
+}
+
+// nlohmann reports wrong types by exception; this is the one place of the store where one may come up.
+template <typename T, typename Function>
+Result<T> Decode(const std::string& text, std::string_view what, Function function) {
+  try {
+    return function(json::parse(text));
+  } catch (const json::exception& error) {
+    return MakeError(Code::kDataLoss, Reason::kStoreFailed,
+                     fmt::format("read stored {}: {}", what, error.what()));
+  }
+}
+
+// A digest that does not parse is as damaged as a wrong type.
+Sha256Digest DigestFrom(const json& value) {
+  auto digest = Sha256Digest::FromHex(value.get<std::string>());
+  if (!digest.ok()) throw json::other_error::create(501, "not a digest", &value);
+  return *digest;
+}
+
+std::optional<Sha256Digest> OptionalDigest(const json& value) {
+  if (value.is_null()) return std::nullopt;
+  return DigestFrom(value);
+}
+
+json FindingJson(const PcrFinding& finding) {
+  json expected = json::array();
+  for (const Sha256Digest& digest : finding.expected) expected.push_back(digest.hex());
+  return {{"pcr", finding.pcr},
+          {"outcome", finding.outcome},
+          {"expected", expected},
+          {"found", DigestJson(finding.found)},
+          {"first_difference", finding.first_difference}};
+}
+
+PcrFinding FindingFrom(const json& value) {
+  PcrFinding finding;
+  finding.pcr = value.at("pcr").get<std::uint32_t>();
+  finding.outcome = value.at("outcome").get<std::string>();
+  for (const json& digest : value.at("expected")) finding.expected.push_back(DigestFrom(digest));
+  finding.found = OptionalDigest(value.at("found"));
+  finding.first_difference = value.at("first_difference").get<std::string>();
+  return finding;
+}
+
+json FailureJson(const VersionFailure& failure) {
+  return {{"version", failure.version},
+          {"reason", failure.reason},
+          {"message", failure.message},
+          {"at", ToUnixMs(failure.at)}};
+}
+
+VersionFailure FailureFrom(const json& value) {
+  return {.version = value.at("version").get<std::string>(),
+          .reason = value.at("reason").get<std::string>(),
+          .message = value.at("message").get<std::string>(),
+          .at = FromUnixMs(value.at("at").get<std::int64_t>())};
+}
+
+}  // namespace
+
+std::string EncodeLabels(const std::map<std::string, std::string>& labels) { return Dump(json(labels)); }
+
+std::string EncodeStatus(const NodeStatus& status) {
+  json failures = json::array();
+  for (const VersionFailure& failure : status.failures) failures.push_back(FailureJson(failure));
+  return Dump({{"state", static_cast<int>(status.state)},
+               {"version", status.running.version},
+               {"image", DigestJson(status.running.image_digest)},
+               {"role", status.running.role},
+               {"boot", status.running.boot_id},
+               {"staged", status.staged_version},
+               {"failures", failures},
+               {"healthy", status.healthy},
+               {"agent", status.agent_version}});
+}
+
+std::string EncodeVerdict(const Verdict& verdict) {
+  json findings = json::array();
+  for (const PcrFinding& finding : verdict.findings) findings.push_back(FindingJson(finding));
+  return Dump({{"trust", static_cast<int>(verdict.trust)},
+               {"reasons", verdict.reasons},
+               {"findings", findings},
+               {"version", verdict.release_version},
+               {"release", verdict.release_id ? json(verdict.release_id->hex()) : json(nullptr)},
+               {"decided", ToUnixMs(verdict.decided)},
+               {"degraded", verdict.degraded_boot},
+               {"boot", verdict.boot_id}});
+}
+
+Result<std::map<std::string, std::string>> DecodeLabels(const std::string& text) {
+  using Labels = std::map<std::string, std::string>;
+  return Decode<Labels>(text, "labels", [](const json& value) { return value.get<Labels>(); });
+}
+
+Result<NodeStatus> DecodeStatus(const std::string& text) {
+  return Decode<NodeStatus>(text, "node status", [](const json& value) {
+    NodeStatus status;
+    status.state = static_cast<UpdateState>(value.at("state").get<int>());
+    status.running = {.version = value.at("version").get<std::string>(),
+                      .image_digest = OptionalDigest(value.at("image")),
+                      .role = value.at("role").get<std::string>(),
+                      .boot_id = value.at("boot").get<std::string>()};
+    status.staged_version = value.at("staged").get<std::string>();
+    for (const json& failure : value.at("failures")) status.failures.push_back(FailureFrom(failure));
+    status.healthy = value.at("healthy").get<bool>();
+    status.agent_version = value.at("agent").get<std::string>();
+    return status;
+  });
+}
+
+Result<Verdict> DecodeVerdict(const std::string& text) {
+  return Decode<Verdict>(text, "verdict", [](const json& value) {
+    Verdict verdict;
+    verdict.trust = static_cast<Trust>(value.at("trust").get<int>());
+    verdict.reasons = value.at("reasons").get<std::vector<std::string>>();
+    for (const json& finding : value.at("findings")) verdict.findings.push_back(FindingFrom(finding));
+    verdict.release_version = value.at("version").get<std::string>();
+    if (const auto release = OptionalDigest(value.at("release"))) verdict.release_id = ReleaseId{*release};
+    verdict.decided = FromUnixMs(value.at("decided").get<std::int64_t>());
+    verdict.degraded_boot = value.at("degraded").get<bool>();
+    verdict.boot_id = value.at("boot").get<std::string>();
+    return verdict;
+  });
+}
+
+}  // namespace sealift::controller

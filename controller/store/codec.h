@@ -1,0 +1,22 @@
+// Parts of a record that no query looks into, as JSON text in one column. The store reads only what it wrote;
+// a column that does not parse is a damaged database.
+#pragma once
+
+#include <map>
+#include <string>
+
+#include "controller/fleet/node.h"
+#include "controller/fleet/rollout.h"
+
+namespace sealift::controller {
+
+std::string EncodeLabels(const std::map<std::string, std::string>& labels);
+std::string EncodeStatus(const NodeStatus& status);
+std::string EncodeVerdict(const Verdict& verdict);
+
+// Errors: DATA_LOSS/STORE_FAILED.
+Result<std::map<std::string, std::string>> DecodeLabels(const std::string& json);
+Result<NodeStatus> DecodeStatus(const std::string& json);
+Result<Verdict> DecodeVerdict(const std::string& json);
+
+}  // namespace sealift::controller

@@ -1,0 +1,229 @@
+#include <fmt/format.h>
+
+#include "controller/store/codec.h"
+#include "controller/store/sqlite_stores.h"
+
+namespace sealift::controller {
+namespace {
+
+Status NoSuchNode(const NodeId& id) {
+  return MakeError(Code::kNotFound, Reason::kNodeUnknown, fmt::format("find node {}", id.text()));
+}
+
+#define SEALIFT_NODE_COLUMNS                                                                  \
+  "id, ek_digest, ak_public, admission, labels, status, enrolled_ms, last_seen_ms, verdict, " \
+  "desired_channel, "                                                                         \
+  "desired_version, desired_release, certificate_not_after_ms"
+
+// Three columns from `first`: channel, version, release id.
+Result<std::optional<Desired>> ReadDesired(const SqliteStatement& row, int first) {
+  if (row.NullAt(first)) return std::optional<Desired>();
+  SEALIFT_ASSIGN_OR_RETURN(const Sha256Digest release, Sha256Digest::FromBytes(row.BlobAt(first + 2)));
+  return std::optional<Desired>(Desired{row.TextAt(first), row.TextAt(first + 1), ReleaseId{release}});
+}
+
+Result<Node> ReadNode(const SqliteStatement& row) {
+  SEALIFT_ASSIGN_OR_RETURN(NodeId id, NodeId::Parse(row.TextAt(0)));
+  Node node{.id = std::move(id)};
+  SEALIFT_ASSIGN_OR_RETURN(node.ek_digest, Sha256Digest::FromBytes(row.BlobAt(1)));
+  node.ak_public = row.BlobAt(2);
+  node.admission = static_cast<Admission>(row.IntegerAt(3));
+  SEALIFT_ASSIGN_OR_RETURN(node.labels, DecodeLabels(row.TextAt(4)));
+  SEALIFT_ASSIGN_OR_RETURN(node.status, DecodeStatus(row.TextAt(5)));
+  node.enrolled = row.TimeAt(6);
+  node.last_seen = row.TimeAt(7);
+  if (!row.NullAt(8)) {
+    SEALIFT_ASSIGN_OR_RETURN(node.last_verdict, DecodeVerdict(row.TextAt(8)));
+  }
+  SEALIFT_ASSIGN_OR_RETURN(node.desired, ReadDesired(row, 9));
+  node.certificate_not_after = row.TimeAt(12);
+  return node;
+}
+
+// Text that sorts just after every id that starts with `prefix`; ids are lower-case hex and dashes.
+std::string AfterPrefix(const std::string& prefix) { return prefix + "~"; }
+
+class SqliteNodeStore final : public NodeStore {
+ public:
+  explicit SqliteNodeStore(SqliteDb& db) : db_(db) {}
+
+  Status Enrol(const Node& node) override {
+    return db_.Write([&](SqliteConnection& connection) -> Status {
+      SEALIFT_ASSIGN_OR_RETURN(auto owner, connection.Prepare("SELECT id FROM nodes WHERE ek_digest = $1"));
+      SEALIFT_ASSIGN_OR_RETURN(const bool known, owner.Blob(node.ek_digest.view()).Step());
+      if (known && owner.TextAt(0) != node.id.text()) {
+        return MakeError(Code::kAlreadyExists, Reason::kInvalidArgument,
+                         fmt::format("enrol node {}: its endorsement key belongs to node {}", node.id.text(),
+                                     owner.TextAt(0)));
+      }
+      return known ? Renew(connection, node) : Insert(connection, node);
+    });
+  }
+
+  Result<Node> Get(const NodeId& id) override {
+    std::optional<Node> found;
+    SEALIFT_RETURN_IF_ERROR(db_.Read([&](SqliteConnection& connection) -> Status {
+      SEALIFT_ASSIGN_OR_RETURN(
+          auto query, connection.Prepare("SELECT " SEALIFT_NODE_COLUMNS " FROM nodes WHERE id = $1"));
+      SEALIFT_ASSIGN_OR_RETURN(const bool row, query.Text(id.text()).Step());
+      if (!row) return NoSuchNode(id);
+      SEALIFT_ASSIGN_OR_RETURN(found, ReadNode(query));
+      return OkStatus();
+    }));
+    return std::move(*found);
+  }
+
+  Result<std::optional<Node>> FindByEk(const Sha256Digest& ek_digest) override {
+    std::optional<Node> found;
+    SEALIFT_RETURN_IF_ERROR(db_.Read([&](SqliteConnection& connection) -> Status {
+      SEALIFT_ASSIGN_OR_RETURN(
+          auto query, connection.Prepare("SELECT " SEALIFT_NODE_COLUMNS " FROM nodes WHERE ek_digest = $1"));
+      SEALIFT_ASSIGN_OR_RETURN(const bool row, query.Blob(ek_digest.view()).Step());
+      if (!row) return OkStatus();
+      SEALIFT_ASSIGN_OR_RETURN(found, ReadNode(query));
+      return OkStatus();
+    }));
+    return found;
+  }
+
+  Result<std::vector<Node>> List(const NodeQuery& wanted) override {
+    std::vector<Node> nodes;
+    SEALIFT_RETURN_IF_ERROR(db_.Read([&](SqliteConnection& connection) -> Status {
+      SEALIFT_ASSIGN_OR_RETURN(
+          auto query, connection.Prepare("SELECT " SEALIFT_NODE_COLUMNS
+                                         " FROM nodes WHERE id > $1 AND id >= $2 AND id < $3 ORDER BY id"));
+      query.Text(wanted.after_id).Text(wanted.id_prefix).Text(AfterPrefix(wanted.id_prefix));
+      while (nodes.size() < wanted.limit) {
+        SEALIFT_ASSIGN_OR_RETURN(const bool row, query.Step());
+        if (!row) break;
+        SEALIFT_ASSIGN_OR_RETURN(Node node, ReadNode(query));
+        if (wanted.selector.Matches(node.labels)) nodes.push_back(std::move(node));
+      }
+      return OkStatus();
+    }));
+    return nodes;
+  }
+
+  Status SetLabels(const NodeId& id, const std::map<std::string, std::string>& labels) override {
+    return db_.Write([&](SqliteConnection& connection) -> Status {
+      SEALIFT_ASSIGN_OR_RETURN(auto update, connection.Prepare("UPDATE nodes SET labels = $1 WHERE id = $2"));
+      SEALIFT_ASSIGN_OR_RETURN(const int changed, update.Text(EncodeLabels(labels)).Text(id.text()).Run());
+      return changed == 1 ? OkStatus() : NoSuchNode(id);
+    });
+  }
+
+  Status SetAdmission(const NodeId& id, Admission admission) override {
+    return db_.Write([&](SqliteConnection& connection) -> Status {
+      SEALIFT_ASSIGN_OR_RETURN(auto update,
+                               connection.Prepare("UPDATE nodes SET admission = $1 WHERE id = $2"));
+      SEALIFT_ASSIGN_OR_RETURN(const int changed,
+                               update.Integer(static_cast<std::int64_t>(admission)).Text(id.text()).Run());
+      return changed == 1 ? OkStatus() : NoSuchNode(id);
+    });
+  }
+
+ private:
+  static Status Renew(SqliteConnection& connection, const Node& node) {
+    SEALIFT_ASSIGN_OR_RETURN(
+        auto update,
+        connection.Prepare("UPDATE nodes SET ak_public = $1, certificate_not_after_ms = $2 WHERE id = $3"));
+    return update.Blob(node.ak_public).Time(node.certificate_not_after).Text(node.id.text()).Run().status();
+  }
+
+  static Status Insert(SqliteConnection& connection, const Node& node) {
+    SEALIFT_ASSIGN_OR_RETURN(
+        auto insert,
+        connection.Prepare(
+            "INSERT INTO nodes (id, ek_digest, ak_public, admission, labels, status, enrolled_ms, "
+            "last_seen_ms, verdict_trust, verdict_decided_ms, verdict_boot, quote_nonce_expires_ms, "
+            "certificate_not_after_ms) VALUES ($1, $2, $3, $4, $5, $6, $7, 0, 0, 0, '', 0, $8)"));
+    insert.Text(node.id.text()).Blob(node.ek_digest.view()).Blob(node.ak_public);
+    insert.Integer(static_cast<std::int64_t>(node.admission)).Text(EncodeLabels(node.labels));
+    insert.Text(EncodeStatus(node.status)).Time(node.enrolled).Time(node.certificate_not_after);
+    return insert.Run().status();
+  }
+
+  SqliteDb& db_;
+};
+
+class SqliteNodeStatusStore final : public NodeStatusStore {
+ public:
+  explicit SqliteNodeStatusStore(SqliteDb& db) : db_(db) {}
+
+  Result<CheckInView> ViewForCheckIn(const NodeId& id) override {
+    CheckInView view;
+    SEALIFT_RETURN_IF_ERROR(db_.Read([&](SqliteConnection& connection) -> Status {
+      SEALIFT_ASSIGN_OR_RETURN(
+          auto query,
+          connection.Prepare("SELECT admission, status, verdict_trust, verdict_decided_ms, verdict_boot, "
+                             "desired_channel, desired_version, desired_release FROM nodes WHERE id = $1"));
+      SEALIFT_ASSIGN_OR_RETURN(const bool row, query.Text(id.text()).Step());
+      if (!row) return NoSuchNode(id);
+      view.admission = static_cast<Admission>(query.IntegerAt(0));
+      SEALIFT_ASSIGN_OR_RETURN(view.previous, DecodeStatus(query.TextAt(1)));
+      view.last_trust = static_cast<Trust>(query.IntegerAt(2));
+      view.last_decided = query.TimeAt(3);
+      view.last_verdict_boot_id = query.TextAt(4);
+      SEALIFT_ASSIGN_OR_RETURN(view.desired, ReadDesired(query, 5));
+      return OkStatus();
+    }));
+    return view;
+  }
+
+  Status RecordStatus(const NodeId& id, const NodeStatus& status, UnixMillis now,
+                      const std::optional<QuoteNonce>& nonce) override {
+    const std::string encoded = EncodeStatus(status);
+    return db_.Write([&](SqliteConnection& connection) -> Status {
+      SEALIFT_ASSIGN_OR_RETURN(
+          auto update, connection.Prepare("UPDATE nodes SET status = $1, last_seen_ms = $2 WHERE id = $3"));
+      SEALIFT_ASSIGN_OR_RETURN(const int changed, update.Text(encoded).Time(now).Text(id.text()).Run());
+      if (changed != 1) return NoSuchNode(id);
+      if (!nonce) return OkStatus();
+      SEALIFT_ASSIGN_OR_RETURN(
+          auto keep,
+          connection.Prepare("UPDATE nodes SET quote_nonce = $1, quote_nonce_expires_ms = $2 WHERE id = $3"));
+      return keep.Blob(nonce->nonce).Time(nonce->expires).Text(id.text()).Run().status();
+    });
+  }
+
+  Result<std::optional<Bytes>> TakeQuoteNonce(const NodeId& id, UnixMillis now) override {
+    std::optional<Bytes> taken;
+    SEALIFT_RETURN_IF_ERROR(db_.Write([&](SqliteConnection& connection) -> Status {
+      SEALIFT_ASSIGN_OR_RETURN(
+          auto query,
+          connection.Prepare("SELECT quote_nonce, quote_nonce_expires_ms FROM nodes WHERE id = $1"));
+      SEALIFT_ASSIGN_OR_RETURN(const bool row, query.Text(id.text()).Step());
+      if (!row) return NoSuchNode(id);
+      if (query.NullAt(0)) return OkStatus();
+      if (query.TimeAt(1) > now) taken = query.BlobAt(0);
+      SEALIFT_ASSIGN_OR_RETURN(auto clear,
+                               connection.Prepare("UPDATE nodes SET quote_nonce = NULL WHERE id = $1"));
+      return clear.Text(id.text()).Run().status();
+    }));
+    return taken;
+  }
+
+  Status RecordVerdict(const NodeId& id, const Verdict& verdict) override {
+    return db_.Write([&](SqliteConnection& connection) -> Status {
+      SEALIFT_ASSIGN_OR_RETURN(
+          auto update, connection.Prepare("UPDATE nodes SET verdict = $1, verdict_trust = $2, "
+                                          "verdict_decided_ms = $3, verdict_boot = $4 WHERE id = $5"));
+      update.Text(EncodeVerdict(verdict)).Integer(static_cast<std::int64_t>(verdict.trust));
+      SEALIFT_ASSIGN_OR_RETURN(const int changed,
+                               update.Time(verdict.decided).Text(verdict.boot_id).Text(id.text()).Run());
+      return changed == 1 ? OkStatus() : NoSuchNode(id);
+    });
+  }
+
+ private:
+  SqliteDb& db_;
+};
+
+}  // namespace
+
+std::unique_ptr<NodeStore> MakeSqliteNodeStore(SqliteDb& db) { return std::make_unique<SqliteNodeStore>(db); }
+std::unique_ptr<NodeStatusStore> MakeSqliteNodeStatusStore(SqliteDb& db) {
+  return std::make_unique<SqliteNodeStatusStore>(db);
+}
+
+}  // namespace sealift::controller

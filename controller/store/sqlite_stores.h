@@ -1,0 +1,55 @@
+// Every store of the controller in one SQLite file, and large evidence beside it by digest.
+//
+// Thread-safe; the references live as long as this object.
+#pragma once
+
+#include <filesystem>
+#include <memory>
+
+#include "controller/fleet/stores.h"
+#include "controller/store/sqlite_db.h"
+
+namespace sealift::controller {
+
+const std::vector<Migration>& Migrations();
+
+class SqliteStores {
+ public:
+  // `folder` gets controller.db and evidence/; made (0700) where missing. Errors: those of SqliteDb::Open.
+  static Result<std::unique_ptr<SqliteStores>> Open(const std::filesystem::path& folder);
+
+  NodeStore& nodes() { return *nodes_; }
+  NodeStatusStore& node_status() { return *node_status_; }
+  RolloutStore& rollouts() { return *rollouts_; }
+  ReleaseStore& releases() { return *releases_; }
+  AdmissionStore& admission() { return *admission_; }
+  EvidenceStore& evidence() { return *evidence_; }
+  AuditStore& audit() { return *audit_; }
+  CertificateStore& certificates() { return *certificates_; }
+  SqliteDb& db() { return *db_; }
+
+ private:
+  SqliteStores() = default;
+  // First, since the stores below borrow it.
+  std::unique_ptr<SqliteDb> db_;
+  std::unique_ptr<NodeStore> nodes_;
+  std::unique_ptr<NodeStatusStore> node_status_;
+  std::unique_ptr<RolloutStore> rollouts_;
+  std::unique_ptr<ReleaseStore> releases_;
+  std::unique_ptr<AdmissionStore> admission_;
+  std::unique_ptr<EvidenceStore> evidence_;
+  std::unique_ptr<AuditStore> audit_;
+  std::unique_ptr<CertificateStore> certificates_;
+};
+
+// One constructor a store, each in the file named after it.
+std::unique_ptr<NodeStore> MakeSqliteNodeStore(SqliteDb& db);
+std::unique_ptr<NodeStatusStore> MakeSqliteNodeStatusStore(SqliteDb& db);
+std::unique_ptr<RolloutStore> MakeSqliteRolloutStore(SqliteDb& db);
+std::unique_ptr<ReleaseStore> MakeSqliteReleaseStore(SqliteDb& db);
+std::unique_ptr<AdmissionStore> MakeSqliteAdmissionStore(SqliteDb& db);
+std::unique_ptr<EvidenceStore> MakeSqliteEvidenceStore(SqliteDb& db, std::filesystem::path blobs);
+std::unique_ptr<AuditStore> MakeSqliteAuditStore(SqliteDb& db);
+std::unique_ptr<CertificateStore> MakeSqliteCertificateStore(SqliteDb& db);
+
+}  // namespace sealift::controller

@@ -1,0 +1,371 @@
+// What every implementation of the controller's stores must do. Include it, define a factory, instantiate:
+//
+//   INSTANTIATE_TEST_SUITE_P(Sqlite, StoreContract, ::testing::Values(&MakeSqliteBackend));
+#pragma once
+
+#include <fmt/format.h>
+#include <gtest/gtest.h>
+
+#include <atomic>
+#include <functional>
+#include <memory>
+#include <thread>
+
+#include "controller/fleet/stores.h"
+
+namespace sealift::controller {
+
+// Owns the stores and whatever is behind them, empty at first.
+class StoreBackend {
+ public:
+  virtual ~StoreBackend() = default;
+  virtual NodeStore& nodes() = 0;
+  virtual NodeStatusStore& node_status() = 0;
+  virtual RolloutStore& rollouts() = 0;
+  virtual ReleaseStore& releases() = 0;
+  virtual AdmissionStore& admission() = 0;
+  virtual EvidenceStore& evidence() = 0;
+  virtual AuditStore& audit() = 0;
+  virtual CertificateStore& certificates() = 0;
+};
+
+using StoreBackendFactory = std::unique_ptr<StoreBackend> (*)();
+
+class StoreContract : public ::testing::TestWithParam<StoreBackendFactory> {
+ protected:
+  void SetUp() override {
+    backend_ = GetParam()();
+    ASSERT_NE(backend_, nullptr);
+  }
+
+  static NodeId Id(int number) {
+    auto id = NodeId::Parse(fmt::format("01890000-0000-7000-8000-{:012}", number));
+    SEALIFT_CHECK(id.ok());
+    return *id;
+  }
+  static Sha256Digest Digest(int number) {
+    Sha256Digest digest;
+    digest.bytes[0] = static_cast<std::uint8_t>(number);
+    return digest;
+  }
+  static Node NewNode(int number) {
+    Node node{.id = Id(number), .ek_digest = Digest(number), .ak_public = {1, 0, 2}};
+    node.admission = Admission::kAdmitted;
+    node.labels = {{"site", number % 2 == 0 ? "even" : "odd"}};
+    node.enrolled = FromUnixMs(1000 + number);
+    node.certificate_not_after = FromUnixMs(2000);
+    return node;
+  }
+  Node Enrol(int number) {
+    const Node node = NewNode(number);
+    EXPECT_TRUE(backend_->nodes().Enrol(node).ok());
+    return node;
+  }
+  static NodeStatus SomeStatus() {
+    return {.state = UpdateState::kFellBack,
+            .running = {.version = "1", .image_digest = Digest(7), .role = "passive", .boot_id = "b\"1"},
+            .staged_version = "2",
+            .failures = {{"2", "FELL_BACK", "three \xff boots", FromUnixMs(5)}},
+            .healthy = true,
+            .agent_version = "0.1"};
+  }
+  static Verdict SomeVerdict() {
+    return {.trust = Trust::kUntrusted,
+            .reasons = {"QUOTE_PCR_MISMATCH"},
+            .findings = {{.pcr = 11,
+                          .outcome = "mismatch",
+                          .expected = {Digest(1), Digest(2)},
+                          .found = Digest(3),
+                          .first_difference = "event 7"}},
+            .release_version = "1",
+            .release_id = ReleaseId{Digest(9)},
+            .decided = FromUnixMs(77),
+            .degraded_boot = true,
+            .boot_id = "b1"};
+  }
+  Rollout NewRollout(const std::string& id, const std::vector<int>& nodes) {
+    Rollout rollout{
+        .id = id, .channel = "stable", .version = "2", .release_id = {Digest(2)}, .selector = "site=odd"};
+    rollout.created = FromUnixMs(10);
+    rollout.created_by = "anna";
+    std::vector<NodeId> ids;
+    for (const int node : nodes) ids.push_back(Id(node));
+    auto waves = CutWaves({"1", "100%"}, ids);
+    SEALIFT_CHECK(waves.ok());
+    rollout.waves = *waves;
+    return rollout;
+  }
+
+  std::unique_ptr<StoreBackend> backend_;
+};
+
+TEST_P(StoreContract, NodeComesBackAsItWasEnrolled) {
+  const Node node = Enrol(1);
+  const auto got = backend_->nodes().Get(node.id);
+  ASSERT_TRUE(got.ok()) << Describe(got.status());
+  EXPECT_EQ(got->ek_digest, node.ek_digest);
+  EXPECT_EQ(got->ak_public, node.ak_public);
+  EXPECT_EQ(got->admission, node.admission);
+  EXPECT_EQ(got->labels, node.labels);
+  EXPECT_EQ(got->enrolled, node.enrolled);
+  EXPECT_EQ(got->certificate_not_after, node.certificate_not_after);
+  EXPECT_FALSE(got->last_verdict);
+  EXPECT_FALSE(got->desired);
+  const auto by_ek = backend_->nodes().FindByEk(node.ek_digest);
+  ASSERT_TRUE(by_ek.ok() && by_ek->has_value());
+  EXPECT_EQ((*by_ek)->id, node.id);
+  EXPECT_FALSE(backend_->nodes().FindByEk(Digest(99))->has_value());
+}
+
+TEST_P(StoreContract, EkBelongsToOneNode) {
+  Enrol(1);
+  Node thief = NewNode(2);
+  thief.ek_digest = Digest(1);
+  EXPECT_EQ(backend_->nodes().Enrol(thief).code(), Code::kAlreadyExists);
+  EXPECT_EQ(backend_->nodes().Get(thief.id).status().code(), Code::kNotFound);
+}
+
+TEST_P(StoreContract, EnrollingAgainKeepsWhatOperatorsSet) {
+  Node node = Enrol(1);
+  ASSERT_TRUE(backend_->nodes().SetLabels(node.id, {{"rack", "3"}}).ok());
+  ASSERT_TRUE(backend_->nodes().SetAdmission(node.id, Admission::kQuarantined).ok());
+  node.ak_public = {9};
+  node.certificate_not_after = FromUnixMs(9999);
+  ASSERT_TRUE(backend_->nodes().Enrol(node).ok());
+  const auto got = backend_->nodes().Get(node.id);
+  ASSERT_TRUE(got.ok());
+  EXPECT_EQ(got->labels, (std::map<std::string, std::string>{{"rack", "3"}}));
+  EXPECT_EQ(got->admission, Admission::kQuarantined);
+  EXPECT_EQ(got->ak_public, Bytes{9});
+  EXPECT_EQ(got->certificate_not_after, FromUnixMs(9999));
+}
+
+TEST_P(StoreContract, ListPagesAndSelects) {
+  for (int i = 1; i <= 5; ++i) Enrol(i);
+  NodeQuery query{.selector = *Selector::Parse("site=odd"), .limit = 2};
+  auto page = backend_->nodes().List(query);
+  ASSERT_TRUE(page.ok());
+  ASSERT_EQ(page->size(), 2u);
+  EXPECT_EQ((*page)[0].id, Id(1));
+  EXPECT_EQ((*page)[1].id, Id(3));
+  query.after_id = (*page)[1].id.text();
+  page = backend_->nodes().List(query);
+  ASSERT_EQ(page->size(), 1u);
+  EXPECT_EQ((*page)[0].id, Id(5));
+  EXPECT_EQ(backend_->nodes().List({.id_prefix = Id(4).text()})->size(), 1u);
+  EXPECT_EQ(backend_->nodes().List({.id_prefix = "0189"})->size(), 5u);
+  EXPECT_EQ(backend_->nodes().List({.id_prefix = "02"})->size(), 0u);
+}
+
+TEST_P(StoreContract, UnknownNodeIsSaid) {
+  const Status missing[] = {backend_->nodes().Get(Id(1)).status(),
+                            backend_->nodes().SetLabels(Id(1), {}),
+                            backend_->nodes().SetAdmission(Id(1), Admission::kRevoked),
+                            backend_->node_status().ViewForCheckIn(Id(1)).status(),
+                            backend_->node_status().RecordStatus(Id(1), {}, FromUnixMs(1), std::nullopt),
+                            backend_->node_status().RecordVerdict(Id(1), {}),
+                            backend_->node_status().TakeQuoteNonce(Id(1), FromUnixMs(1)).status()};
+  for (const Status& status : missing) EXPECT_EQ(ReasonOf(status), Reason::kNodeUnknown) << Describe(status);
+}
+
+TEST_P(StoreContract, StatusAndVerdictComeBack) {
+  const Node node = Enrol(1);
+  NodeStatus status = SomeStatus();
+  ASSERT_TRUE(backend_->node_status().RecordStatus(node.id, status, FromUnixMs(50), std::nullopt).ok());
+  ASSERT_TRUE(backend_->node_status().RecordVerdict(node.id, SomeVerdict()).ok());
+  const auto got = backend_->nodes().Get(node.id);
+  ASSERT_TRUE(got.ok()) << Describe(got.status());
+  EXPECT_EQ(got->last_seen, FromUnixMs(50));
+  EXPECT_EQ(got->last_verdict, SomeVerdict());
+  // Bytes that are no UTF-8 are replaced, nothing else changes.
+  status.failures[0].message = "three \xef\xbf\xbd boots";
+  EXPECT_EQ(got->status, status);
+  const auto view = backend_->node_status().ViewForCheckIn(node.id);
+  ASSERT_TRUE(view.ok());
+  EXPECT_EQ(view->admission, Admission::kAdmitted);
+  EXPECT_EQ(view->previous, status);
+  EXPECT_EQ(view->last_trust, Trust::kUntrusted);
+  EXPECT_EQ(view->last_decided, FromUnixMs(77));
+  EXPECT_EQ(view->last_verdict_boot_id, "b1");
+}
+
+TEST_P(StoreContract, NonceIsGivenOnceAndOnlyInTime) {
+  const Node node = Enrol(1);
+  auto& store = backend_->node_status();
+  EXPECT_FALSE(store.TakeQuoteNonce(node.id, FromUnixMs(1))->has_value());
+  ASSERT_TRUE(
+      store.RecordStatus(node.id, {}, FromUnixMs(1), NodeStatusStore::QuoteNonce{{1, 2}, FromUnixMs(100)})
+          .ok());
+  // A check-in without a nonce leaves the one handed out.
+  ASSERT_TRUE(store.RecordStatus(node.id, {}, FromUnixMs(2), std::nullopt).ok());
+  EXPECT_EQ(*store.TakeQuoteNonce(node.id, FromUnixMs(99)), (Bytes{1, 2}));
+  EXPECT_FALSE(store.TakeQuoteNonce(node.id, FromUnixMs(99))->has_value());
+  ASSERT_TRUE(
+      store.RecordStatus(node.id, {}, FromUnixMs(1), NodeStatusStore::QuoteNonce{{3}, FromUnixMs(100)}).ok());
+  EXPECT_FALSE(store.TakeQuoteNonce(node.id, FromUnixMs(100))->has_value());
+  EXPECT_FALSE(store.TakeQuoteNonce(node.id, FromUnixMs(99))->has_value());
+}
+
+TEST_P(StoreContract, RolloutComesBack) {
+  const Rollout rollout = NewRollout("r1", {1, 2, 3});
+  const auto created = backend_->rollouts().Create(rollout);
+  ASSERT_TRUE(created.ok()) << Describe(created.status());
+  EXPECT_EQ(*created, rollout);
+  EXPECT_EQ(*backend_->rollouts().Get("r1"), rollout);
+  EXPECT_EQ(*backend_->rollouts().Get("r"), rollout);
+  for (const char* unknown : {"", "x", "r11", "r1~"}) {
+    EXPECT_EQ(ReasonOf(backend_->rollouts().Get(unknown).status()), Reason::kRolloutUnknown) << unknown;
+  }
+}
+
+TEST_P(StoreContract, SameRequestKeyGivesTheSameRollout) {
+  Rollout rollout = NewRollout("r1", {1});
+  rollout.request_key = "key";
+  ASSERT_TRUE(backend_->rollouts().Create(rollout).ok());
+  Rollout again = NewRollout("r2", {1});
+  again.request_key = "key";
+  const auto created = backend_->rollouts().Create(again);
+  ASSERT_TRUE(created.ok());
+  EXPECT_EQ(created->id, "r1");
+  EXPECT_EQ(backend_->rollouts().List(false)->size(), 1u);
+}
+
+TEST_P(StoreContract, NodeIsInOneActiveRolloutOfAChannel) {
+  const auto first = backend_->rollouts().Create(NewRollout("r1", {1, 2}));
+  ASSERT_TRUE(first.ok());
+  const auto overlapping = backend_->rollouts().Create(NewRollout("r2", {2, 3}));
+  EXPECT_EQ(ReasonOf(overlapping.status()), Reason::kRolloutOverlaps);
+  EXPECT_NE(MessageOf(overlapping.status()).find("r1"), std::string::npos);
+  EXPECT_TRUE(backend_->rollouts().Create(NewRollout("r3", {3})).ok());
+  Rollout ended = *first;
+  ended.state = RolloutState::kAborted;
+  ASSERT_TRUE(backend_->rollouts().Save(ended, {}).ok());
+  EXPECT_TRUE(backend_->rollouts().Create(NewRollout("r4", {2})).ok());
+  EXPECT_EQ(backend_->rollouts().List(true)->size(), 2u);
+  EXPECT_EQ(backend_->rollouts().List(false)->size(), 3u);
+}
+
+TEST_P(StoreContract, SaveWritesProgressAndDesiredTogether) {
+  Enrol(1);
+  Rollout rollout = *backend_->rollouts().Create(NewRollout("r1", {1}));
+  rollout.state = RolloutState::kHalted;
+  rollout.halted_reason = "because";
+  rollout.current_wave = 1;
+  rollout.waves[0].nodes[0] = {Id(1), Progress::kFailed, "FELL_BACK", "m", true, FromUnixMs(3)};
+  const Desired desired{"stable", "2", {Digest(2)}};
+  ASSERT_TRUE(backend_->rollouts().Save(rollout, {{Id(1), desired}}).ok());
+  Rollout expected = rollout;
+  expected.revision = 1;
+  EXPECT_EQ(*backend_->rollouts().Get("r1"), expected);
+  EXPECT_EQ(backend_->nodes().Get(Id(1))->desired, desired);
+  EXPECT_EQ(backend_->node_status().ViewForCheckIn(Id(1))->desired, desired);
+  ASSERT_TRUE(backend_->rollouts().Save(expected, {{Id(1), std::nullopt}}).ok());
+  EXPECT_FALSE(backend_->nodes().Get(Id(1))->desired);
+}
+
+TEST_P(StoreContract, SaveOfAnOldRevisionIsRefusedWhole) {
+  Enrol(1);
+  const Rollout rollout = *backend_->rollouts().Create(NewRollout("r1", {1}));
+  ASSERT_TRUE(backend_->rollouts().Save(rollout, {}).ok());
+  Rollout stale = rollout;
+  stale.state = RolloutState::kDone;
+  EXPECT_EQ(backend_->rollouts().Save(stale, {{Id(1), Desired{"stable", "2", {Digest(2)}}}}).code(),
+            Code::kAborted);
+  EXPECT_EQ(backend_->rollouts().Get("r1")->state, RolloutState::kRunning);
+  EXPECT_FALSE(backend_->nodes().Get(Id(1))->desired);
+}
+
+TEST_P(StoreContract, ReleaseIsImmutable) {
+  const ReleaseRecord release{"stable", "1.2", {Digest(1)}, FromUnixMs(5), 77, "{}"};
+  ASSERT_TRUE(backend_->releases().Put(release).ok());
+  ASSERT_TRUE(backend_->releases().Put(release).ok());
+  ReleaseRecord other = release;
+  other.release_id = {Digest(2)};
+  EXPECT_EQ(backend_->releases().Put(other).code(), Code::kAlreadyExists);
+  EXPECT_EQ(*backend_->releases().Get("stable", "1.2"), release);
+  EXPECT_EQ(ReasonOf(backend_->releases().Get("beta", "1.2").status()), Reason::kReleaseUnknown);
+  other.channel = "beta";
+  ASSERT_TRUE(backend_->releases().Put(other).ok());
+  EXPECT_EQ(backend_->releases().List("")->size(), 2u);
+  EXPECT_EQ(*backend_->releases().List("beta"), std::vector<ReleaseRecord>{other});
+}
+
+TEST_P(StoreContract, AllowListFindsWhatWasAdmitted) {
+  AdmittedEk ek{Digest(1), {{"site", "lab"}}, "rack 3", "anna", FromUnixMs(1)};
+  EXPECT_FALSE(backend_->admission().Find(ek.ek_digest)->has_value());
+  ASSERT_TRUE(backend_->admission().Admit(ek).ok());
+  EXPECT_EQ(*backend_->admission().Find(ek.ek_digest), ek);
+  ek.note = "rack 4";
+  ASSERT_TRUE(backend_->admission().Admit(ek).ok());
+  EXPECT_EQ((*backend_->admission().Find(ek.ek_digest))->note, "rack 4");
+}
+
+TEST_P(StoreContract, EvidenceKeepsEveryQuote) {
+  for (int i = 0; i < 3; ++i) {
+    Verdict verdict = SomeVerdict();
+    verdict.decided = FromUnixMs(i);
+    ASSERT_TRUE(backend_->evidence().Append({Id(1), verdict, {1, 2}, {3}, Bytes(70'000, 0xAB)}).ok());
+  }
+  const auto history = backend_->evidence().History(Id(1), 2);
+  ASSERT_TRUE(history.ok()) << Describe(history.status());
+  ASSERT_EQ(history->size(), 2u);
+  EXPECT_EQ((*history)[0].verdict.decided, FromUnixMs(2));
+  EXPECT_EQ((*history)[0].event_log, Bytes(70'000, 0xAB));
+  EXPECT_EQ((*history)[0].attest, (Bytes{1, 2}));
+  EXPECT_TRUE(backend_->evidence().History(Id(2), 2)->empty());
+}
+
+TEST_P(StoreContract, AuditIsOrderedAndPaged) {
+  for (int i = 0; i < 5; ++i) {
+    ASSERT_TRUE(backend_->audit().Append({0, FromUnixMs(i), "anna", "operator", "/x/Y", "r", "OK"}).ok());
+  }
+  const auto first = backend_->audit().List(0, 3);
+  ASSERT_TRUE(first.ok());
+  ASSERT_EQ(first->size(), 3u);
+  EXPECT_EQ((*first)[0].at, FromUnixMs(0));
+  const auto rest = backend_->audit().List(first->back().sequence, 10);
+  ASSERT_EQ(rest->size(), 2u);
+  EXPECT_GT((*rest)[0].sequence, first->back().sequence);
+  EXPECT_EQ((*rest)[1].at, FromUnixMs(4));
+}
+
+TEST_P(StoreContract, RevokedStaysRevoked) {
+  auto& store = backend_->certificates();
+  EXPECT_FALSE(*store.IsRevoked(Digest(1)));
+  ASSERT_TRUE(store.RecordIssued({Digest(1), "sealift:node:x", FromUnixMs(1), FromUnixMs(2)}).ok());
+  EXPECT_FALSE(*store.IsRevoked(Digest(1)));
+  ASSERT_TRUE(store.Revoke(Digest(1), "lost", FromUnixMs(3)).ok());
+  ASSERT_TRUE(store.Revoke(Digest(1), "again", FromUnixMs(4)).ok());
+  EXPECT_TRUE(*store.IsRevoked(Digest(1)));
+  EXPECT_FALSE(*store.IsRevoked(Digest(2)));
+  ASSERT_TRUE(store.RecordIssued({Digest(1), "sealift:node:x", FromUnixMs(1), FromUnixMs(2)}).ok());
+  EXPECT_TRUE(*store.IsRevoked(Digest(1)));
+}
+
+TEST_P(StoreContract, ManyThreadsLoseNothing) {
+  constexpr int kThreads = 8;
+  constexpr int kEach = 40;
+  for (int t = 0; t < kThreads; ++t) Enrol(t);
+  std::atomic<int> failed = 0;
+  std::vector<std::jthread> threads;
+  for (int t = 0; t < kThreads; ++t) {
+    threads.emplace_back([&, t] {
+      for (int i = 0; i < kEach; ++i) {
+        NodeStatus status;
+        status.agent_version = std::to_string(i);
+        const bool good =
+            backend_->node_status().RecordStatus(Id(t), status, FromUnixMs(i), std::nullopt).ok() &&
+            backend_->audit().Append({0, FromUnixMs(i), "t", "r", "x", std::to_string(t), "OK"}).ok() &&
+            // Work that fails takes nobody of its batch with it.
+            !backend_->nodes().SetLabels(Id(1000), {}).ok() &&
+            backend_->node_status().ViewForCheckIn(Id(t))->previous.agent_version == std::to_string(i);
+        if (!good) ++failed;
+      }
+    });
+  }
+  threads.clear();
+  EXPECT_EQ(failed, 0);
+  EXPECT_EQ(backend_->audit().List(0, 10'000)->size(), std::size_t{kThreads * kEach});
+}
+
+}  // namespace sealift::controller
