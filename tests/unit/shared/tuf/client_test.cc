@@ -284,8 +284,7 @@ std::vector<Attack> Attacks() {
        [](World& w) {
          w.repository.bend_timestamp = [](Timestamp& t) { t.snapshot.sha256.reset(); };
          w.repository.PublishNext();
-         w.repository.source.files["2.snapshot.json"] =
-             w.repository.source.files["1.snapshot.json"].substr(1);
+         w.repository.source.files["2.snapshot.json"] = "{}";
        }},
       {"5.5.3", "snapshot signed by the timestamp key", Reason::kTufSignatureThreshold,
        [](World& w) {
