@@ -1,7 +1,7 @@
 // What the update machine asks of the EFI system partition: look, verify, stage, activate, bless, clean up.
 //
-// The plain-typed seam between node-agent/update and node-agent/esp. EspStager (esp_stager.h) is the real
-// one; a test double must pass tests/contract/stager_contract.h.
+// The plain-typed seam between node-agent/update and node-agent/esp. EspStager (esp_stager.h) implements it;
+// tests run it over the memory ESP of tests/contract/memory_file_system.h, which loses power where told.
 //
 // Not thread-safe: one thread owns the update machine. Every call may block on the disk, none on the network.
 // Calls are idempotent: after a power cut or a killed process the update machine repeats the step it was in.
@@ -52,7 +52,7 @@ struct BootInventory {
   // As /etc/os-release of the running image says; equals the entry's.
   std::string running_version;
   std::string running_image_path;
-  // Of the file on the ESP, read anew.
+  // Of the file on the ESP, read once a process.
   Sha256Digest running_digest;
   // The running image's entry still has a boot counter: it was never blessed.
   bool running_on_trial = false;
@@ -132,8 +132,8 @@ class Stager {
   virtual ~Stager() = default;
 
   // Reads entries, EFI variables and the running image. Changes nothing on the ESP.
-  // Errors: FAILED_PRECONDITION/ESP_MISSING (not mounted), ESP_ENTRY_INVALID (an entry of ours does not
-  // parse), BOOT_STATE_UNKNOWN (no entry fits what runs; nothing may be staged then); UNAVAILABLE/ESP_IO.
+  // Errors: FAILED_PRECONDITION/ESP_MISSING (not mounted),
+  // BOOT_STATE_UNKNOWN (no entry fits what runs; nothing may be staged then); UNAVAILABLE/ESP_IO.
   virtual Result<BootInventory> Inspect() = 0;
 
   // Checks size, digest, Authenticode against the firmware's own db and dbx, version and PCR policy key of a
@@ -169,7 +169,8 @@ class Stager {
   virtual Result<std::optional<Fallback>> FellBack() = 0;
 
   // Removes temporary files and images that no entry names; never the running image. Returns the bytes freed.
-  // Removes nothing at all while an entry does not parse. Errors: as Inspect.
+  // Removes nothing at all while an entry does not parse: FAILED_PRECONDITION/ESP_ENTRY_INVALID. An image
+  // staged but not activated yet is named by no entry: not to be called in between. Other errors: as Inspect.
   virtual Result<std::uint64_t> CollectGarbage() = 0;
 
  protected:

@@ -1,0 +1,77 @@
+// The Stager of a node: a mounted ESP and the firmware's variables.
+//
+// Not thread-safe. Borrows the file system and the variables; both outlive it.
+#pragma once
+
+#include <filesystem>
+#include <map>
+#include <optional>
+#include <string>
+
+#include "node-agent/esp/boot_entries.h"
+#include "node-agent/esp/efi_variables.h"
+#include "node-agent/esp/file_system.h"
+#include "node-agent/esp/staging.h"
+
+namespace sealift::agent {
+
+struct EspStagerOptions {
+  // IMAGE_VERSION or VERSION_ID of the running system's /etc/os-release: it lies in the measured image, so
+  // it, not an entry, says what runs.
+  std::string running_version;
+  // /proc/sys/kernel/random/boot_id.
+  std::string boot_id;
+  // Must not survive a boot (a tmpfs). Remembers which image this boot started from: once entries are changed
+  // for the next boot they no longer tell.
+  std::filesystem::path runtime_directory = "/run/sealift";
+};
+
+class EspStager final : public Stager {
+ public:
+  EspStager(FileSystem* fs, EfiVariables* variables, EspStagerOptions options)
+      : fs_(fs), variables_(variables), options_(std::move(options)) {}
+
+  Result<BootInventory> Inspect() override;
+  Result<VerifiedImage> VerifyImage(const std::filesystem::path& file,
+                                    const ImageExpectations& expectations) override;
+  Result<StagedImage> Stage(const VerifiedImage& image) override;
+  Result<StagedImage> FindStaged(const std::string& version, const Sha256Digest& digest) override;
+  Status Activate(const StagedImage& image, std::uint32_t tries) override;
+  Status Bless() override;
+  Result<std::optional<Fallback>> FellBack() override;
+  Result<std::uint64_t> CollectGarbage() override;
+
+ private:
+  struct Running {
+    BootRole role = BootRole::kUnknown;
+    std::string image_path;
+  };
+  struct View {
+    BootEntries disk;
+    BootInventory inventory;
+  };
+  Result<View> Look();
+  Result<Running> FindRunning(const BootEntries& disk, const std::string& selected);
+  Result<Running> ResolveRunning(const BootEntries& disk, const std::string& selected) const;
+  std::optional<Running> RecallRunning() const;
+  Status RememberRunning(const Running& running) const;
+  Result<Sha256Digest> DigestOfRunning(const std::string& image_path);
+  // Runs from an entry of ours on a disk of ours. Errors: FAILED_PRECONDITION/BOOT_STATE_UNKNOWN.
+  static Status RequireInstalled(const BootInventory& inventory);
+  Status CopyVerified(const VerifiedImage& image, const std::string& temporary);
+  Status MakeRoom(std::uint64_t bytes);
+  Status RemoveEntry(const std::string& file_name);
+  std::string BaseTitle(const View& view) const;
+  Status PointPassiveAtRunning(const View& view);
+
+  FileSystem* fs_;
+  EfiVariables* variables_;
+  EspStagerOptions options_;
+  // Images never change once named, so one reading a process is enough.
+  std::map<std::string, Sha256Digest> digests_;
+};
+
+// "EFI/kairos/1.2.0-0123456789ab.efi", relative to the ESP.
+std::string ImageFilePath(const std::string& version, const Sha256Digest& digest);
+
+}  // namespace sealift::agent
