@@ -1,11 +1,12 @@
 #!/usr/bin/env bash
 # Builds the root file system of a lab node: Debian 12 with systemd 252, kernel, boot loader and stub inside.
 #
-#   build-rootfs.sh [--version V] [--agent-deb FILE] OUT
+#   build-rootfs.sh [--version V] [--agent-deb FILE | --probe] OUT
 #
 # OUT is a directory and is replaced. What `sealift build-uki dir:OUT` adds (/init, ...) is not done here.
 # --version V       os-release says VERSION_ID=V (default 1.0)
 # --agent-deb FILE  unpacks the package (no maintainer script runs) and enables its units
+# --probe           a tiny tree instead: boots in seconds, prints its PCRs on the serial port, powers off
 #
 # os/ is what an OS vendor would configure; driver/ is the lab's own way into the guest (see README.md).
 # Packages come from where this machine's apt gets Debian; SEALIFT_GUEST_SUITE names another release of it. The
@@ -17,13 +18,21 @@ cache=${SEALIFT_LAB_CACHE:-$here/../../build/lab/cache}
 
 version=1.0
 agent_deb=
+probe=
 while (($# > 1)); do
   case $1 in
-    --version) version=$2 ;;
-    --agent-deb) agent_deb=$2 ;;
+    --version)
+      version=$2
+      shift
+      ;;
+    --agent-deb)
+      agent_deb=$2
+      shift
+      ;;
+    --probe) probe=1 ;;
     *) break ;;
   esac
-  shift 2
+  shift
 done
 if (($# != 1)) || [[ $1 == -* ]]; then
   echo "usage: build-rootfs.sh [--version V] [--agent-deb FILE] OUT" >&2
@@ -37,8 +46,8 @@ packages=(
   # systemd-pcrphase loads these by name, so no dependency brings them
   libtss2-esys-3.0.2-0 libtss2-mu0 libtss2-rc0 libtss2-tctildr0 libtss2-tcti-device0
 )
-# Unpacked only: their maintainer scripts want perl, an initramfs, an ESP.
-unpacked=(linux-image-cloud-amd64 systemd-boot)
+# Unpacked only: its maintainer scripts want perl, an initramfs and a boot loader.
+kernel=linux-image-cloud-amd64
 # What a virtual node needs beyond what is built in (ext4, TPM, PCI, ...).
 modules=(
   drivers/virtio drivers/block/virtio_blk.ko drivers/block/loop.ko drivers/net/virtio_net.ko
@@ -58,24 +67,24 @@ sources() { # deb lines of this machine's own Debian archive, for the guest's su
   done
 }
 
-base_key() { # of the files that shape the base, and the versions it would get
-  { sha256sum <"${BASH_SOURCE[0]}" && echo "$suite" && apt-cache policy "${packages[@]}" "${unpacked[@]}" | grep -E '^[a-z]|Candidate'; } |
+base_key() { # of what shapes the base: its recipe, and the versions it would get
+  { sha256sum <"${BASH_SOURCE[0]}" && echo "$suite" && apt-cache policy "${packages[@]}" "$kernel" | grep -E '^[a-z]|Candidate'; } |
     sha256sum | cut -c 1-16
 }
 
 copy_kernel() { # unpacked packages -> boot/vmlinuz and the modules a virtual machine needs
-  local from=$1 root=$2 kernel module target
-  kernel=$(basename "$from"/lib/modules/*)
+  local from=$1 root=$2 release module target
+  release=$(basename "$from"/lib/modules/*)
   mkdir -p "$root/boot"
-  cp "$from/boot/vmlinuz-$kernel" "$root/boot/vmlinuz"
-  target=$root/usr/lib/modules/$kernel
+  cp "$from/boot/vmlinuz-$release" "$root/boot/vmlinuz"
+  target=$root/usr/lib/modules/$release
   mkdir -p "$target"
-  cp "$from/lib/modules/$kernel"/modules.{builtin,builtin.modinfo,order} "$target/"
+  cp "$from/lib/modules/$release"/modules.{builtin,builtin.modinfo,order} "$target/"
   for module in "${modules[@]}"; do
     mkdir -p "$target/kernel/$(dirname "$module")"
-    cp -a "$from/lib/modules/$kernel/kernel/$module" "$target/kernel/$(dirname "$module")/"
+    cp -a "$from/lib/modules/$release/kernel/$module" "$target/kernel/$(dirname "$module")/"
   done
-  depmod -b "$root" "$kernel"
+  depmod -b "$root" "$release"
 }
 
 slim() { # the whole OS lives in memory: what a node never reads is left out
@@ -92,14 +101,14 @@ slim() { # the whole OS lives in memory: what a node never reads is left out
   )
 }
 
-# Runs inside mmdebstrap, with its apt configuration: fetches what is only unpacked.
-fetch_unpacked() {
+# Runs inside mmdebstrap, with its apt configuration.
+fetch_kernel() {
   local folder=$1 image
-  image=$(apt-cache --no-all-versions show linux-image-cloud-amd64 | sed -n 's/^Depends: \(linux-image-[^ ,]*\).*/\1/p')
-  (cd "$folder" && apt-get -o APT::Sandbox::User=root -qq download "$image" systemd-boot)
+  image=$(apt-cache --no-all-versions show "$kernel" | sed -n 's/^Depends: \(linux-image-[^ ,]*\).*/\1/p')
+  (cd "$folder" && apt-get -o APT::Sandbox::User=root -qq download "$image")
 }
 if [[ $out == @fetch ]]; then
-  APT_CONFIG=$MMDEBSTRAP_APT_CONFIG fetch_unpacked "$SEALIFT_LAB_DEBS"
+  APT_CONFIG=$MMDEBSTRAP_APT_CONFIG fetch_kernel "$SEALIFT_LAB_DEBS"
   exit
 fi
 
@@ -122,10 +131,33 @@ build_base() {
   local deb
   for deb in "$work"/debs/*.deb; do dpkg-deb -x "$deb" "$work/x"; done
   copy_kernel "$work/x" "$root"
-  # The agent blesses a boot itself, by this program; the generator that blesses any boot stays out.
-  cp "$work/x/lib/systemd/systemd-bless-boot" "$root/usr/lib/systemd/"
   slim "$root"
   rm -rf "$work"
+}
+
+write_os_release() {
+  local root=$1
+  rm -f "$root/etc/os-release"
+  mkdir -p "$root/etc"
+  cat >"$root/usr/lib/os-release" <<OSRELEASE
+ID=sealift-lab
+ID_LIKE=debian
+NAME="Sealift lab node"
+PRETTY_NAME="Sealift lab node $version"
+VERSION_ID=$version
+OSRELEASE
+  ln -s ../usr/lib/os-release "$root/etc/os-release"
+}
+
+make_probe() { # kernel, boot loader and stub of the base; busybox instead of an OS
+  local root=$1
+  mkdir -p "$root"/{boot,proc,sys,dev,bin} "$root/usr/lib/systemd/boot" "$root/usr/bin"
+  cp "$base/boot/vmlinuz" "$root/boot/"
+  cp -a "$base/usr/lib/systemd/boot/efi" "$root/usr/lib/systemd/boot/"
+  cp /bin/busybox "$root/bin/busybox"
+  # In systemd's place, so that the image is made the same way as a real one.
+  install -m 755 "$here/probe-init" "$root/usr/lib/systemd/systemd"
+  write_os_release "$root"
 }
 
 configure() { # the OS: what its vendor would set up, then the lab's driver
@@ -141,15 +173,7 @@ configure() { # the OS: what its vendor would set up, then the lab's driver
   mkdir -p "$root/etc/systemd/system/multi-user.target.wants"
   ln -sf /usr/lib/systemd/system/multi-user.target "$root/etc/systemd/system/default.target"
   ln -sf /usr/lib/systemd/system/systemd-networkd.service "$root/etc/systemd/system/multi-user.target.wants/"
-  rm -f "$root/etc/os-release"
-  cat >"$root/usr/lib/os-release" <<OSRELEASE
-ID=sealift-lab
-ID_LIKE=debian
-NAME="Sealift lab node"
-PRETTY_NAME="Sealift lab node $version"
-VERSION_ID=$version
-OSRELEASE
-  ln -s ../usr/lib/os-release "$root/etc/os-release"
+  write_os_release "$root"
   if [[ -n $agent_deb ]]; then
     dpkg-deb -x "$agent_deb" "$root.agent"
     # A merged-/usr tree: lib/ of the package belongs below usr/.
@@ -184,7 +208,11 @@ else
 fi
 rm -rf "$out" "$out.new"
 mkdir -p "$(dirname "$out")"
-cp -a --reflink=auto "$base" "$out.new"
-configure "$out.new"
+if [[ -n $probe ]]; then
+  make_probe "$out.new"
+else
+  cp -a --reflink=auto "$base" "$out.new"
+  configure "$out.new"
+fi
 mv "$out.new" "$out"
 echo "build-rootfs: $out: version $version, $(du -sm "$out" | cut -f 1) MiB, $((SECONDS - started)) s"

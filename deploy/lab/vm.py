@@ -10,6 +10,7 @@ Machine is a node that is switched on. The network of a machine reaches the port
 loopback, as 10.0.2.100:PORT, and nothing else.
 """
 import base64
+import hashlib
 import json
 import os
 import pathlib
@@ -20,6 +21,9 @@ import sys
 import tempfile
 import threading
 import time
+
+from cryptography import x509
+from cryptography.hazmat.primitives import serialization
 
 from processes import LabError, Process, run, say, tail, wait_until
 
@@ -60,11 +64,15 @@ class TpmVendor:
         ca.mkdir(exist_ok=True)
 
     def manufacture(self, state):
-        """Makes a TPM with RSA and ECC endorsement keys and their certificates in the folder `state`."""
+        """Makes a TPM with RSA and ECC endorsement keys and their certificates in the folder `state`, and puts
+        copies of the certificates beside it, as a vendor's delivery note would."""
         state = pathlib.Path(state).absolute()
         state.mkdir(parents=True, exist_ok=True)
+        certificates = state.with_name("ek-certificates")
+        certificates.mkdir(exist_ok=True)
         run("swtpm_setup", "--tpm2", "--tpm-state", state, "--config", self.folder / "setup.conf", "--create-ek-cert",
-            "--create-platform-cert", "--lock-nvram", "--overwrite", "--pcr-banks", "sha256", "--runas",
+            "--create-platform-cert", "--vmid", "lab-node", "--lock-nvram", "--overwrite", "--pcr-banks", "sha256",
+            "--write-ek-cert-files", certificates, "--runas",
             "root" if os.geteuid() == 0 else str(os.geteuid()), "--logfile", state / "setup.log", timeout=60 * patience())
 
     def certificates(self):
@@ -120,6 +128,12 @@ class Node:
         if vendor is not None:
             vendor.manufacture(node.tpm)
         return node
+
+    def ek_digest(self):
+        """SHA-256 of the RSA endorsement key's SubjectPublicKeyInfo, in hex: how a controller knows the TPM."""
+        certificate = x509.load_der_x509_certificate((self.folder / "ek-certificates/ek-rsa2048.crt").read_bytes())
+        return hashlib.sha256(certificate.public_key().public_bytes(
+            serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)).hexdigest()
 
     def copy(self, folder, disk=True):
         """A second machine in the same state."""

@@ -1,0 +1,186 @@
+#!/usr/bin/python3
+"""The main story on real parts, chapter by chapter. `deploy/demo.sh` tells it, `tests/e2e/vm_story.py` checks it.
+
+    story.py [--work DIR] [--build DIR] [--keep]
+    story.py --stop [--work DIR]
+
+Everything it makes lies below --work (default build/demo) and is made anew each time; the caches of build-rootfs.sh
+are kept. It leaves no process behind, unless --keep: then the machine stays on until --stop.
+"""
+import argparse
+import pathlib
+import shutil
+import sys
+import tempfile
+import time
+
+import disk
+import vm
+from processes import LabError, end_on_signals, run, run_with_progress, say
+
+HERE = pathlib.Path(__file__).resolve().parent
+ROOT = HERE.parents[1]
+KEY_GROUPS = ("root", "release", "online", "custody")
+
+
+class Story:
+    """One telling. Each chapter is a method; tell() runs them in order. Not thread-safe."""
+
+    def __init__(self, work, build, keep=False):
+        self.work, self.programs, self.keep = pathlib.Path(work).absolute(), pathlib.Path(build).absolute() / "bin", keep
+        self.keys = self.work / "keys"
+        self.tokens, self.releases, self.facts = {}, {}, []
+        self.vendor = self.node = self.machine = None
+
+    # What every chapter uses.
+
+    def sealift(self, *arguments, timeout=300):
+        """Runs the operator's command and returns what it printed."""
+        return run(self.programs / "sealift", *arguments, timeout=timeout)
+
+    def token_arguments(self, *groups):
+        return [part for group in groups for part in ("--token", f"{group}={self.tokens[group]}")]
+
+    def note(self, what, value):
+        """A line of the closing table."""
+        self.facts.append((what, value))
+
+    # The chapters.
+
+    def make_tokens(self):
+        """four tokens, one a key group"""
+        for group in KEY_GROUPS:
+            pin = self.work / "pins" / group
+            pin.parent.mkdir(mode=0o700, exist_ok=True)
+            # A PIN of its own for each; made by openssl, so that it is in no argument list.
+            run("openssl", "rand", "-hex", "-out", pin, "16")
+            pin.write_text(pin.read_text(encoding="ascii").strip(), encoding="ascii")
+            pin.chmod(0o600)
+            self.tokens[group] = self.sealift("token", "create", "--store", self.work / "tokens" / group, "--label",
+                                              f"demo-{group}", "--pin-file", pin).strip()
+        self.note("tokens", ", ".join(KEY_GROUPS))
+
+    def make_keys(self):
+        """the keys are born in the tokens; only public material comes out"""
+        self.sealift("keys", "init", "demo", *self.token_arguments(*KEY_GROUPS), "-o", self.keys)
+
+    def build_first_release(self):
+        """version 1.0: root file system, UKI, predictions, signatures"""
+        self.build_release("1.0")
+
+    def build_release(self, version):
+        tree, out = self.work / f"rootfs-{version}", self.work / f"release-{version}"
+        self.build_rootfs(tree, "--version", version)
+        self.releases[version] = self.build_uki(tree, out)
+        release = self.releases[version]
+        self.note(f"release {version}", f"UKI {release.path(release.uki).stat().st_size >> 20} MiB, "
+                                        f"PCR 11 {release.manifest['pcr11'][-1]['pcr11'][:16]}...")
+
+    def build_rootfs(self, tree, *arguments):
+        took = run_with_progress("root file system", HERE / "build-rootfs.sh", *arguments, tree, log=self.work / "rootfs.log")
+        say(f"  {tree.name}: {took:.1f} s")
+
+    def build_uki(self, tree, out):
+        """`sealift build-uki` with the options of the lab: firmware in setup mode takes the keys at the first boot."""
+        began = time.monotonic()
+        self.sealift("build-uki", f"dir:{tree}", "-t", "uki", "-d", out, "--keys", self.keys, *self.token_arguments("release"),
+                     "--secure-boot-enroll", "force", "--i-verified-these-keys-on-this-hardware")
+        say(f"  {out.name}: {time.monotonic() - began:.1f} s")
+        return disk.Release(out)
+
+    def manufacture_node(self):
+        """a machine with a TPM that its vendor certified, and a disk laid out as an installer would"""
+        self.vendor = vm.TpmVendor(self.work / "tpm-vendor")
+        self.node = vm.Node.new(self.work / "node", self.vendor)
+        with tempfile.TemporaryDirectory() as tree:
+            disk.installed_tree(self.releases["1.0"], tree)
+            disk.make_disk(self.node.disk, tree)
+
+    def first_boot(self):
+        """setup mode: the firmware takes our keys, resets, and from then on Secure Boot is on"""
+        accelerator = vm.best_accelerator(ROOT / "build/lab/cache")
+        self.machine = vm.Machine(self.node, accelerator=accelerator, keep=self.keep)
+        began = time.monotonic()
+        self.machine.start()
+        self.machine.serial.wait("BdsDxe: starting", 20 * vm.patience())
+        say(f"  firmware is up ({accelerator})")
+        self.machine.wait_for_boot(0, 60)
+        say(f"  multi-user {time.monotonic() - began:.0f} s after power-on, Secure Boot {self.secure_boot()}")
+        self.note("first boot", f"{time.monotonic() - began:.0f} s under {accelerator}, Secure Boot {self.secure_boot()}")
+
+    def secure_boot(self):
+        return "on" if self.efi_variable("SecureBoot")[4:] == b"\1" else "off"
+
+    # What chapters and checks ask the guest.
+
+    def efi_variable(self, name):
+        """A firmware variable as efivarfs shows it: four bytes of attributes, then the value."""
+        return bytes.fromhex(self.machine.run(f"cat /sys/firmware/efi/efivars/{name}-* | od -An -v -tx1").replace("\n", ""))
+
+    def pcr(self, index):
+        return self.machine.run(f"cat /sys/class/tpm/tpm0/pcr-sha256/{index}").strip().lower()
+
+    def chapters(self):
+        return [self.make_tokens, self.make_keys, self.build_first_release, self.manufacture_node, self.first_boot]
+
+    def tell(self, after=lambda chapter: None):
+        """Runs all chapters; `after` is called with the name of each that is over."""
+        stop(self.work)
+        shutil.rmtree(self.work, ignore_errors=True)
+        self.work.mkdir(parents=True)
+        for number, chapter in enumerate(self.chapters(), 1):
+            say(f"{number}. {chapter.__doc__}")
+            chapter()
+            after(chapter.__name__)
+
+    def close(self):
+        """Ends what runs; nothing when it was told to keep it."""
+        if self.machine is not None and not self.keep:
+            self.machine.stop()
+            self.machine = None
+
+
+def stop(work):
+    """Ends what an earlier telling with --keep left running."""
+    vm.stop_kept(pathlib.Path(work) / "node")
+
+
+def print_table(facts):
+    width = max(len(what) for what, _ in facts)
+    print()
+    for what, value in facts:
+        print(f"  {what:<{width}}  {value}")
+    print()
+
+
+def main():
+    parser = argparse.ArgumentParser(description="Tells the main story on real parts.")
+    parser.add_argument("--work", default=ROOT / "build/demo")
+    parser.add_argument("--build", default=ROOT / "build/release")
+    parser.add_argument("--keep", action="store_true", help="leave the machine running")
+    parser.add_argument("--stop", action="store_true", help="end what --keep left running")
+    options = parser.parse_args()
+    if options.stop:
+        stop(options.work)
+        return 0
+    end_on_signals()
+    story = Story(options.work, options.build, options.keep)
+    try:
+        story.tell()
+    except BaseException:
+        story.keep = False
+        raise
+    finally:
+        story.close()
+    print_table(story.facts)
+    if options.keep:
+        print(f"The machine is still on:  deploy/lab/vm.py run {story.node.folder} 'systemctl status'\n"
+              "End it with:              bash deploy/demo.sh --stop\n")
+    return 0
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except (LabError, KeyboardInterrupt) as error:
+        sys.exit(f"story: {error or 'interrupted'}")

@@ -1,0 +1,40 @@
+"""Named checks with an outcome each, printed as they happen and written to a JSON file for deploy/check.sh."""
+import json
+import pathlib
+import sys
+import traceback
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2] / "deploy/lab"))
+from processes import LabError, say  # noqa: E402
+
+
+class Checks:
+    """Collects outcomes. A failed check does not stop the ones after it."""
+
+    def __init__(self):
+        self.results = []
+
+    def check(self, name, test):
+        """Runs `test`; it fails by raising AssertionError or LabError. Anything else is a defect and ends the run."""
+        try:
+            test()
+        except (AssertionError, LabError) as error:
+            self.failed(name, str(error) or traceback.format_exc(limit=-1).splitlines()[-2].strip())
+        else:
+            self.results.append({"name": name, "outcome": "passed"})
+            say(f"     ok      {name}")
+
+    def failed(self, name, why):
+        self.results.append({"name": name, "outcome": "failed", "why": why})
+        say(f"     FAILED  {name}: {why}")
+
+    def count(self, outcome):
+        return sum(1 for result in self.results if result["outcome"] == outcome)
+
+    def write(self, path):
+        pathlib.Path(path).write_text(json.dumps({"checks": self.results}, indent=1) + "\n", encoding="utf-8")
+
+
+def equal(found, expected):
+    """Fails unless both are the same; says both."""
+    assert found == expected, f"found {found!r}, expected {expected!r}"

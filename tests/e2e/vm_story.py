@@ -1,0 +1,178 @@
+#!/usr/bin/python3
+"""The VM story: what deploy/demo.sh tells, with everything checked on the way, and firmware given bad images.
+
+    vm_story.py [--build DIR] [--work DIR] [--results FILE]
+
+Other people's tools judge what we made: systemd-measure, sbverify, osslsigncode, tpm2_eventlog, the firmware.
+Exit code 0 only if every check passed.
+"""
+import argparse
+import hashlib
+import pathlib
+import sys
+import tempfile
+
+import pefile
+
+import bad_images
+from checks import Checks, equal
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT / "deploy/lab"))
+import disk  # noqa: E402
+import story as main_story  # noqa: E402
+import vm  # noqa: E402
+from processes import LabError, end_on_signals, run, say  # noqa: E402
+
+OPTIONS = "probe.option=1 words=two"  # what an entry asks for, and a signed image must ignore
+
+
+class VmStory:
+    """The checks that follow each chapter of a Story."""
+
+    def __init__(self, story, checks):
+        self.story, self.check, self.checks = story, checks.check, checks
+
+    def after(self, chapter):
+        follow = getattr(self, f"after_{chapter}", None)
+        if follow is not None:
+            follow()
+
+    # Each method is called after the chapter it is named for.
+
+    def after_build_first_release(self):
+        release = self.story.releases["1.0"]
+        for entry in (release.boot_loader, release.uki):
+            self.check(f"sbverify and osslsigncode accept {entry['path']}", lambda entry=entry: self.verify_signature(release.path(entry)))
+        for prediction in release.manifest["pcr11"]:
+            self.check(f"systemd-measure calculates our PCR 11 for phase '{prediction['phase']}'",
+                       lambda prediction=prediction: equal(self.systemd_measure(release, prediction["phase"]), prediction["pcr11"]))
+
+    def after_first_boot(self):
+        story, release = self.story, self.story.releases["1.0"]
+        self.check("inside the guest: SecureBoot=1, SetupMode=0", lambda: equal(
+            (story.efi_variable("SecureBoot")[4:], story.efi_variable("SetupMode")[4:]), (b"\1", b"\0")))
+        self.check("the firmware's PK, KEK and db are ours to the byte", self.enrolled_lists)
+        expected = story.predictions("1.0")
+        for index in (4, 7, 11, 12, 13):
+            self.check(f"real PCR {index} equals the prediction", lambda index=index: equal(story.pcr(index), expected[index]))
+        self.check("PCR 11 is the one of the final phase", lambda: equal(story.pcr(11), release.manifest["pcr11"][-1]["pcr11"]))
+        self.check("tpm2_eventlog replays to the real PCR 4 and 7", self.event_log)
+        self.check("/efi, /usr/local and /oem are mounted as the contract says", self.mounts)
+        self.check("no unit failed", lambda: equal(story.machine.run("systemctl --failed --no-legend --plain"), ""))
+
+    # How.
+
+    def verify_signature(self, path):
+        certificate = self.story.keys / "db.pem"
+        run("sbverify", "--cert", certificate, path)
+        run("osslsigncode", "verify", "-CAfile", certificate, "-in", path)
+
+    def systemd_measure(self, release, phase):
+        with tempfile.TemporaryDirectory() as folder:
+            arguments = []
+            with pefile.PE(release.path(release.uki), fast_load=True) as image:
+                for section in image.sections:
+                    name = section.Name.rstrip(b"\0").decode()
+                    if name in (".linux", ".osrel", ".cmdline", ".initrd", ".pcrpkey"):
+                        copy = pathlib.Path(folder) / name
+                        copy.write_bytes(section.get_data(length=section.Misc_VirtualSize))
+                        arguments.append(f"-{name.replace('.', '-')}={copy}")
+            printed = run("/lib/systemd/systemd-measure", "calculate", "--bank=sha256", f"--phase={phase}", *arguments)
+        return printed.strip().rpartition("=")[2]
+
+    def enrolled_lists(self):
+        for name in ("PK", "KEK", "db"):
+            enrolled, ours = self.story.efi_variable(name)[4:], (self.story.keys / f"{name}.esl").read_bytes()
+            assert enrolled == ours, f"{name}: {len(enrolled)} bytes in the firmware, {len(ours)} bytes in {name}.esl"
+
+    def event_log(self):
+        printed = self.story.machine.run("tpm2_eventlog /sys/kernel/security/tpm0/binary_bios_measurements 2>/dev/null")
+        replayed = {}
+        in_bank = False
+        for line in printed.splitlines():
+            if line.startswith("pcrs:"):
+                replayed.clear()
+            if line.strip().endswith(":") and not line.strip()[:-1].isdigit():
+                in_bank = line.strip() == "sha256:"
+            fields = line.split(":")
+            if in_bank and len(fields) == 2 and fields[0].strip().isdigit():
+                replayed[int(fields[0])] = fields[1].strip().removeprefix("0x")
+        for index in (4, 7):
+            equal(replayed.get(index), self.story.pcr(index))
+
+    def mounts(self):
+        for path, kind in (("/efi", "vfat"), ("/usr/local", "ext4"), ("/oem", "ext4")):
+            found, options = self.story.machine.run(f"findmnt -rno FSTYPE,OPTIONS {path}").split()
+            equal(found, kind)
+            assert {"nosuid", "nodev"} <= set(options.split(",")), f"{path}: {options}"
+
+    # The probe: a tiny image made and signed like a real one, on machines whose firmware has our keys.
+
+    def probe_story(self, enrolled):
+        """`enrolled`: a node in the state after the first boot, switched off."""
+        story = self.story
+        story.build_rootfs(story.work / "rootfs-probe", "--version", "1.0", "--probe")
+        release = story.build_uki(story.work / "rootfs-probe", story.work / "release-probe")
+        good = release.path(release.uki).read_bytes()
+        self.check("an entry with options: PCR 12 as predicted, the options are ignored", lambda: self.boot_with_options(enrolled, release, good))
+        for name, image in (("unsigned", bad_images.unsigned(good)), ("tampered", bad_images.tampered(good)),
+                            ("wrong-key", bad_images.wrong_key(good))):
+            self.check(f"firmware refuses what is {name}", lambda name=name, image=image: self.refused(enrolled, release, name, image))
+
+    def probe_machine(self, enrolled, release, name, image, options=None, tpm=False):
+        node = enrolled.copy(self.story.work / f"node-{name}", disk=False)
+        with tempfile.TemporaryDirectory() as tree:
+            disk.installed_tree(release, tree)
+            disk.make_disk(node.disk, tree)
+        disk.esp_put(node.disk, image, release.image_name())
+        disk.esp_put(node.disk, disk.entry_text("active", release.version, release.image_name(), options), "loader/entries/active.conf")
+        return vm.Machine(node, tpm=tpm, memory=512, cpus=1)
+
+    def boot_with_options(self, enrolled, release, image):
+        with self.probe_machine(enrolled, release, "options", image, OPTIONS, tpm=True) as machine:
+            machine.serial.wait("probe: done", 30 * vm.patience())
+            printed = machine.serial.text()
+        pcrs = dict(line.split()[2:4] for line in printed.splitlines() if line.startswith("probe: PCR"))
+        digest = hashlib.sha256((OPTIONS + "\0").encode("utf-16-le")).digest()
+        equal(pcrs["12"], hashlib.sha256(bytes(32) + digest).hexdigest())
+        equal(pcrs["11"], release.manifest["pcr11"][0]["pcr11"])
+        assert OPTIONS not in next(line for line in printed.splitlines() if line.startswith("probe: cmdline")), "the options were obeyed"
+
+    def refused(self, enrolled, release, name, image):
+        with self.probe_machine(enrolled, release, name, image) as machine:
+            machine.serial.wait("Error loading .*(Access Denied|Security Violation)", 30 * vm.patience(),
+                                unless="Linux version|probe:")
+
+
+def tell(story, checks):
+    told = VmStory(story, checks)
+    story.tell(after=told.after)
+    say("the machine is switched off; copies of it get images by force")
+    story.machine.power_off()
+    told.probe_story(story.node)
+
+
+def main():
+    parser = argparse.ArgumentParser(description="The VM story, checked.")
+    parser.add_argument("--build", default=ROOT / "build/release")
+    parser.add_argument("--work", default=ROOT / "build/e2e")
+    parser.add_argument("--results", default=None)
+    options = parser.parse_args()
+    end_on_signals()
+    checks = Checks()
+    story = main_story.Story(options.work, options.build)
+    try:
+        tell(story, checks)
+    except LabError as error:
+        checks.failed("the story", str(error))
+    finally:
+        story.close()
+        if options.results:
+            checks.write(options.results)
+    print(f"{checks.count('passed')} passed, {checks.count('failed')} failed")
+    return 1 if checks.count("failed") or not checks.count("passed") else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
