@@ -1,0 +1,162 @@
+#include "shared/uki/pcr_policy.h"
+
+#include <fmt/format.h>
+
+#include <nlohmann/json.hpp>
+
+#include "shared/crypto/hash.h"
+
+namespace sealift::uki {
+namespace {
+
+using nlohmann::ordered_json;
+
+constexpr std::uint32_t kPolicyPcrCommand = 0x0000017f;
+constexpr std::uint16_t kSha256Algorithm = 0x000b;
+constexpr unsigned kPcrCount = 24;
+constexpr unsigned kKernelImagePcr = 11;
+constexpr std::size_t kMaxTextBytes = 256u << 10;
+constexpr std::size_t kMaxBanks = 8;
+constexpr std::size_t kMaxEntries = 1024;
+constexpr std::size_t kMaxSignatureBytes = 1024;
+
+Status Malformed(std::string_view what) {
+  return MakeError(Code::kInvalidArgument, Reason::kPcrSignatureMalformed,
+                   fmt::format("read PCR signatures: {}", what));
+}
+
+// The text member `name`, or nullptr.
+const std::string* Text(const ordered_json& object, const char* name) {
+  const auto found = object.find(name);
+  return found == object.end() ? nullptr : found->get_ptr<const std::string*>();
+}
+
+Result<PcrSignature> ReadEntry(const ordered_json& object) {
+  if (!object.is_object()) return Malformed("an entry that is not an object");
+  PcrSignature entry;
+  const auto pcrs = object.find("pcrs");
+  if (pcrs == object.end() || !pcrs->is_array() || pcrs->empty() || pcrs->size() > kPcrCount)
+    return Malformed("an entry without PCRs");
+  for (const ordered_json& pcr : *pcrs) {
+    if (!pcr.is_number_unsigned() || pcr.get<std::uint64_t>() >= kPcrCount)
+      return Malformed("a PCR beyond 23");
+    entry.pcrs.push_back(pcr.get<unsigned>());
+  }
+  const std::string* fingerprint = Text(object, "pkfp");
+  const std::string* policy = Text(object, "pol");
+  const std::string* signature = Text(object, "sig");
+  if (fingerprint == nullptr || policy == nullptr || signature == nullptr)
+    return Malformed("an entry without pkfp, pol or sig");
+  const Result<Sha256Digest> key_digest = Sha256Digest::FromHex(*fingerprint);
+  const Result<Sha256Digest> policy_digest = Sha256Digest::FromHex(*policy);
+  Result<Bytes> bytes = Base64Decode(*signature);
+  if (!key_digest.ok() || !policy_digest.ok() || !bytes.ok() || bytes->empty() ||
+      bytes->size() > kMaxSignatureBytes)
+    return Malformed("an entry whose pkfp, pol or sig does not decode");
+  entry.key_fingerprint = *key_digest;
+  entry.policy = *policy_digest;
+  entry.signature = *std::move(bytes);
+  return entry;
+}
+
+}  // namespace
+
+Sha256Digest PcrPolicyDigest(const std::map<unsigned, Sha256Digest>& pcrs) {
+  std::array<std::uint8_t, 3> selection{};
+  Sha256Hasher values;
+  for (const auto& [index, value] : pcrs) {
+    SEALIFT_CHECK(index < kPcrCount);
+    selection[index / 8] = static_cast<std::uint8_t>(selection[index / 8] | (1u << (index % 8)));
+    values.Update(value.view());
+  }
+  ByteWriter writer(ByteWriter::Endian::kBig);
+  writer.Zeros(32);
+  writer.U32(kPolicyPcrCommand);
+  writer.U32(1);
+  writer.U16(kSha256Algorithm);
+  writer.U8(static_cast<std::uint8_t>(selection.size()));
+  writer.Raw(selection);
+  writer.Raw(values.Finish().view());
+  return Sha256(writer.bytes());
+}
+
+Result<PcrSignatures> SignPcrPolicies(std::span<const PhasePolicy> phases, std::string_view subject,
+                                      Signer& signer) {
+  const PublicKey& key = signer.public_key();
+  if (key.type() != KeyType::kRsa) {
+    return MakeError(Code::kFailedPrecondition, Reason::kKeyMismatch,
+                     "sign PCR policy: the key is not RSA, which is all that systemd verifies");
+  }
+  SEALIFT_ASSIGN_OR_RETURN(const Sha256Digest fingerprint, key.Pkcs1Fingerprint());
+  std::vector<PcrSignature> entries;
+  for (const PhasePolicy& phase : phases) {
+    PcrSignature entry{.pcrs = {kKernelImagePcr}, .key_fingerprint = fingerprint};
+    entry.policy = PcrPolicyDigest({{kKernelImagePcr, phase.pcr11}});
+    const Sha256Digest digest = Sha256(entry.policy.view());
+    SEALIFT_ASSIGN_OR_RETURN(
+        entry.signature,
+        signer.Sign({.scheme = SignatureScheme::kRsaPkcs1Sha256,
+                     .digest = digest.view(),
+                     .intent = fmt::format("PCR policy of {} phase '{}'", subject, phase.phase)}));
+    entries.push_back(std::move(entry));
+  }
+  return PcrSignatures{{"sha256", std::move(entries)}};
+}
+
+std::string FormatPcrSignatures(const PcrSignatures& signatures) {
+  ordered_json document = ordered_json::object();
+  for (const auto& [bank, entries] : signatures) {
+    ordered_json list = ordered_json::array();
+    for (const PcrSignature& entry : entries) {
+      ordered_json object;
+      object["pcrs"] = entry.pcrs;
+      object["pkfp"] = entry.key_fingerprint.hex();
+      object["pol"] = entry.policy.hex();
+      object["sig"] = Base64Encode(entry.signature);
+      list.push_back(std::move(object));
+    }
+    document[bank] = std::move(list);
+  }
+  return document.dump() + "\n";
+}
+
+Result<PcrSignatures> ParsePcrSignatures(std::string_view text) {
+  if (text.size() > kMaxTextBytes) return Malformed(fmt::format("{} bytes", text.size()));
+  while (!text.empty() && text.back() == '\0') text.remove_suffix(1);
+  const ordered_json document = ordered_json::parse(text, nullptr, /*allow_exceptions=*/false);
+  if (!document.is_object() || document.size() > kMaxBanks) return Malformed("not an object of banks");
+  PcrSignatures signatures;
+  std::size_t count = 0;
+  for (const auto& [bank, list] : document.items()) {
+    if (!list.is_array()) return Malformed("a bank that is not a list");
+    count += list.size();
+    if (count > kMaxEntries) return Malformed("more than 1024 entries");
+    std::vector<PcrSignature>& entries = signatures[bank];
+    for (const ordered_json& object : list) {
+      SEALIFT_ASSIGN_OR_RETURN(PcrSignature entry, ReadEntry(object));
+      entries.push_back(std::move(entry));
+    }
+  }
+  return signatures;
+}
+
+Result<VerifiedPcrPolicy> VerifyPcrPolicy(const PcrSignatures& signatures, const PublicKey& key,
+                                          const Sha256Digest& pcr11) {
+  SEALIFT_ASSIGN_OR_RETURN(const Sha256Digest fingerprint, key.Pkcs1Fingerprint());
+  const Sha256Digest policy = PcrPolicyDigest({{kKernelImagePcr, pcr11}});
+  const auto bank = signatures.find("sha256");
+  if (bank != signatures.end()) {
+    for (const PcrSignature& entry : bank->second) {
+      if (entry.pcrs != std::vector<unsigned>{kKernelImagePcr} || entry.key_fingerprint != fingerprint ||
+          entry.policy != policy)
+        continue;
+      SEALIFT_RETURN_IF_ERROR(
+          key.VerifyMessage(policy.view(), entry.signature, SignatureScheme::kRsaPkcs1Sha256));
+      return VerifiedPcrPolicy{.policy = policy, .key_id = key.key_id()};
+    }
+  }
+  return MakeError(Code::kNotFound, Reason::kPcrSignatureMissing,
+                   fmt::format("verify PCR policy: no signature by this key for PCR 11 = {}", pcr11.hex()));
+}
+
+}  // namespace sealift::uki

@@ -1,0 +1,64 @@
+// Signed PCR policies: the .pcrsig section, as systemd-measure writes it and systemd-cryptsetup reads it
+// (UAPI.5; TPM 2.0 part 3, TPM2_PolicyPCR and TPM2_PolicyAuthorize).
+//
+// Thread-safe functions over plain values. SHA-256 bank, RSA keys.
+#pragma once
+
+#include <map>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "shared/crypto/signer.h"
+
+namespace sealift::uki {
+
+// The policy digest of a fresh session after TPM2_PolicyPCR over these PCRs (index 0 to 23) of the SHA-256
+// bank.
+Sha256Digest PcrPolicyDigest(const std::map<unsigned, Sha256Digest>& pcrs);
+
+// One entry of .pcrsig.
+struct PcrSignature {
+  std::vector<unsigned> pcrs;
+  // SHA-256 of the key's PKCS#1 form ("pkfp"), not of its SubjectPublicKeyInfo.
+  Sha256Digest key_fingerprint;
+  Sha256Digest policy;
+  // RSASSA-PKCS1-v1_5 with SHA-256 over the 32 bytes of `policy`.
+  Bytes signature;
+  bool operator==(const PcrSignature&) const = default;
+};
+
+// Entries by bank ("sha256"), in order.
+using PcrSignatures = std::map<std::string, std::vector<PcrSignature>>;
+
+struct PhasePolicy {
+  // "", "sysinit", "sysinit:ready".
+  std::string phase;
+  Sha256Digest pcr11;
+};
+
+// Signs one policy per phase. The journal sees "PCR policy of <subject> phase '<phase>'".
+// Errors: FAILED_PRECONDITION/KEY_MISMATCH for a key that is not RSA; the signer's own.
+Result<PcrSignatures> SignPcrPolicies(std::span<const PhasePolicy> phases, std::string_view subject,
+                                      Signer& signer);
+
+// Byte for byte what systemd-measure prints.
+std::string FormatPcrSignatures(const PcrSignatures& signatures);
+
+// Bounded (256 KiB, 8 banks, 1024 entries); unknown members are skipped, as systemd does; a terminating NUL
+// and white space may follow. Errors: INVALID_ARGUMENT/PCR_SIGNATURE_MALFORMED.
+Result<PcrSignatures> ParsePcrSignatures(std::string_view text);
+
+// Evidence that a TPM whose PCR 11 holds a value will accept a session for a secret sealed to `key`.
+struct VerifiedPcrPolicy {
+  Sha256Digest policy;
+  Sha256Digest key_id;
+};
+
+// Looks for an entry of the SHA-256 bank that is for PCR 11 alone, for `key`, and for the policy of `pcr11`,
+// and checks its signature. Errors: NOT_FOUND/PCR_SIGNATURE_MISSING; UNAUTHENTICATED/SIGNATURE_INVALID.
+Result<VerifiedPcrPolicy> VerifyPcrPolicy(const PcrSignatures& signatures, const PublicKey& key,
+                                          const Sha256Digest& pcr11);
+
+}  // namespace sealift::uki
