@@ -44,6 +44,10 @@ Result<Bytes> SoftwareSigner::Sign(const SigningRequest& request) {
   const EvpPkeyCtxPtr context(EVP_PKEY_CTX_new(key_.get(), nullptr));
   const EVP_MD* hash = request.scheme == SignatureScheme::kEcdsaSha384 ? EVP_sha384() : EVP_sha256();
   const bool rsa = request.scheme == SignatureScheme::kRsaPkcs1Sha256;
+  if (rsa != (public_key_.type() == KeyType::kRsa)) {
+    return MakeError(Code::kInvalidArgument, Reason::kInvalidArgument,
+                     "sign " + request.intent + ": scheme does not fit the key");
+  }
   std::size_t size = 0;
   const bool ready =
       context != nullptr && EVP_PKEY_sign_init(context.get()) == 1 &&

@@ -1,0 +1,86 @@
+#include "hsm/hierarchy.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <array>
+
+namespace sealift::hsm {
+namespace {
+
+constexpr auto kGroups =
+    std::to_array<Group>({Group::kRoot, Group::kRelease, Group::kOnline, Group::kCustody});
+constexpr auto kGroupNames = std::to_array<std::string_view>({"root", "release", "online", "custody"});
+
+// RSA where firmware and systemd's PCR policy verify, P-256 where only we do, RSA-3072 to decrypt.
+constexpr auto kRoles = std::to_array<Role>({
+    {"pk", Group::kRoot, KeyAlgorithm::kRsa2048},
+    {"kek", Group::kRoot, KeyAlgorithm::kRsa2048},
+    {"tuf-root", Group::kRoot, KeyAlgorithm::kEcP256},
+    {"orders-root", Group::kRoot, KeyAlgorithm::kEcP256},
+    {"db", Group::kRelease, KeyAlgorithm::kRsa2048},
+    {"pcr", Group::kRelease, KeyAlgorithm::kRsa2048},
+    {"tuf-targets", Group::kRelease, KeyAlgorithm::kEcP256},
+    {"extensions", Group::kRelease, KeyAlgorithm::kEcP256},
+    {"tuf-snapshot", Group::kOnline, KeyAlgorithm::kEcP256},
+    {"tuf-timestamp", Group::kOnline, KeyAlgorithm::kEcP256},
+    {"node-ca", Group::kOnline, KeyAlgorithm::kEcP256},
+    {"controller-tls", Group::kOnline, KeyAlgorithm::kEcP256, KeyUse::kSign, true},
+    {"orders", Group::kOnline, KeyAlgorithm::kEcP256},
+    {"journal", Group::kOnline, KeyAlgorithm::kEcP256},
+    {"operator-ca", Group::kCustody, KeyAlgorithm::kEcP256},
+    {"escrow", Group::kCustody, KeyAlgorithm::kRsa3072, KeyUse::kDecrypt},
+});
+
+constexpr auto kAlgorithmNames = std::to_array<std::string_view>({"rsa-2048", "rsa-3072", "ec-p256"});
+
+}  // namespace
+
+std::span<const Group> AllGroups() { return kGroups; }
+std::span<const Role> AllRoles() { return kRoles; }
+
+std::string_view GroupName(Group group) { return kGroupNames.at(static_cast<std::size_t>(group)); }
+
+Result<Group> ParseGroup(std::string_view name) {
+  const auto* found = std::find(kGroupNames.begin(), kGroupNames.end(), name);
+  if (found != kGroupNames.end()) return kGroups.at(static_cast<std::size_t>(found - kGroupNames.begin()));
+  return MakeError(Code::kInvalidArgument, Reason::kInvalidArgument,
+                   fmt::format("'{}' is no token group; there are {}", name, fmt::join(kGroupNames, ", ")));
+}
+
+std::string_view AlgorithmName(KeyAlgorithm algorithm) {
+  return kAlgorithmNames.at(static_cast<std::size_t>(algorithm));
+}
+
+std::optional<KeyAlgorithm> AlgorithmFromName(std::string_view name) {
+  const auto* found = std::find(kAlgorithmNames.begin(), kAlgorithmNames.end(), name);
+  if (found == kAlgorithmNames.end()) return std::nullopt;
+  return static_cast<KeyAlgorithm>(found - kAlgorithmNames.begin());
+}
+
+const Role* FindRole(std::string_view name) {
+  const auto* found =
+      std::find_if(kRoles.begin(), kRoles.end(), [&](const Role& role) { return role.name == name; });
+  return found == kRoles.end() ? nullptr : found;
+}
+
+Result<KeyAlgorithm> AlgorithmFor(const Role& role, bool token_has_ec) {
+  if (role.algorithm != KeyAlgorithm::kEcP256 || token_has_ec) return role.algorithm;
+  if (!role.needs_ec) return KeyAlgorithm::kRsa2048;
+  return MakeError(Code::kFailedPrecondition, Reason::kHsmFailed,
+                   fmt::format("make key '{}': it must be an EC key and the token of group '{}' has no EC",
+                               role.name, GroupName(role.group)));
+}
+
+std::string KeyLabel(std::string_view set, std::string_view role, std::uint32_t generation) {
+  return fmt::format("sealift:{}:{}:{}", set, role, generation);
+}
+
+bool IsValidSetName(std::string_view name) {
+  const auto letter = [](char c) { return c >= 'a' && c <= 'z'; };
+  return !name.empty() && name.size() <= 32 && letter(name.front()) &&
+         std::all_of(name.begin(), name.end(),
+                     [&](char c) { return letter(c) || (c >= '0' && c <= '9') || c == '-'; });
+}
+
+}  // namespace sealift::hsm

@@ -1,0 +1,76 @@
+// The keys of one set, by role: what every part of the system that signs asks for.
+//
+//   SEALIFT_ASSIGN_OR_RETURN(auto ring, KeyRing::Open(keys_folder, {"release=pkcs11:token=..."}));
+//   SEALIFT_ASSIGN_OR_RETURN(auto signer, ring->SignerFor("db"));
+//
+// Thread-safe after Open. Signers hold what they need and may outlive the ring.
+#pragma once
+
+#include <filesystem>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "hsm/inventory.h"
+#include "hsm/token.h"
+#include "shared/crypto/certificate.h"
+#include "shared/crypto/signer.h"
+
+namespace sealift::hsm {
+
+class KeyRing {
+ public:
+  // `token_args`: "[GROUP=]URI" each, as --token takes them; one without a group serves all groups that no
+  // other names, with a warning. Every token named is opened now, so that a wrong PIN shows at start.
+  // Errors: INVALID_ARGUMENT; KEY_SET_INVALID; those of Token::Open.
+  static Result<std::unique_ptr<KeyRing>> Open(const std::filesystem::path& keys_folder,
+                                               const std::vector<std::string>& token_args);
+
+  // The newest generation of the role. Errors: NOT_FOUND/HSM_KEY_MISSING naming role, group and what to give;
+  // INVALID_ARGUMENT for a role that cannot sign.
+  Result<std::shared_ptr<Signer>> SignerFor(std::string_view role);
+  // A certain generation.
+  Result<std::shared_ptr<Signer>> SignerFor(const InventoryKey& key);
+  // The certificate that the set's folder holds for the newest generation: "pk", "kek", "db", "node-ca",
+  // "operator-ca", "controller-tls". Checked against the inventory's fingerprint.
+  // Errors: KEY_SET_INVALID; INVALID_ARGUMENT for a role without one.
+  Result<Certificate> CertificateFor(std::string_view role) const;
+  // The public half from the set's folder, checked against the inventory; needs no token.
+  Result<PublicKey> PublicKeyFor(const InventoryKey& key) const;
+
+  const Inventory& inventory() const { return inventory_; }
+  const std::filesystem::path& folder() const { return folder_; }
+  // Groups of which an opened token holds a private key: what this program can sign for, whatever names the
+  // tokens were given under.
+  Result<std::vector<Group>> HeldGroups();
+
+ private:
+  KeyRing(std::filesystem::path folder, Inventory inventory)
+      : folder_(std::move(folder)), inventory_(std::move(inventory)) {}
+
+  std::filesystem::path folder_;
+  Inventory inventory_;
+  std::map<Group, std::shared_ptr<Token>> tokens_;
+  std::mutex mutex_;
+  std::map<Sha256Digest, std::shared_ptr<Signer>> signers_;
+};
+
+// "PK.pem" for "pk"; empty for a role without a certificate.
+std::string_view CertificateFile(std::string_view role);
+// "public/db-1.pem".
+std::string PublicKeyFile(std::string_view role, std::uint32_t generation);
+// What "controller-tls.key.pem" refers to: the token, and the key in it by id. No PIN source: the program
+// opens its tokens first, or the URI is given one.
+TokenUri KeyUri(const TokenUri& token, const Sha256Digest& key_id);
+
+// Opens "[GROUP=]URI" arguments. Each group at most once. Errors as KeyRing::Open.
+Result<std::map<Group, std::shared_ptr<Token>>> OpenTokens(const std::vector<std::string>& token_args);
+
+// Lets key references "pkcs11:token=...;id=..." (shared/crypto/key_reference.h) resolve to TokenSigners. A
+// token that is open already needs no PIN source in the reference.
+void RegisterPkcs11Resolver();
+
+}  // namespace sealift::hsm

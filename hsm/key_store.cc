@@ -1,0 +1,236 @@
+#include "hsm/key_store.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <array>
+
+#include "hsm/objects.h"
+#include "shared/base/log.h"
+
+namespace sealift::hsm {
+namespace {
+
+TokenView View(SessionPool& pool, const SessionPool::Lease& lease) {
+  return {.api = &pool.api(), .session = lease.handle(), .token = pool.Name()};
+}
+
+struct KeyPair {
+  CK_OBJECT_HANDLE public_key = CK_INVALID_HANDLE;
+  CK_OBJECT_HANDLE private_key = CK_INVALID_HANDLE;
+};
+
+// In the token, or only for the session that makes it.
+enum class Where { kToken, kSession };
+
+Template PublicTemplate(KeyAlgorithm algorithm, KeyUse use, std::string_view label, Where where) {
+  Template wanted;
+  wanted.Flag(CKA_TOKEN, where == Where::kToken)
+      .Flag(CKA_VERIFY, use == KeyUse::kSign)
+      .Flag(CKA_ENCRYPT, use == KeyUse::kDecrypt)
+      .Flag(CKA_WRAP, false)
+      .Data(CKA_LABEL, AsBytes(label));
+  if (algorithm == KeyAlgorithm::kEcP256) {
+    wanted.Data(CKA_EC_PARAMS, P256Parameters());
+  } else {
+    constexpr auto kExponent = std::to_array<std::uint8_t>({0x01, 0x00, 0x01});
+    wanted.Number(CKA_MODULUS_BITS, algorithm == KeyAlgorithm::kRsa3072 ? 3072 : 2048)
+        .Data(CKA_PUBLIC_EXPONENT, kExponent);
+  }
+  return wanted;
+}
+
+Template PrivateTemplate(KeyUse use, std::string_view label, Where where) {
+  Template wanted;
+  wanted.Flag(CKA_TOKEN, where == Where::kToken)
+      .Flag(CKA_PRIVATE, true)
+      .Flag(CKA_SENSITIVE, true)
+      .Flag(CKA_EXTRACTABLE, false)
+      .Flag(CKA_SIGN, use == KeyUse::kSign)
+      .Flag(CKA_DECRYPT, use == KeyUse::kDecrypt)
+      .Flag(CKA_UNWRAP, false)
+      .Data(CKA_LABEL, AsBytes(label));
+  // The copy in the token inherits it. A key that is placed otherwise must stay removable until it has its
+  // id.
+  if (where == Where::kSession) wanted.Flag(CKA_DESTROYABLE, false);
+  return wanted;
+}
+
+Result<KeyPair> GeneratePair(const TokenView& view, KeyAlgorithm algorithm, KeyUse use,
+                             const std::string& label, Where where) {
+  const bool ec = algorithm == KeyAlgorithm::kEcP256;
+  CK_MECHANISM mechanism{ec ? CKM_EC_KEY_PAIR_GEN : CKM_RSA_PKCS_KEY_PAIR_GEN, nullptr, 0};
+  Template public_template = PublicTemplate(algorithm, use, label, where);
+  Template private_template = PrivateTemplate(use, label, where);
+  KeyPair pair;
+  const CK_RV rv = view.api->C_GenerateKeyPair(view.session, &mechanism, public_template.data(),
+                                               public_template.size(), private_template.data(),
+                                               private_template.size(), &pair.public_key, &pair.private_key);
+  if (rv != CKR_OK) {
+    return Pkcs11Error(rv, fmt::format("generate key '{}' on {}", label, view.token), "C_GenerateKeyPair");
+  }
+  return pair;
+}
+
+void Destroy(const TokenView& view, CK_OBJECT_HANDLE object) {
+  const CK_RV rv = view.api->C_DestroyObject(view.session, object);
+  if (rv != CKR_OK) {
+    log::Warning("a half-made key stays in the token", {{"token", view.token}, {"error", RvName(rv)}});
+  }
+}
+
+// The copy is the object that stays; the session's own one vanishes with the session. What more is in
+// `changes` than the token knows is left out at a second try.
+Result<CK_OBJECT_HANDLE> CopyIntoToken(const TokenView& view, CK_OBJECT_HANDLE object, ByteView id,
+                                       bool for_ever) {
+  CK_OBJECT_HANDLE copy = CK_INVALID_HANDLE;
+  CK_RV rv = CKR_TEMPLATE_INCONSISTENT;
+  for (const bool everything : {for_ever, false}) {
+    Template changes;
+    changes.Flag(CKA_TOKEN, true).Data(CKA_ID, id);
+    if (everything) changes.Flag(CKA_COPYABLE, false);
+    changes.Flag(CKA_MODIFIABLE, false);  // last: a token may apply the list in order
+    rv = view.api->C_CopyObject(view.session, object, changes.data(), changes.size(), &copy);
+    if (rv == CKR_OK) return copy;
+  }
+  return Pkcs11Error(rv, fmt::format("place key on {}", view.token), "C_CopyObject");
+}
+
+// The public half first: it can be taken away again when the private one does not follow.
+Status PlaceCopy(const TokenView& view, const KeyPair& pair, ByteView id) {
+  SEALIFT_ASSIGN_OR_RETURN(const CK_OBJECT_HANDLE public_copy,
+                           CopyIntoToken(view, pair.public_key, id, false));
+  const auto private_copy = CopyIntoToken(view, pair.private_key, id, true);
+  if (!private_copy.ok()) Destroy(view, public_copy);
+  return private_copy.status();
+}
+
+Status PlaceInPlace(const TokenView& view, const KeyPair& pair, ByteView id) {
+  for (const CK_OBJECT_HANDLE object : {pair.private_key, pair.public_key}) {
+    Template changes;
+    changes.Data(CKA_ID, id);
+    const CK_RV rv = view.api->C_SetAttributeValue(view.session, object, changes.data(), changes.size());
+    if (rv != CKR_OK) {
+      return Pkcs11Error(rv, fmt::format("name key on {}", view.token), "C_SetAttributeValue");
+    }
+  }
+  return OkStatus();
+}
+
+Result<PublicKey> GenerateByCopy(const TokenView& view, KeyAlgorithm algorithm, KeyUse use,
+                                 const std::string& label) {
+  SEALIFT_ASSIGN_OR_RETURN(const KeyPair pair, GeneratePair(view, algorithm, use, label, Where::kSession));
+  SEALIFT_ASSIGN_OR_RETURN(PublicKey public_key, ReadPublicKey(view, pair.public_key));
+  SEALIFT_RETURN_IF_ERROR(PlaceCopy(view, pair, public_key.key_id().view()));
+  return public_key;
+}
+
+Result<PublicKey> GenerateInPlace(const TokenView& view, KeyAlgorithm algorithm, KeyUse use,
+                                  const std::string& label) {
+  SEALIFT_ASSIGN_OR_RETURN(const KeyPair pair, GeneratePair(view, algorithm, use, label, Where::kToken));
+  auto public_key = ReadPublicKey(view, pair.public_key);
+  Status status = public_key.status();
+  if (status.ok()) status = PlaceInPlace(view, pair, public_key->key_id().view());
+  if (status.ok()) return public_key;
+  Destroy(view, pair.private_key);
+  Destroy(view, pair.public_key);
+  return status;
+}
+
+}  // namespace
+
+Result<PublicKey> KeyStore::Generate(KeyAlgorithm algorithm, KeyUse use, const std::string& label,
+                                     Placement placement) {
+  SEALIFT_ASSIGN_OR_RETURN(const auto taken, FindByLabel(label));
+  if (!taken.empty()) {
+    return MakeError(Code::kAlreadyExists, Reason::kHsmKeyExists,
+                     fmt::format("generate key '{}' on {}: it is already there", label, pool_->Name()));
+  }
+  SEALIFT_ASSIGN_OR_RETURN(const SessionPool::Lease lease, pool_->AcquireReadWrite());
+  const TokenView view = View(*pool_, lease);
+  Result<PublicKey> made = placement == Placement::kInPlace ? GenerateInPlace(view, algorithm, use, label)
+                                                            : GenerateByCopy(view, algorithm, use, label);
+  if (!made.ok() && placement == Placement::kBest) {
+    log::Info("token does not copy keys into place; they stay modifiable",
+              {{"token", pool_->token_label()}, {"error", MessageOf(made.status())}});
+    made = GenerateInPlace(view, algorithm, use, label);
+  }
+  if (!made.ok()) return made;
+  SEALIFT_ASSIGN_OR_RETURN(const KeyCustody custody, ReadCustody(made->key_id()));
+  if (custody.sensitive != true || custody.extractable != false) {
+    return MakeError(Code::kFailedPrecondition, Reason::kHsmFailed,
+                     fmt::format("generate key '{}' on {}: the token made a key that it would give out",
+                                 label, pool_->Name()));
+  }
+  return made;
+}
+
+Result<std::vector<StoredKey>> KeyStore::List() {
+  SEALIFT_ASSIGN_OR_RETURN(const SessionPool::Lease lease, pool_->Acquire());
+  const TokenView view = View(*pool_, lease);
+  SEALIFT_ASSIGN_OR_RETURN(
+      const auto objects,
+      FindObjects(view, Template().Number(CKA_CLASS, CKO_PRIVATE_KEY).Flag(CKA_TOKEN, true)));
+  std::vector<StoredKey> keys;
+  for (const CK_OBJECT_HANDLE object : objects) {
+    SEALIFT_ASSIGN_OR_RETURN(Bytes id, ReadAttribute(view, object, CKA_ID));
+    SEALIFT_ASSIGN_OR_RETURN(const Bytes label, ReadAttribute(view, object, CKA_LABEL));
+    keys.push_back({std::move(id), ToText(label)});
+  }
+  return keys;
+}
+
+Result<bool> KeyStore::HoldsPrivateKey(const Sha256Digest& id) {
+  SEALIFT_ASSIGN_OR_RETURN(const SessionPool::Lease lease, pool_->Acquire());
+  const auto found = FindKey(View(*pool_, lease), CKO_PRIVATE_KEY, id.view());
+  if (found.ok()) return true;
+  if (ReasonOf(found.status()) == Reason::kHsmKeyMissing) return false;
+  return found.status();
+}
+
+Result<std::vector<StoredKey>> KeyStore::FindByLabel(std::string_view label) {
+  SEALIFT_ASSIGN_OR_RETURN(std::vector<StoredKey> keys, List());
+  std::erase_if(keys, [&](const StoredKey& key) { return key.label != label; });
+  return keys;
+}
+
+Result<PublicKey> KeyStore::ReadPublicHalf(const Sha256Digest& id) {
+  SEALIFT_ASSIGN_OR_RETURN(const SessionPool::Lease lease, pool_->Acquire());
+  const TokenView view = View(*pool_, lease);
+  SEALIFT_ASSIGN_OR_RETURN(const CK_OBJECT_HANDLE object, FindKey(view, CKO_PUBLIC_KEY, id.view()));
+  SEALIFT_ASSIGN_OR_RETURN(PublicKey key, ReadPublicKey(view, object));
+  if (key.key_id() != id) {
+    return MakeError(Code::kFailedPrecondition, Reason::kKeyMismatch,
+                     fmt::format("read key {} on {}: the public half there belongs to another key",
+                                 id.hex().substr(0, 16), pool_->Name()));
+  }
+  return key;
+}
+
+Result<KeyCustody> KeyStore::ReadCustody(const Sha256Digest& id) {
+  SEALIFT_ASSIGN_OR_RETURN(const SessionPool::Lease lease, pool_->Acquire());
+  const TokenView view = View(*pool_, lease);
+  SEALIFT_ASSIGN_OR_RETURN(const CK_OBJECT_HANDLE object, FindKey(view, CKO_PRIVATE_KEY, id.view()));
+  const auto flag = [&](CK_ATTRIBUTE_TYPE type) { return ReadFlag(view, object, type); };
+  return KeyCustody{.sensitive = flag(CKA_SENSITIVE),
+                    .always_sensitive = flag(CKA_ALWAYS_SENSITIVE),
+                    .extractable = flag(CKA_EXTRACTABLE),
+                    .never_extractable = flag(CKA_NEVER_EXTRACTABLE),
+                    .local = flag(CKA_LOCAL),
+                    .modifiable = flag(CKA_MODIFIABLE),
+                    .copyable = flag(CKA_COPYABLE),
+                    .destroyable = flag(CKA_DESTROYABLE),
+                    .sign = flag(CKA_SIGN),
+                    .decrypt = flag(CKA_DECRYPT),
+                    .unwrap = flag(CKA_UNWRAP)};
+}
+
+Result<bool> KeyStore::HasEc() {
+  CK_MECHANISM_INFO info{};
+  const CK_RV rv = pool_->api().C_GetMechanismInfo(pool_->slot(), CKM_EC_KEY_PAIR_GEN, &info);
+  if (rv == CKR_OK) return true;
+  if (rv == CKR_MECHANISM_INVALID) return false;
+  return Pkcs11Error(rv, fmt::format("ask {} for EC keys", pool_->Name()), "C_GetMechanismInfo");
+}
+
+}  // namespace sealift::hsm

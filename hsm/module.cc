@@ -1,0 +1,170 @@
+#include "hsm/module.h"
+
+#include <fmt/format.h>
+#include <p11-kit/p11-kit.h>
+
+#include <array>
+#include <cstdlib>
+#include <map>
+#include <mutex>
+#include <optional>
+#include <utility>
+
+#include "shared/base/log.h"
+
+namespace sealift::hsm {
+namespace {
+
+constexpr auto kSoftHsmPlaces = std::to_array<const char*>({
+    "/usr/lib/softhsm/libsofthsm2.so",
+    "/usr/lib/x86_64-linux-gnu/softhsm/libsofthsm2.so",
+    "/usr/lib/aarch64-linux-gnu/softhsm/libsofthsm2.so",
+    "/usr/lib64/softhsm/libsofthsm2.so",
+    "/usr/local/lib/softhsm/libsofthsm2.so",
+});
+
+Status Unusable(std::string_view what) {
+  return MakeError(Code::kFailedPrecondition, Reason::kHsmModuleUnusable,
+                   fmt::format("load PKCS#11 module: {}", what));
+}
+
+struct Loaded {
+  std::mutex mutex;
+  std::map<std::string, std::weak_ptr<Module>> modules;
+};
+Loaded& TheLoaded() {
+  static Loaded& loaded = *new Loaded;  // outlives every static destructor
+  return loaded;
+}
+
+// Sets a variable for the time of one call and puts back what was there.
+class ScopedEnvironment {
+ public:
+  ScopedEnvironment(const char* name, const std::string& value) : name_(name) {
+    if (const char* before = std::getenv(name)) before_ = before;
+    setenv(name, value.c_str(), 1);
+  }
+  ScopedEnvironment(const ScopedEnvironment&) = delete;
+  ScopedEnvironment& operator=(const ScopedEnvironment&) = delete;
+  ~ScopedEnvironment() {
+    if (before_.has_value()) {
+      setenv(name_, before_->c_str(), 1);
+    } else {
+      unsetenv(name_);
+    }
+  }
+
+ private:
+  const char* name_;
+  std::optional<std::string> before_;
+};
+
+Result<std::string> FindSoftHsm() {
+  for (const char* place : kSoftHsmPlaces) {
+    std::error_code ignored;
+    if (std::filesystem::exists(place, ignored)) return std::string(place);
+  }
+  return Unusable("SoftHSM2 is not installed and the URI names no module-path");
+}
+
+Result<CK_FUNCTION_LIST*> Configured(const std::string& name) {
+  CK_FUNCTION_LIST** all = p11_kit_modules_load(nullptr, 0);
+  if (all == nullptr) return Unusable(p11_kit_message());
+  CK_FUNCTION_LIST* found = nullptr;
+  for (CK_FUNCTION_LIST** at = all; *at != nullptr; ++at) {
+    char* its_name = p11_kit_module_get_name(*at);
+    if (found == nullptr && its_name != nullptr && name == its_name) {
+      found = *at;
+    } else {
+      p11_kit_module_release(*at);
+    }
+    std::free(its_name);
+  }
+  std::free(all);
+  if (found == nullptr) return Unusable(fmt::format("p11-kit's configuration knows no '{}'", name));
+  return found;
+}
+
+Result<CK_FUNCTION_LIST*> LoadLibrary(const TokenUri& uri, const std::string& key) {
+  if (uri.module_path.empty() && !uri.module_name.empty()) return Configured(uri.module_name);
+  CK_FUNCTION_LIST* functions = p11_kit_module_load(key.c_str(), P11_KIT_MODULE_CRITICAL);
+  if (functions == nullptr) {
+    const char* why = p11_kit_message();
+    return Unusable(fmt::format("'{}': {}", key, why == nullptr ? "it is no PKCS#11 module" : why));
+  }
+  return functions;
+}
+
+}  // namespace
+
+std::filesystem::path SoftHsmConfig(const std::filesystem::path& store) { return store / "softhsm2.conf"; }
+
+Result<std::shared_ptr<Module>> Module::LoadNew(const TokenUri& uri, const std::string& key) {
+  std::optional<ScopedEnvironment> environment;
+  if (!uri.softhsm_store.empty()) {
+    const auto config = SoftHsmConfig(uri.softhsm_store);
+    std::error_code ignored;
+    if (!std::filesystem::exists(config, ignored)) {
+      return MakeError(
+          Code::kNotFound, Reason::kHsmTokenMissing,
+          fmt::format("open token {}: there is no SoftHSM store at '{}'", uri.Name(), uri.softhsm_store));
+    }
+    environment.emplace("SOFTHSM2_CONF", config.string());
+  }
+  SEALIFT_ASSIGN_OR_RETURN(CK_FUNCTION_LIST * functions, LoadLibrary(uri, key));
+  // p11-kit asks for CKF_OS_LOCKING_OK.
+  if (const CK_RV rv = p11_kit_module_initialize(functions); rv != CKR_OK) {
+    p11_kit_module_release(functions);
+    return MakeError(Code::kFailedPrecondition, Reason::kHsmModuleUnusable,
+                     fmt::format("load PKCS#11 module '{}'", key),
+                     NativeError{.call = "C_Initialize", .code = rv, .name = RvName(rv)});
+  }
+  return std::shared_ptr<Module>(new Module(functions, key, uri.softhsm_store));
+}
+
+Result<std::shared_ptr<Module>> Module::Load(const TokenUri& uri) {
+  std::string key = !uri.module_path.empty() ? uri.module_path : uri.module_name;
+  if (key.empty()) {
+    SEALIFT_ASSIGN_OR_RETURN(key, FindSoftHsm());
+  }
+  const std::lock_guard lock(TheLoaded().mutex);
+  if (std::shared_ptr<Module> in_use = TheLoaded().modules[key].lock()) {
+    if (uri.softhsm_store.empty() || uri.softhsm_store == in_use->softhsm_store()) return in_use;
+    return Unusable(
+        fmt::format("SoftHSM is open in this program with the store '{}' and cannot open '{}' beside it; "
+                    "create both tokens with one --store",
+                    in_use->softhsm_store(), uri.softhsm_store));
+  }
+  SEALIFT_ASSIGN_OR_RETURN(std::shared_ptr<Module> module, LoadNew(uri, key));
+  TheLoaded().modules[key] = module;
+  return module;
+}
+
+Module::~Module() {
+  if (const CK_RV rv = p11_kit_module_finalize(functions_); rv != CKR_OK) {
+    log::Warning("PKCS#11 module did not finalise", {{"path", key_}, {"error", RvName(rv)}});
+  }
+  p11_kit_module_release(functions_);
+}
+
+Result<std::vector<CK_SLOT_ID>> Module::Slots(bool with_token) const {
+  const std::string object = fmt::format("list slots of '{}'", key_);
+  const auto present = static_cast<CK_BBOOL>(with_token ? CK_TRUE : CK_FALSE);
+  CK_ULONG count = 0;
+  if (const CK_RV rv = functions_->C_GetSlotList(present, nullptr, &count); rv != CKR_OK) {
+    return Pkcs11Error(rv, object, "C_GetSlotList");
+  }
+  // A token may come between the two calls.
+  constexpr CK_ULONG kSpare = 8;
+  constexpr CK_ULONG kMaxSlots = 4096;
+  if (count > kMaxSlots) return Unusable(fmt::format("'{}' lists {} slots", key_, count));
+  std::vector<CK_SLOT_ID> slots(count + kSpare);
+  count = slots.size();
+  if (const CK_RV rv = functions_->C_GetSlotList(present, slots.data(), &count); rv != CKR_OK) {
+    return Pkcs11Error(rv, object, "C_GetSlotList");
+  }
+  slots.resize(count);
+  return slots;
+}
+
+}  // namespace sealift::hsm

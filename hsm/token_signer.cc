@@ -1,0 +1,146 @@
+#include "hsm/token_signer.h"
+
+#include <fmt/format.h>
+#include <openssl/ecdsa.h>
+
+#include <array>
+
+#include "hsm/objects.h"
+
+namespace sealift::hsm {
+namespace {
+
+using EcdsaSigPtr = CPtr<ECDSA_SIG, ECDSA_SIG_free>;
+
+constexpr std::size_t kMaxSignatureBytes = 1024;
+// DigestInfo of SHA-256 up to the digest (RFC 8017 section 9.2 note 1).
+constexpr auto kSha256Prefix =
+    std::to_array<std::uint8_t>({0x30, 0x31, 0x30, 0x0d, 0x06, 0x09, 0x60, 0x86, 0x48, 0x01, 0x65, 0x03, 0x04,
+                                 0x02, 0x01, 0x05, 0x00, 0x04, 0x20});
+
+// PKCS#11 returns r and s of equal length, one after the other (2.40 mechanisms, section 2.3.1).
+Result<Bytes> RawToDer(ByteView raw) {
+  const std::size_t half = raw.size() / 2;
+  const EcdsaSigPtr signature(ECDSA_SIG_new());
+  BIGNUM* r = BN_bin2bn(raw.data(), static_cast<int>(half), nullptr);
+  BIGNUM* s = BN_bin2bn(raw.data() + half, static_cast<int>(half), nullptr);
+  SEALIFT_CHECK(signature != nullptr && ECDSA_SIG_set0(signature.get(), r, s) == 1);
+  unsigned char* der = nullptr;
+  const int size = i2d_ECDSA_SIG(signature.get(), &der);
+  if (size <= 0) return OpenSslError(Reason::kHsmFailed, "encode ECDSA signature", "i2d_ECDSA_SIG");
+  Bytes bytes(der, der + size);
+  OPENSSL_free(der);
+  return bytes;
+}
+
+// Another session, or a new login, may help against these; against a refused mechanism or key it does not.
+bool IsLoss(CK_RV rv) {
+  switch (rv) {
+    case CKR_SESSION_HANDLE_INVALID:
+    case CKR_SESSION_CLOSED:
+    case CKR_OPERATION_ACTIVE:
+    case CKR_OPERATION_NOT_INITIALIZED:
+    case CKR_USER_NOT_LOGGED_IN:
+    case CKR_KEY_HANDLE_INVALID:
+    case CKR_OBJECT_HANDLE_INVALID:
+    case CKR_DEVICE_ERROR:
+    case CKR_DEVICE_REMOVED:
+    case CKR_TOKEN_NOT_PRESENT:
+      return true;
+    default:
+      return false;
+  }
+}
+
+bool IsLoss(const Status& status) {
+  const Reason reason = ReasonOf(status);
+  return reason == Reason::kHsmTokenMissing || reason == Reason::kHsmKeyMissing ||
+         reason == Reason::kHsmFailed;
+}
+
+}  // namespace
+
+Result<std::shared_ptr<TokenSigner>> TokenSigner::Open(std::shared_ptr<Token> token,
+                                                       const Sha256Digest& key_id) {
+  SEALIFT_ASSIGN_OR_RETURN(PublicKey public_key, token->keys().ReadPublicHalf(key_id));
+  std::shared_ptr<TokenSigner> signer(new TokenSigner(std::move(token), std::move(public_key)));
+  SEALIFT_ASSIGN_OR_RETURN(const SessionPool::Lease lease, signer->token_->pool()->Acquire());
+  SEALIFT_RETURN_IF_ERROR(signer->PrivateKey(lease).status());
+  return signer;
+}
+
+Result<CK_OBJECT_HANDLE> TokenSigner::PrivateKey(const SessionPool::Lease& lease) {
+  {
+    const std::lock_guard lock(mutex_);
+    if (handle_epoch_ == lease.epoch()) return handle_;
+  }
+  SessionPool& pool = *token_->pool();
+  const TokenView view{.api = &pool.api(), .session = lease.handle(), .token = pool.Name()};
+  SEALIFT_ASSIGN_OR_RETURN(const CK_OBJECT_HANDLE found,
+                           FindKey(view, CKO_PRIVATE_KEY, public_key_.key_id().view()));
+  const std::lock_guard lock(mutex_);
+  if (lease.epoch() >= handle_epoch_) {
+    handle_ = found;
+    handle_epoch_ = lease.epoch();
+  }
+  return found;
+}
+
+Result<Bytes> TokenSigner::Try(const SigningRequest& request, SessionPool::Lease& lease, bool& lost) {
+  SessionPool& pool = *token_->pool();
+  const auto fail = [&](CK_RV rv, std::string_view call) {
+    lost = IsLoss(rv);
+    return Pkcs11Error(rv, fmt::format("sign {} on {}", request.intent, pool.Name()), call);
+  };
+  const auto key = PrivateKey(lease);
+  if (!key.ok()) {
+    lost = IsLoss(key.status());
+    return key.status();
+  }
+  const bool rsa = public_key_.type() == KeyType::kRsa;
+  Bytes input(rsa ? Bytes(kSha256Prefix.begin(), kSha256Prefix.end()) : Bytes());
+  Append(input, request.digest);
+  CK_MECHANISM mechanism{rsa ? CKM_RSA_PKCS : CKM_ECDSA, nullptr, 0};
+  if (const CK_RV rv = pool.api().C_SignInit(lease.handle(), &mechanism, *key); rv != CKR_OK) {
+    return fail(rv, "C_SignInit");
+  }
+  Bytes signature(kMaxSignatureBytes);
+  CK_ULONG size = signature.size();
+  if (const CK_RV rv = pool.api().C_Sign(lease.handle(), input.data(), input.size(), signature.data(), &size);
+      rv != CKR_OK) {
+    return fail(rv, "C_Sign");
+  }
+  signature.resize(size);
+  if (rsa) return signature;
+  return RawToDer(signature);
+}
+
+Result<Bytes> TokenSigner::Sign(const SigningRequest& request) {
+  if (request.scheme != public_key_.default_scheme() || request.digest.size() != 32) {
+    return MakeError(Code::kInvalidArgument, Reason::kInvalidArgument,
+                     fmt::format("sign {}: scheme or digest do not fit the key", request.intent));
+  }
+  SessionPool& pool = *token_->pool();
+  Result<Bytes> signature = Bytes();
+  for (int attempt = 1; attempt <= kAttempts; ++attempt) {
+    std::uint64_t epoch = 0;
+    bool lost = false;
+    {
+      SEALIFT_ASSIGN_OR_RETURN(SessionPool::Lease lease, pool.Acquire());
+      epoch = lease.epoch();
+      signature = Try(request, lease, lost);
+      if (!signature.ok()) lease.Discard();
+    }
+    if (signature.ok() || !lost) break;
+    if (attempt < kAttempts) SEALIFT_RETURN_IF_ERROR(pool.Renew(epoch));
+  }
+  if (!signature.ok()) return signature;
+  if (const Status valid = public_key_.VerifyDigest(request.digest, *signature, request.scheme);
+      !valid.ok()) {
+    return MakeError(Code::kInternal, Reason::kHsmFailed,
+                     fmt::format("sign {}: what {} returned does not verify", request.intent, pool.Name()));
+  }
+  return signature;
+}
+
+}  // namespace sealift::hsm
