@@ -1,0 +1,194 @@
+#include "controller/publish/release_publisher.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <fstream>
+
+#include "shared/base/files.h"
+#include "shared/content/download.h"
+#include "shared/crypto/hash.h"
+
+namespace sealift::controller {
+namespace {
+
+namespace fs = std::filesystem;
+using tuf::Role;
+
+constexpr std::size_t kMaxManifestBytes = 1u << 20;
+constexpr std::size_t kUploadBlock = 256u << 10;
+
+struct BuiltRelease {
+  Manifest manifest;
+  std::string manifest_json;
+  std::vector<UploadObject> objects;
+};
+
+Status CheckFile(const fs::path& path, const ReleaseFile& file) {
+  const Result<Sha256Digest> digest = content::HashFile(path, file.size);
+  if (digest.status().code() == Code::kNotFound) {
+    return MakeError(Code::kNotFound, Reason::kReleaseFileMissing,
+                     fmt::format("read release: '{}' is missing", path.string()));
+  }
+  if (digest.ok() && *digest == file.digest) return OkStatus();
+  if (!digest.ok() && ReasonOf(digest.status()) != Reason::kFileTooLarge) return digest.status();
+  return MakeError(
+      Code::kFailedPrecondition, Reason::kReleaseChanged,
+      fmt::format("read release: '{}' is not the file that release.json describes", path.string()));
+}
+
+Result<BuiltRelease> ReadBuild(const PublishRequest& request) {
+  SEALIFT_ASSIGN_OR_RETURN(const std::string text,
+                           ReadTextFile(request.build_directory / "release.json", kMaxManifestBytes));
+  BuiltRelease release;
+  SEALIFT_ASSIGN_OR_RETURN(release.manifest, ParseManifest(text));
+  if (!release.manifest.channel.empty() && release.manifest.channel != request.channel) {
+    return MakeError(Code::kFailedPrecondition, Reason::kReleaseManifestInvalid,
+                     fmt::format("publish release {}: it was built for channel {}, not {}",
+                                 release.manifest.version, release.manifest.channel, request.channel));
+  }
+  if (request.channel.empty()) {
+    return MakeError(Code::kInvalidArgument, Reason::kInvalidArgument,
+                     "publish release: no channel is named");
+  }
+  release.manifest.channel = request.channel;
+  release.manifest_json = SerializeManifest(release.manifest);
+  // Also refuses a channel that is none.
+  SEALIFT_RETURN_IF_ERROR(ParseManifest(release.manifest_json).status());
+  for (const ReleaseFile& file : release.manifest.files) {
+    const fs::path path = request.build_directory / file.path;
+    SEALIFT_RETURN_IF_ERROR(CheckFile(path, file));
+    release.objects.push_back({.digest = file.digest, .size = file.size, .file = path, .bytes = {}});
+  }
+  release.objects.push_back({.digest = ReleaseIdOf(release.manifest_json).digest,
+                             .size = release.manifest_json.size(),
+                             .file = {},
+                             .bytes = release.manifest_json});
+  return release;
+}
+
+// The targets to extend: empty, version 0, only where neither the controller nor our own memory has any.
+Result<tuf::Targets> PresentTargets(std::string_view trusted_root, tuf::TrustedMetadataStore& state,
+                                    Uploader& uploader, const Clock& clock) {
+  tuf::TufClient client(std::string(trusted_root), uploader.metadata(), state, clock);
+  const Result<tuf::VerifiedTargets> verified = client.Refresh();
+  if (verified.ok()) return verified->targets();
+  if (verified.status().code() != Code::kNotFound) return verified.status();
+  SEALIFT_ASSIGN_OR_RETURN(const std::optional<std::string> seen, state.Load("timestamp.json"));
+  if (!seen.has_value()) return tuf::Targets{.version = 0, .expires = {}, .targets = {}};
+  return MakeError(Code::kFailedPrecondition, Reason::kTufRollback,
+                   fmt::format("read published targets: the controller lost what was published before ({})",
+                               Describe(verified.status())));
+}
+
+// A key that the newest root does not name would sign targets that nobody takes.
+Status CheckTargetsKey(const Signer& signer, const tuf::Envelope& signed_targets,
+                       std::string_view trusted_root, tuf::TrustedMetadataStore& state) {
+  SEALIFT_ASSIGN_OR_RETURN(const tuf::Envelope first, tuf::ParseEnvelope(trusted_root, tuf::kMaxRootBytes));
+  SEALIFT_ASSIGN_OR_RETURN(tuf::Root root, tuf::ParseRoot(first));
+  // The refresh before proved the roots that follow.
+  while (root.version < tuf::kMaxVersion) {
+    SEALIFT_ASSIGN_OR_RETURN(const std::optional<std::string> next,
+                             state.Load(fmt::format("{}.root.json", root.version + 1)));
+    if (!next.has_value()) break;
+    SEALIFT_ASSIGN_OR_RETURN(const tuf::Envelope envelope, tuf::ParseEnvelope(*next, tuf::kMaxRootBytes));
+    SEALIFT_RETURN_IF_ERROR(tuf::VerifyThreshold(envelope, root, Role::kRoot));
+    SEALIFT_ASSIGN_OR_RETURN(root, tuf::ParseRoot(envelope));
+  }
+  if (tuf::VerifyThreshold(signed_targets, root, Role::kTargets).ok()) return OkStatus();
+  return MakeError(Code::kFailedPrecondition, Reason::kRepositoryKeyUnknown,
+                   fmt::format("sign targets: root version {} does not let key {} alone sign targets",
+                               root.version, signer.public_key().key_id().hex().substr(0, 12)));
+}
+
+}  // namespace
+
+Status ReadObject(const UploadObject& object, std::size_t block,
+                  const std::function<Status(ByteView)>& sink) {
+  if (object.file.empty()) {
+    for (ByteView rest = AsBytes(object.bytes); !rest.empty();) {
+      const std::size_t size = std::min(block, rest.size());
+      SEALIFT_RETURN_IF_ERROR(sink(rest.first(size)));
+      rest = rest.subspan(size);
+    }
+    return OkStatus();
+  }
+  std::ifstream in(object.file, std::ios::binary);
+  Bytes buffer(block);
+  std::uint64_t total = 0;
+  while (in) {
+    in.read(reinterpret_cast<char*>(buffer.data()), static_cast<std::streamsize>(buffer.size()));
+    const auto got = static_cast<std::size_t>(in.gcount());
+    if (got == 0) break;
+    total += got;
+    if (total > object.size) break;
+    SEALIFT_RETURN_IF_ERROR(sink(ByteView(buffer.data(), got)));
+  }
+  if (total == object.size && in.eof()) return OkStatus();
+  return MakeError(Code::kFailedPrecondition, Reason::kReleaseChanged,
+                   fmt::format("read '{}': it no longer has {} bytes", object.file.string(), object.size));
+}
+
+Result<UploadResult> LocalUploader::Upload(const std::vector<UploadObject>& objects,
+                                           const std::function<void(std::uint64_t)>& progress) {
+  UploadResult result;
+  std::uint64_t done = 0;
+  for (const UploadObject& object : objects) {
+    if (content_.Has(object.digest)) {
+      ++result.known;
+    } else {
+      SEALIFT_ASSIGN_OR_RETURN(ContentStore::Writer writer, content_.Begin(object.digest, object.size));
+      SEALIFT_RETURN_IF_ERROR(
+          ReadObject(object, kUploadBlock, [&](ByteView piece) { return writer.Write(piece); }));
+      SEALIFT_RETURN_IF_ERROR(writer.Commit());
+      ++result.stored;
+    }
+    done += object.size;
+    if (progress) progress(done);
+  }
+  return result;
+}
+
+Result<PublishOutcome> PublishRelease(const PublishRequest& request, std::string_view trusted_root,
+                                      tuf::TrustedMetadataStore& state, Signer& targets_signer,
+                                      Uploader& uploader, const Clock& clock) {
+  SEALIFT_ASSIGN_OR_RETURN(const BuiltRelease release, ReadBuild(request));
+  SEALIFT_ASSIGN_OR_RETURN(tuf::Targets targets, PresentTargets(trusted_root, state, uploader, clock));
+  SEALIFT_RETURN_IF_ERROR(CheckNewVersion(targets, release.manifest.channel, release.manifest.version));
+
+  ++targets.version;
+  targets.expires = clock.Now() + request.targets_lifetime;
+  for (auto& [name, target] : TargetsOfRelease(release.manifest, release.manifest_json, clock.Now())) {
+    targets.targets.insert_or_assign(name, std::move(target));
+  }
+  PublishOutcome outcome{.channel = release.manifest.channel,
+                         .version = release.manifest.version,
+                         .id = ReleaseIdOf(release.manifest_json),
+                         .versions = {},
+                         .upload = {},
+                         .total_bytes = 0};
+  for (const UploadObject& object : release.objects) outcome.total_bytes += object.size;
+
+  // Signed first: a wrong key or token is found before anything is uploaded.
+  tuf::Envelope envelope = tuf::MakeEnvelope(targets);
+  SEALIFT_RETURN_IF_ERROR(tuf::SignMetadata(
+      Role::kTargets, envelope, targets_signer,
+      fmt::format("version {} adding {} {}", targets.version, outcome.channel, outcome.version)));
+  SEALIFT_RETURN_IF_ERROR(CheckTargetsKey(targets_signer, envelope, trusted_root, state));
+  SEALIFT_ASSIGN_OR_RETURN(outcome.upload, uploader.Upload(release.objects, [&](std::uint64_t done) {
+    if (request.progress) request.progress(done, outcome.total_bytes);
+  }));
+  SEALIFT_ASSIGN_OR_RETURN(outcome.versions, uploader.PublishTargets(envelope.Serialize()));
+  // Seen as a node would see it, and remembered, so that it cannot be taken back unnoticed.
+  tuf::TufClient client(std::string(trusted_root), uploader.metadata(), state, clock);
+  const Result<tuf::VerifiedTargets> seen = client.Refresh();
+  if (!seen.ok()) return Annotate(seen.status(), "look at what was published");
+  SEALIFT_ASSIGN_OR_RETURN(const ListedRelease listed,
+                           FindRelease(seen->targets(), outcome.channel, outcome.version));
+  if (listed.id == outcome.id) return outcome;
+  return MakeError(Code::kDataLoss, Reason::kReleaseChanged,
+                   fmt::format("look at what was published: release {} {} has another manifest",
+                               outcome.channel, outcome.version));
+}
+
+}  // namespace sealift::controller

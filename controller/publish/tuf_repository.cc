@@ -1,0 +1,309 @@
+#include "controller/publish/tuf_repository.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include "shared/base/files.h"
+#include "shared/base/log.h"
+#include "shared/crypto/hash.h"
+
+namespace sealift::controller {
+namespace {
+
+using tuf::Role;
+
+constexpr std::string_view kTimestampFile = "timestamp.json";
+constexpr std::string_view kTargetsFile = "targets.json";
+constexpr std::size_t kMaxManifestBytes = 1u << 20;
+
+std::string FileName(std::uint32_t version, Role role) {
+  return fmt::format("{}.{}.json", version, tuf::RoleName(role));
+}
+
+tuf::MetaFile Listed(std::uint32_t version, std::string_view text) {
+  return {.version = version, .length = text.size(), .sha256 = Sha256(AsBytes(text))};
+}
+
+// "7.targets.json" and its likes, and "timestamp.json": nothing that could leave the folder.
+bool IsMetadataName(std::string_view name) {
+  if (name == kTimestampFile) return true;
+  const std::size_t dot = name.find('.');
+  if (dot == 0 || dot == std::string_view::npos || dot > 10 || name.front() == '0') return false;
+  if (name.substr(0, dot).find_first_not_of("0123456789") != std::string_view::npos) return false;
+  const std::string_view rest = name.substr(dot);
+  return rest == ".root.json" || rest == ".targets.json" || rest == ".snapshot.json";
+}
+
+bool HalfPassed(UnixMillis expires, std::chrono::hours lifetime, UnixMillis now) {
+  return now + lifetime / 2 >= expires;
+}
+
+Status Damaged(const Status& cause) {
+  return MakeError(Code::kDataLoss, Reason::kRepositoryDamaged,
+                   fmt::format("open TUF repository: {}", Describe(cause)));
+}
+
+Status CheckKey(const tuf::Root& root, Role role, const Signer& signer) {
+  const std::string id = tuf::Key::FromPublicKey(signer.public_key()).id;
+  const tuf::RoleKeys& keys = root.roles.at(role);
+  const bool named = std::find(keys.key_ids.begin(), keys.key_ids.end(), id) != keys.key_ids.end();
+  if (named && keys.threshold == 1) return OkStatus();
+  return MakeError(Code::kFailedPrecondition, Reason::kRepositoryKeyUnknown,
+                   fmt::format("open TUF repository: root version {} does not let key {} alone sign {}",
+                               root.version, id.substr(0, 12), tuf::RoleName(role)));
+}
+
+}  // namespace
+
+Result<std::unique_ptr<TufRepository>> TufRepository::Open(TufRepositoryOptions options,
+                                                           std::string_view trusted_root,
+                                                           OnlineSigners signers, ContentStore& content,
+                                                           const Clock& clock) {
+  SEALIFT_CHECK(signers.snapshot != nullptr && signers.timestamp != nullptr);
+  std::unique_ptr<TufRepository> repository(
+      new TufRepository(std::move(options), std::move(signers), content, clock));
+  SEALIFT_RETURN_IF_ERROR(MakeDirectories(repository->options_.directory));
+  SEALIFT_RETURN_IF_ERROR(repository->LoadRoots(trusted_root));
+  SEALIFT_RETURN_IF_ERROR(repository->CheckSigners());
+  SEALIFT_RETURN_IF_ERROR(repository->LoadCurrent());
+  return repository;
+}
+
+Status TufRepository::LoadRoots(std::string_view trusted_root) {
+  SEALIFT_ASSIGN_OR_RETURN(const tuf::Envelope envelope,
+                           tuf::ParseEnvelope(trusted_root, tuf::kMaxRootBytes));
+  SEALIFT_ASSIGN_OR_RETURN(root_, tuf::ParseRoot(envelope));
+  SEALIFT_RETURN_IF_ERROR(tuf::VerifyThreshold(envelope, root_, Role::kRoot));
+  // Nodes whose image carries an older root need this one too.
+  SEALIFT_RETURN_IF_ERROR(Save(FileName(root_.version, Role::kRoot), trusted_root));
+  while (root_.version < tuf::kMaxVersion) {
+    const Result<std::string> next = ReadMetadata(FileName(root_.version + 1, Role::kRoot));
+    if (next.status().code() == Code::kNotFound) return OkStatus();
+    SEALIFT_RETURN_IF_ERROR(next.status());
+    if (const Status taken = TakeRoot(*next); !taken.ok()) return Damaged(taken);
+  }
+  return OkStatus();
+}
+
+Status TufRepository::TakeRoot(std::string_view root_json) {
+  SEALIFT_ASSIGN_OR_RETURN(const tuf::Envelope envelope, tuf::ParseEnvelope(root_json, tuf::kMaxRootBytes));
+  SEALIFT_RETURN_IF_ERROR(tuf::VerifyThreshold(envelope, root_, Role::kRoot));
+  SEALIFT_ASSIGN_OR_RETURN(tuf::Root next, tuf::ParseRoot(envelope));
+  SEALIFT_RETURN_IF_ERROR(tuf::VerifyThreshold(envelope, next, Role::kRoot));
+  if (next.version != root_.version + 1) {
+    return MakeError(Code::kFailedPrecondition, Reason::kTufRollback,
+                     fmt::format("add root: version {} does not follow {}", next.version, root_.version));
+  }
+  root_ = std::move(next);
+  return OkStatus();
+}
+
+Status TufRepository::CheckSigners() const {
+  SEALIFT_RETURN_IF_ERROR(CheckKey(root_, Role::kSnapshot, *signers_.snapshot));
+  return CheckKey(root_, Role::kTimestamp, *signers_.timestamp);
+}
+
+// What this process or an earlier one published, each file proven as a client would. Signatures of snapshot
+// and timestamp are not asked for: their keys may have been rotated, and both are signed anew then.
+Status TufRepository::LoadCurrent() {
+  const Result<std::string> timestamp_json = ReadMetadata(kTimestampFile);
+  if (timestamp_json.status().code() == Code::kNotFound) return OkStatus();
+  SEALIFT_RETURN_IF_ERROR(timestamp_json.status());
+  const auto load = [&]() -> Result<Current> {
+    Current current;
+    SEALIFT_ASSIGN_OR_RETURN(const tuf::Envelope timestamp,
+                             tuf::ParseEnvelope(*timestamp_json, tuf::kMaxTimestampBytes));
+    SEALIFT_ASSIGN_OR_RETURN(current.timestamp, tuf::ParseTimestamp(timestamp));
+    SEALIFT_ASSIGN_OR_RETURN(current.snapshot_json,
+                             ReadMetadata(FileName(current.timestamp.snapshot.version, Role::kSnapshot)));
+    SEALIFT_ASSIGN_OR_RETURN(const tuf::Envelope snapshot,
+                             tuf::ParseEnvelope(current.snapshot_json, tuf::kMaxSnapshotBytes));
+    SEALIFT_ASSIGN_OR_RETURN(current.snapshot, tuf::ParseSnapshot(snapshot));
+    const tuf::MetaFile& listed = current.snapshot.meta.at(std::string(kTargetsFile));
+    SEALIFT_ASSIGN_OR_RETURN(current.targets_json, ReadMetadata(FileName(listed.version, Role::kTargets)));
+    SEALIFT_ASSIGN_OR_RETURN(const tuf::Envelope targets,
+                             tuf::ParseEnvelope(current.targets_json, tuf::kMaxTargetsBytes));
+    SEALIFT_RETURN_IF_ERROR(tuf::VerifyThreshold(targets, root_, Role::kTargets));
+    SEALIFT_ASSIGN_OR_RETURN(current.targets, tuf::ParseTargets(targets));
+    if (current.targets.version != listed.version ||
+        current.snapshot.version != current.timestamp.snapshot.version) {
+      return MakeError(Code::kDataLoss, Reason::kTufMixAndMatch, "versions do not fit together");
+    }
+    return current;
+  };
+  Result<Current> current = load();
+  if (!current.ok()) return Damaged(current.status());
+  SetCurrent(*std::move(current));
+  return OkStatus();
+}
+
+Status TufRepository::AddRoot(std::string_view root_json) {
+  const std::lock_guard publishing(publishing_);
+  SEALIFT_ASSIGN_OR_RETURN(const tuf::Envelope envelope, tuf::ParseEnvelope(root_json, tuf::kMaxRootBytes));
+  SEALIFT_ASSIGN_OR_RETURN(const tuf::Root candidate, tuf::ParseRoot(envelope));
+  const std::string name = FileName(candidate.version, Role::kRoot);
+  if (candidate.version <= root_.version) {
+    const Result<std::string> present = ReadMetadata(name);
+    if (present.ok() && *present == root_json) return OkStatus();
+  }
+  SEALIFT_RETURN_IF_ERROR(CheckKey(candidate, Role::kSnapshot, *signers_.snapshot));
+  SEALIFT_RETURN_IF_ERROR(CheckKey(candidate, Role::kTimestamp, *signers_.timestamp));
+  SEALIFT_RETURN_IF_ERROR(TakeRoot(root_json));
+  return Save(name, root_json);
+}
+
+Result<tuf::Targets> TufRepository::CheckTargets(const tuf::Envelope& envelope,
+                                                 const Current* current) const {
+  SEALIFT_RETURN_IF_ERROR(tuf::VerifyThreshold(envelope, root_, Role::kTargets));
+  SEALIFT_ASSIGN_OR_RETURN(tuf::Targets targets, tuf::ParseTargets(envelope));
+  if (targets.expires <= clock_.Now()) {
+    return MakeError(Code::kFailedPrecondition, Reason::kTufExpired,
+                     fmt::format("publish targets version {}: they expired at {}", targets.version,
+                                 FormatRfc3339(targets.expires)));
+  }
+  const tuf::Targets none{.version = 0, .expires = {}, .targets = {}};
+  SEALIFT_RETURN_IF_ERROR(CheckSuccessor(current == nullptr ? none : current->targets, targets));
+  SEALIFT_RETURN_IF_ERROR(CheckContent(targets, current));
+  return targets;
+}
+
+// New targets only: the others were checked when they came, and are verified at each read anyway.
+Status TufRepository::CheckContent(const tuf::Targets& targets, const Current* current) const {
+  for (const auto& [name, target] : targets.targets) {
+    if (current != nullptr && current->targets.targets.contains(name)) continue;
+    const Result<std::uint64_t> size = content_.Size(target.sha256);
+    if (!size.ok() || *size != target.length) {
+      return MakeError(Code::kFailedPrecondition, Reason::kContentUnknown,
+                       fmt::format("publish targets version {}: the content of '{}' is not in the store",
+                                   targets.version, name));
+    }
+  }
+  for (const ListedRelease& release : ListReleases(targets)) {
+    const std::string name = ManifestTargetName(release.channel, release.version);
+    if (current != nullptr && current->targets.targets.contains(name)) continue;
+    SEALIFT_ASSIGN_OR_RETURN(const Bytes bytes, content_.ReadAll(release.id.digest, kMaxManifestBytes));
+    SEALIFT_ASSIGN_OR_RETURN(const Manifest manifest, ParseManifest(AsText(bytes)));
+    SEALIFT_RETURN_IF_ERROR(CheckManifestListed(manifest, release, targets));
+  }
+  return OkStatus();
+}
+
+Status TufRepository::SignSnapshot(Current& current) {
+  ++current.snapshot.version;
+  current.snapshot.expires = clock_.Now() + options_.snapshot_lifetime;
+  current.snapshot.meta[std::string(kTargetsFile)] = Listed(current.targets.version, current.targets_json);
+  tuf::Envelope envelope = tuf::MakeEnvelope(current.snapshot);
+  SEALIFT_RETURN_IF_ERROR(tuf::SignMetadata(Role::kSnapshot, envelope, *signers_.snapshot,
+                                            fmt::format("version {}", current.snapshot.version)));
+  current.snapshot_json = envelope.Serialize();
+  return Save(FileName(current.snapshot.version, Role::kSnapshot), current.snapshot_json);
+}
+
+// The last file to change: with it the publication stands.
+Status TufRepository::SignTimestamp(Current& current) {
+  ++current.timestamp.version;
+  const UnixMillis now = clock_.Now();
+  current.timestamp.expires = now + options_.timestamp_lifetime;
+  current.timestamp.signed_at = now;
+  current.timestamp.snapshot = Listed(current.snapshot.version, current.snapshot_json);
+  if (options_.journal_checkpoint) current.timestamp.journal_checkpoint = options_.journal_checkpoint();
+  tuf::Envelope envelope = tuf::MakeEnvelope(current.timestamp);
+  SEALIFT_RETURN_IF_ERROR(tuf::SignMetadata(Role::kTimestamp, envelope, *signers_.timestamp,
+                                            fmt::format("version {}", current.timestamp.version)));
+  return Save(kTimestampFile, envelope.Serialize());
+}
+
+Result<PublishedVersions> TufRepository::PublishTargets(std::string_view targets_json) {
+  const std::lock_guard publishing(publishing_);
+  const std::shared_ptr<const Current> before = current();
+  SEALIFT_ASSIGN_OR_RETURN(const tuf::Envelope envelope,
+                           tuf::ParseEnvelope(targets_json, tuf::kMaxTargetsBytes));
+  Current next;
+  if (before != nullptr) {
+    next = *before;
+  } else {
+    next.snapshot.version = 0;
+    next.timestamp.version = 0;
+  }
+  SEALIFT_ASSIGN_OR_RETURN(next.targets, CheckTargets(envelope, before.get()));
+  next.targets_json = targets_json;
+  SEALIFT_RETURN_IF_ERROR(Save(FileName(next.targets.version, Role::kTargets), targets_json));
+  SEALIFT_RETURN_IF_ERROR(SignSnapshot(next));
+  SEALIFT_RETURN_IF_ERROR(SignTimestamp(next));
+  const PublishedVersions versions{.targets = next.targets.version,
+                                   .snapshot = next.snapshot.version,
+                                   .timestamp = next.timestamp.version};
+  SetCurrent(std::move(next));
+  log::Info("published targets", {{"version", std::to_string(versions.targets)}});
+  return versions;
+}
+
+Result<bool> TufRepository::RefreshIfDue() {
+  const std::lock_guard publishing(publishing_);
+  const std::shared_ptr<const Current> before = current();
+  if (before == nullptr) return false;
+  const UnixMillis now = clock_.Now();
+  SEALIFT_ASSIGN_OR_RETURN(const std::string timestamp_json, ReadMetadata(kTimestampFile));
+  SEALIFT_ASSIGN_OR_RETURN(const tuf::Envelope timestamp,
+                           tuf::ParseEnvelope(timestamp_json, tuf::kMaxTimestampBytes));
+  SEALIFT_ASSIGN_OR_RETURN(const tuf::Envelope snapshot,
+                           tuf::ParseEnvelope(before->snapshot_json, tuf::kMaxSnapshotBytes));
+  const bool snapshot_due = HalfPassed(before->snapshot.expires, options_.snapshot_lifetime, now) ||
+                            !tuf::VerifyThreshold(snapshot, root_, Role::kSnapshot).ok();
+  const bool timestamp_due = snapshot_due ||
+                             HalfPassed(before->timestamp.expires, options_.timestamp_lifetime, now) ||
+                             !tuf::VerifyThreshold(timestamp, root_, Role::kTimestamp).ok();
+  if (!timestamp_due) return false;
+  Current next = *before;
+  if (snapshot_due) SEALIFT_RETURN_IF_ERROR(SignSnapshot(next));
+  SEALIFT_RETURN_IF_ERROR(SignTimestamp(next));
+  SetCurrent(std::move(next));
+  return true;
+}
+
+Result<std::string> TufRepository::ReadMetadata(std::string_view name) const {
+  if (!IsMetadataName(name)) {
+    return MakeError(Code::kInvalidArgument, Reason::kInvalidArgument,
+                     "read metadata: no metadata file has that name");
+  }
+  Result<std::string> text = ReadTextFile(options_.directory / name, tuf::kMaxTargetsBytes);
+  if (text.status().code() == Code::kNotFound) {
+    return MakeError(Code::kNotFound, Reason::kRepositoryEmpty,
+                     fmt::format("read metadata '{}': there is no such file", name));
+  }
+  return text;
+}
+
+std::vector<ListedRelease> TufRepository::Releases() const {
+  const std::shared_ptr<const Current> present = current();
+  return present == nullptr ? std::vector<ListedRelease>{} : ListReleases(present->targets);
+}
+
+Result<PublishedRelease> TufRepository::LoadRelease(std::string_view channel,
+                                                    std::string_view version) const {
+  const std::shared_ptr<const Current> present = current();
+  const tuf::Targets none{.version = 0, .expires = {}, .targets = {}};
+  SEALIFT_ASSIGN_OR_RETURN(ListedRelease listed,
+                           FindRelease(present == nullptr ? none : present->targets, channel, version));
+  SEALIFT_ASSIGN_OR_RETURN(const Bytes bytes, content_.ReadAll(listed.id.digest, kMaxManifestBytes));
+  SEALIFT_ASSIGN_OR_RETURN(Manifest manifest, ParseManifest(AsText(bytes)));
+  return PublishedRelease(std::move(listed), std::move(manifest));
+}
+
+Status TufRepository::Save(std::string_view name, std::string_view text) const {
+  return WriteFileAtomically(options_.directory / name, AsBytes(text));
+}
+
+std::shared_ptr<const TufRepository::Current> TufRepository::current() const {
+  const std::lock_guard lock(mutex_);
+  return current_;
+}
+
+void TufRepository::SetCurrent(Current current) {
+  auto fresh = std::make_shared<const Current>(std::move(current));
+  const std::lock_guard lock(mutex_);
+  current_ = std::move(fresh);
+}
+
+}  // namespace sealift::controller
