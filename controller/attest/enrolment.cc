@@ -1,0 +1,231 @@
+#include "controller/attest/enrolment.h"
+
+#include <fmt/format.h>
+
+#include "shared/base/log.h"
+#include "shared/crypto/hash.h"
+#include "shared/tpm/certify.h"
+#include "shared/tpm/credential.h"
+#include "shared/tpm/key_policy.h"
+
+namespace sealift::controller {
+namespace {
+
+constexpr std::size_t kSecretBytes = 32;
+constexpr std::size_t kNonceBytes = 32;
+constexpr std::size_t kSessionIdBytes = 16;
+
+EnrolmentAnswer Refused(Reason reason, std::string_view message) {
+  return {.state = EnrolmentState::kRefused,
+          .certificate_chain = {},
+          .node_id = std::nullopt,
+          .reason = std::string(ReasonId(reason)),
+          .message = std::string(message)};
+}
+
+EnrolmentAnswer Refused(const Status& error) {
+  return {.state = EnrolmentState::kRefused,
+          .certificate_chain = {},
+          .node_id = std::nullopt,
+          .reason = ReasonIdOf(error),
+          .message = MessageOf(error)};
+}
+
+// The machine is told that it is not believed, and why in one word; what was expected is for operators.
+EnrolmentAnswer RefusedFor(const Verdict& verdict) {
+  return Refused(ReasonFromId(verdict.reasons.front()), "the machine does not show a release of this fleet");
+}
+
+std::string FirstDifference(const Verdict& verdict) {
+  for (const PcrFinding& finding : verdict.findings) {
+    if (finding.outcome == "mismatch") {
+      return fmt::format("PCR {}: {}", finding.pcr, finding.first_difference);
+    }
+  }
+  return "";
+}
+
+// Refusals that speak about the machine, as opposed to errors of ours, which leave the session open.
+bool IsAboutTheMachine(const Status& error) {
+  return error.code() == Code::kInvalidArgument || error.code() == Code::kUnauthenticated;
+}
+
+}  // namespace
+
+Enrolment::Enrolment(EnrolmentParts parts, TpmMakers makers, EnrolmentOptions options)
+    : parts_(parts), makers_(std::move(makers)), options_(options), limiter_(options.rate, parts.clock) {}
+
+Result<EnrolmentChallenge> Enrolment::Begin(const EnrolmentOffer& offer) {
+  const UnixMillis now = parts_.clock.Now();
+  SEALIFT_ASSIGN_OR_RETURN(const tpm::PublicArea claimed, tpm::ParsePublic(offer.ek_public));
+  if (!limiter_.Allow(claimed.key.key_id())) {
+    return MakeError(Code::kResourceExhausted, Reason::kEnrolmentRateLimited,
+                     "begin enrolment: this machine tried too often");
+  }
+  SEALIFT_ASSIGN_OR_RETURN(const EndorsementIdentity identity,
+                           IdentifyEndorsementKey(offer.ek_public, offer.ek_certificate_chain, makers_, now));
+  SEALIFT_ASSIGN_OR_RETURN(const tpm::PublicArea attestation_key, tpm::ParsePublic(offer.ak_public));
+  SEALIFT_RETURN_IF_ERROR(tpm::CheckAttestationKey(attestation_key));
+  SEALIFT_ASSIGN_OR_RETURN(const tpm::PublicArea tls_key, tpm::ParsePublic(offer.tls_public));
+  SEALIFT_RETURN_IF_ERROR(tpm::CheckTlsKey(tls_key));
+
+  SecretBytes secret(RandomBytes(kSecretBytes));
+  SEALIFT_ASSIGN_OR_RETURN(tpm::Credential credential,
+                           tpm::MakeCredential(identity.key, attestation_key.name, secret));
+  EnrolmentChallenge challenge{.session = HexEncode(RandomBytes(kSessionIdBytes)),
+                               .credential_blob = std::move(credential.blob),
+                               .encrypted_secret = std::move(credential.encrypted_secret),
+                               .nonce = RandomBytes(kNonceBytes)};
+  SEALIFT_RETURN_IF_ERROR(parts_.sessions.Open({.id = challenge.session,
+                                                .ek_digest = identity.ek_digest,
+                                                .certified = identity.certified,
+                                                .ak_public = offer.ak_public,
+                                                .tls_public = offer.tls_public,
+                                                .secret = std::move(secret),
+                                                .nonce = challenge.nonce,
+                                                .expires = now + options_.session_lifetime}));
+  return challenge;
+}
+
+Result<EnrolmentAnswer> Enrolment::Complete(const EnrolmentProof& proof) {
+  SEALIFT_ASSIGN_OR_RETURN(const SessionClaim claim,
+                           parts_.sessions.Claim(proof.session, parts_.clock.Now()));
+  if (claim.answer.has_value()) return *claim.answer;
+  auto answer = Decide(*claim.session, proof);
+  if (!answer.ok()) {
+    SEALIFT_RETURN_IF_ERROR(parts_.sessions.Release(proof.session));
+    return answer.status();
+  }
+  SEALIFT_RETURN_IF_ERROR(parts_.sessions.Finish(proof.session, *answer));
+  if (answer->state == EnrolmentState::kIssued) {
+    log::Info("node enrolled", {{"node", answer->node_id->text()}});
+  } else {
+    log::Warning("enrolment not granted",
+                 {{"key", claim.session->ek_digest.hex()}, {"reason", answer->reason}});
+  }
+  return answer;
+}
+
+Result<EnrolmentAnswer> Enrolment::Decide(const EnrolmentSession& session, const EnrolmentProof& proof) {
+  if (!session.secret.Equals(proof.activated_secret.ExposeSecret())) {
+    return Refused(Reason::kCredentialNotActivated, "the credential's secret is wrong");
+  }
+  SEALIFT_ASSIGN_OR_RETURN(const tpm::PublicArea attestation_key, tpm::ParsePublic(session.ak_public));
+  SEALIFT_ASSIGN_OR_RETURN(const tpm::PublicArea tls_area, tpm::ParsePublic(session.tls_public));
+  const auto certified = tpm::VerifyCertify(proof.certify_attest, proof.certify_signature, attestation_key,
+                                            session.nonce, tls_area);
+  if (!certified.ok()) return Refused(certified.status());
+  const auto request = CertificateRequest::FromDer(proof.csr);
+  if (!request.ok() || !(request->public_key() == certified->area().key)) {
+    return Refused(Reason::kCsrInvalid, "the certificate request is not signed by the certified TLS key");
+  }
+  auto verdict = JudgeQuote(session, proof);
+  if (!verdict.ok()) {
+    if (IsAboutTheMachine(verdict.status())) return Refused(verdict.status());
+    return verdict.status();
+  }
+  if (verdict->trust != Trust::kTrusted) {
+    log::Warning("machine to enrol is not trusted", {{"key", session.ek_digest.hex()},
+                                                     {"reason", verdict->reasons.front()},
+                                                     {"error", FirstDifference(*verdict)}});
+    return RefusedFor(*verdict);
+  }
+  return Admit({.session = session, .tls_key = request->public_key(), .verdict = *std::move(verdict)}, proof);
+}
+
+Result<Verdict> Enrolment::JudgeQuote(const EnrolmentSession& session, const EnrolmentProof& proof) {
+  const auto candidates = parts_.expectations.Candidates();
+  if (!candidates.ok()) {
+    // Whatever went wrong, it was not the machine.
+    return MakeError(Code::kUnavailable, ReasonOf(candidates.status()), MessageOf(candidates.status()));
+  }
+  SEALIFT_ASSIGN_OR_RETURN(const tpm::PublicArea attestation_key, tpm::ParsePublic(session.ak_public));
+  return JudgeEvidence(proof.evidence, attestation_key, session.nonce, **candidates, PhaseRule::kAnyPhase,
+                       parts_.clock.Now());
+}
+
+Result<EnrolmentAnswer> Enrolment::Admit(const ProvenMachine& machine, const EnrolmentProof& proof) {
+  SEALIFT_ASSIGN_OR_RETURN(std::optional<Node> known, parts_.nodes.FindByEk(machine.session.ek_digest));
+  if (known.has_value() &&
+      (known->admission == Admission::kQuarantined || known->admission == Admission::kRevoked)) {
+    return Refused(Reason::kNodeNotAdmitted, "the node was quarantined or revoked");
+  }
+  const bool admitted = known.has_value() && known->admission == Admission::kAdmitted;
+  if (admitted && !known->ak_public.empty() && known->ak_public != machine.session.ak_public) {
+    return Refused(Reason::kNodeKeysChanged, "the node is known with another attestation key");
+  }
+  SEALIFT_ASSIGN_OR_RETURN(const std::optional<AdmittedEk> listed,
+                           parts_.admission.Find(machine.session.ek_digest));
+  if (!admitted && !listed.has_value()) return HoldBack(machine, known, proof);
+
+  Node node = known.has_value() ? *std::move(known) : NewNode(machine, Admission::kAdmitted);
+  node.ak_public = machine.session.ak_public;
+  if (listed.has_value() && !admitted) node.labels = listed->labels;
+  return Issue(machine, std::move(node), proof);
+}
+
+// Genuine, but nobody said that it may come in. Only a machine with its maker's certificate is remembered:
+// keys without one cost nothing to make.
+Result<EnrolmentAnswer> Enrolment::HoldBack(const ProvenMachine& machine, const std::optional<Node>& known,
+                                            const EnrolmentProof& proof) {
+  EnrolmentAnswer answer{.state = EnrolmentState::kPending,
+                         .certificate_chain = {},
+                         .node_id = std::nullopt,
+                         .reason = std::string(ReasonId(Reason::kEkNotListed)),
+                         .message = "nobody admitted this machine yet"};
+  if (!machine.session.certified) return answer;
+  Node node = known.has_value() ? *known : NewNode(machine, Admission::kPending);
+  node.ak_public = machine.session.ak_public;
+  SEALIFT_RETURN_IF_ERROR(parts_.nodes.Enrol(node));
+  SEALIFT_RETURN_IF_ERROR(Remember(machine, node.id, proof));
+  answer.node_id = node.id;
+  return answer;
+}
+
+// The certificate leaves only after everything about it is in the stores.
+Result<EnrolmentAnswer> Enrolment::Issue(const ProvenMachine& machine, Node node,
+                                         const EnrolmentProof& proof) {
+  SEALIFT_ASSIGN_OR_RETURN(IssuedNodeCertificate issued,
+                           parts_.issuer.IssueNodeCertificate(node.id, machine.tls_key));
+  SEALIFT_CHECK(!issued.chain.empty());
+  const UnixMillis now = parts_.clock.Now();
+  SEALIFT_RETURN_IF_ERROR(parts_.certificates.RecordIssued({.sha256 = Sha256(issued.chain.front()),
+                                                            .subject = node.id.SubjectUri(),
+                                                            .issued = now,
+                                                            .not_after = issued.not_after}));
+  node.certificate_not_after = issued.not_after;
+  SEALIFT_RETURN_IF_ERROR(parts_.nodes.Enrol(node));
+  if (node.admission == Admission::kPending) {
+    SEALIFT_RETURN_IF_ERROR(parts_.nodes.SetLabels(node.id, node.labels));
+    SEALIFT_RETURN_IF_ERROR(parts_.nodes.SetAdmission(node.id, Admission::kAdmitted));
+  }
+  SEALIFT_RETURN_IF_ERROR(Remember(machine, node.id, proof));
+  return EnrolmentAnswer{.state = EnrolmentState::kIssued,
+                         .certificate_chain = std::move(issued.chain),
+                         .node_id = node.id,
+                         .reason = "",
+                         .message = ""};
+}
+
+Status Enrolment::Remember(const ProvenMachine& machine, const NodeId& id, const EnrolmentProof& proof) {
+  SEALIFT_RETURN_IF_ERROR(parts_.node_status.RecordVerdict(id, machine.verdict));
+  return parts_.evidence.Append({.node_id = id,
+                                 .verdict = machine.verdict,
+                                 .attest = proof.evidence.quote.attest,
+                                 .signature = proof.evidence.quote.signature,
+                                 .event_log = proof.evidence.event_log});
+}
+
+Node Enrolment::NewNode(const ProvenMachine& machine, Admission admission) {
+  const UnixMillis now = parts_.clock.Now();
+  auto id = NodeId::Parse(MakeUuidV7(now, RandomBytes(10)));
+  SEALIFT_CHECK(id.ok());
+  Node node{.id = *std::move(id)};
+  node.ek_digest = machine.session.ek_digest;
+  node.ak_public = machine.session.ak_public;
+  node.admission = admission;
+  node.enrolled = now;
+  return node;
+}
+
+}  // namespace sealift::controller

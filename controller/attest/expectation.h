@@ -1,0 +1,65 @@
+// What the registers of a machine show when it runs a release under a key set: computed, never collected.
+#pragma once
+
+#include <filesystem>
+#include <memory>
+#include <mutex>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "controller/attest/verifier.h"
+#include "controller/fleet/stores.h"
+#include "shared/release/manifest.h"
+#include "shared/uki/pcr_prediction.h"
+
+namespace sealift::controller {
+
+// The fleet's Secure Boot keys as enrolled, byte for byte: firmware measures the lists as they are.
+struct KeySet {
+  uki::SecureBootVariables variables;
+};
+
+// Reads PK.esl, KEK.esl, db.esl and, where it exists, dbx.esl. Errors: FILE_UNREADABLE; MALFORMED.
+Result<KeySet> LoadKeySet(const std::filesystem::path& folder);
+
+// A boot loader that may lie on a machine's ESP: an upgrade leaves the one that is there.
+struct AllowedBootLoader {
+  std::string name;
+  Sha256Digest authenticode;
+};
+Result<AllowedBootLoader> BootLoaderOf(const Manifest& manifest);
+
+// Predicts PCR 4 (each of `boot_loaders`, then the image), 7, 11 (each phase of the manifest), 12 and 13
+// (nothing beside the image). `manifest_json`: as signed.
+// Errors: INVALID_ARGUMENT/RELEASE_MANIFEST_INVALID when the manifest contradicts the prediction or lacks
+// what it needs; FAILED_PRECONDITION/KEY_MISMATCH when no certificate of db signed the release.
+Result<ExpectedRelease> ExpectRelease(std::string_view manifest_json, const KeySet& keys,
+                                      std::span<const AllowedBootLoader> boot_loaders);
+
+// Where judges get their candidates from.
+class ExpectationSource {
+ public:
+  virtual ~ExpectationSource() = default;
+  // Never null. Shared, immutable.
+  virtual Result<std::shared_ptr<const std::vector<ExpectedRelease>>> Candidates() = 0;
+};
+
+// Every published release, computed once per set of releases. A release that cannot be predicted is logged
+// and left out: machines that run it come out as unknown, the others are not hurt. Thread-safe; borrows
+// `releases`.
+class ReleaseExpectations final : public ExpectationSource {
+ public:
+  ReleaseExpectations(ReleaseStore& releases, KeySet keys) : releases_(releases), keys_(std::move(keys)) {}
+  Result<std::shared_ptr<const std::vector<ExpectedRelease>>> Candidates() override;
+
+ private:
+  ReleaseStore& releases_;
+  const KeySet keys_;
+  std::mutex mutex_;
+  std::vector<ReleaseId> known_;
+  std::shared_ptr<const std::vector<ExpectedRelease>> candidates_;
+};
+
+}  // namespace sealift::controller

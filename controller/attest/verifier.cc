@@ -1,0 +1,273 @@
+#include "controller/attest/verifier.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <optional>
+#include <set>
+
+#include "shared/crypto/hash.h"
+
+namespace sealift::controller {
+namespace {
+
+using tpm::Event;
+using tpm::EventLog;
+using tpm::PcrValues;
+
+constexpr std::uint32_t kBootPcr = 4;
+constexpr std::uint32_t kSecureBootPcr = 7;
+constexpr std::uint32_t kImagePcr = 11;
+
+std::string Short(ByteView digest) {
+  return HexEncode(digest.first(std::min<std::size_t>(6, digest.size())));
+}
+
+ByteView DigestOf(const Event& event) { return event.digests.at(tpm::kAlgSha256); }
+
+std::string InWords(const Event& event) {
+  return fmt::format("{} ({})", tpm::DescribeEvent(event), Short(DigestOf(event)));
+}
+std::string InWords(const ExpectedEvent& event) {
+  return fmt::format("{} ({})", event.description, Short(event.digest.view()));
+}
+
+// How many events of the log are the expected ones, in order from the first.
+std::size_t CommonPrefix(const std::vector<const Event*>& found, const std::vector<ExpectedEvent>& expected) {
+  std::size_t count = 0;
+  while (count < found.size() && count < expected.size() &&
+         std::ranges::equal(DigestOf(*found[count]), expected[count].digest.view())) {
+    ++count;
+  }
+  return count;
+}
+
+std::string FirstDifference(const std::vector<const Event*>& found, const ExpectedValue& expected) {
+  const std::size_t same = CommonPrefix(found, expected.events);
+  if (same < found.size() && same < expected.events.size()) {
+    return fmt::format("event {}: expected {}, found {}", same + 1, InWords(expected.events[same]),
+                       InWords(*found[same]));
+  }
+  if (same < found.size()) return fmt::format("event {}: unexpected {}", same + 1, InWords(*found[same]));
+  if (same < expected.events.size()) {
+    return fmt::format("event {}: missing {}", same + 1, InWords(expected.events[same]));
+  }
+  return "every logged event is as expected; something was extended that is not in the log";
+}
+
+// What one release makes of the registers.
+struct Comparison {
+  const ExpectedRelease* release = nullptr;
+  std::map<std::uint32_t, const ExpectedValue*> matches;
+  // PCR 11 fits a phase that the rule does not accept.
+  const ExpectedValue* other_phase = nullptr;
+  bool degraded = false;
+
+  bool Matches(std::uint32_t pcr) const { return matches.contains(pcr); }
+  bool All() const {
+    return std::ranges::all_of(
+        kJudgedPcrs, [&](std::uint32_t pcr) { return Matches(pcr) || (pcr == kBootPcr && degraded); });
+  }
+  bool Identified() const {
+    return Matches(kImagePcr) || other_phase != nullptr || Matches(kBootPcr) || degraded;
+  }
+  // Larger fits better: the image first, then how it was started, then everything else.
+  int Score() const {
+    return (All() ? 1000 : 0) + (Matches(kImagePcr) ? 100 : 0) + (other_phase != nullptr ? 50 : 0) +
+           (Matches(kBootPcr) || degraded ? 20 : 0) + static_cast<int>(matches.size());
+  }
+};
+
+class Judgement {
+ public:
+  Judgement(const tpm::VerifiedQuote& quote, const EventLog& log, std::span<const ExpectedRelease> candidates,
+            PhaseRule phases)
+      : quoted_(quote.pcrs()), log_(log), replayed_(log.Replay()), candidates_(candidates), phases_(phases) {
+    for (const ExpectedRelease& candidate : candidates) {
+      for (const Sha256Digest& image : candidate.allowed_images) allowed_images_.insert(image);
+    }
+    calling_ = Sha256(AsBytes("Calling EFI Application from Boot Option"));
+    returning_ = Sha256(AsBytes("Returning from EFI Application from Boot Option"));
+    separator_ = Sha256(Bytes(4, 0));
+  }
+
+  Verdict Decide(UnixMillis now) {
+    Verdict verdict;
+    verdict.decided = now;
+    const std::optional<Comparison> best = Best();
+    for (const auto& [pcr, value] : quoted_) verdict.findings.push_back(Find(pcr, value, best));
+    verdict.reasons = Reasons(best);
+    if (verdict.reasons.empty()) {
+      verdict.trust = Trust::kTrusted;
+      verdict.degraded_boot = best->degraded;
+    } else {
+      verdict.trust = RefersToUnknown(verdict.reasons) ? Trust::kUnknown : Trust::kUntrusted;
+    }
+    if (best.has_value() && best->Identified()) {
+      verdict.release_version = best->release->version;
+      verdict.release_id = best->release->id;
+    }
+    return verdict;
+  }
+
+ private:
+  const Sha256Digest& Quoted(std::uint32_t pcr) const { return quoted_.at(pcr); }
+
+  bool LogLeadsTo(std::uint32_t pcr) const {
+    const auto replayed = replayed_.find(pcr);
+    return (replayed == replayed_.end() ? Sha256Digest{} : replayed->second) == Quoted(pcr);
+  }
+
+  Comparison Compare(const ExpectedRelease& release) const {
+    Comparison comparison{.release = &release};
+    for (const std::uint32_t pcr : kJudgedPcrs) {
+      const auto& allowed = release.registers.at(pcr);
+      for (const ExpectedValue& value : allowed) {
+        if (value.value != Quoted(pcr)) continue;
+        if (pcr == kImagePcr && phases_ == PhaseRule::kFinalPhase && &value != &allowed.back()) {
+          comparison.other_phase = &value;
+        } else {
+          comparison.matches.emplace(pcr, &value);
+        }
+      }
+    }
+    comparison.degraded = !comparison.Matches(kBootPcr) && IsDegradedBoot(release);
+    return comparison;
+  }
+
+  // Firmware tried several boot options, but started allowed images only, this release's last. The event
+  // types are free text; the digests are not.
+  bool IsDegradedBoot(const ExpectedRelease& release) const {
+    if (!LogLeadsTo(kBootPcr)) return false;
+    bool returned = false;
+    const Sha256Digest* last_image = nullptr;
+    for (const Event* event : log_.EventsOf(kBootPcr)) {
+      const auto digest = Sha256Digest::FromBytes(DigestOf(*event));
+      if (!digest.ok()) return false;
+      if (*digest == returning_) returned = true;
+      if (*digest == calling_ || *digest == returning_ || *digest == separator_) continue;
+      const auto image = allowed_images_.find(*digest);
+      if (image == allowed_images_.end()) return false;
+      last_image = &*image;
+    }
+    return returned && last_image != nullptr && *last_image == release.uki;
+  }
+
+  std::optional<Comparison> Best() const {
+    std::optional<Comparison> best;
+    for (const ExpectedRelease& candidate : candidates_) {
+      Comparison comparison = Compare(candidate);
+      if (!best.has_value() || comparison.Score() > best->Score()) best = std::move(comparison);
+    }
+    return best;
+  }
+
+  // Firmware's registers must follow from the log; of the others the log holds the part before the OS.
+  bool LogExplains(std::uint32_t pcr, const Comparison& comparison) const {
+    if (pcr == kBootPcr || pcr == kSecureBootPcr) return LogLeadsTo(pcr);
+    const auto match = comparison.matches.find(pcr);
+    if (match == comparison.matches.end()) return true;
+    const auto events = log_.EventsOf(pcr);
+    return CommonPrefix(events, match->second->events) == events.size();
+  }
+
+  std::vector<std::string> Reasons(const std::optional<Comparison>& best) const {
+    std::set<std::string_view> reasons;
+    if (!best.has_value()) return {std::string(ReasonId(Reason::kReleaseUnknown))};
+    bool log_explains = true;
+    for (const std::uint32_t pcr : kJudgedPcrs) log_explains = log_explains && LogExplains(pcr, *best);
+    if (!log_explains) reasons.insert(ReasonId(Reason::kEventLogMismatch));
+    if (!best->All()) {
+      const bool unknown = !best->Identified() && best->Matches(kSecureBootPcr) && log_explains;
+      reasons.insert(ReasonId(unknown ? Reason::kReleaseUnknown : Reason::kQuotePcrMismatch));
+    }
+    return {reasons.begin(), reasons.end()};
+  }
+
+  static bool RefersToUnknown(const std::vector<std::string>& reasons) {
+    return std::ranges::find(reasons, ReasonId(Reason::kReleaseUnknown)) != reasons.end();
+  }
+
+  PcrFinding Find(std::uint32_t pcr, const Sha256Digest& value, const std::optional<Comparison>& best) const {
+    PcrFinding finding{
+        .pcr = pcr, .outcome = "unpredicted", .expected = {}, .found = value, .first_difference = ""};
+    const bool judged = std::ranges::find(kJudgedPcrs, pcr) != kJudgedPcrs.end();
+    if (!judged || !best.has_value()) return finding;
+    const auto& allowed = best->release->registers.at(pcr);
+    const bool final_only = pcr == kImagePcr && phases_ == PhaseRule::kFinalPhase;
+    for (const ExpectedValue& one : allowed) {
+      if (!final_only || &one == &allowed.back()) finding.expected.push_back(one.value);
+    }
+    const bool degraded = pcr == kBootPcr && best->degraded;
+    finding.outcome = best->Matches(pcr) || degraded ? "match" : "mismatch";
+    if (degraded) finding.first_difference = DegradedText();
+    if (finding.outcome == "mismatch") finding.first_difference = DifferenceText(pcr, *best);
+    if (finding.outcome == "match" && !LogExplains(pcr, *best)) {
+      finding.first_difference = "the event log tells another story than the register";
+    }
+    return finding;
+  }
+
+  std::string DegradedText() const {
+    return fmt::format("firmware tried more than one boot option: {} events, all of allowed images",
+                       log_.EventsOf(kBootPcr).size());
+  }
+
+  std::string DifferenceText(std::uint32_t pcr, const Comparison& best) const {
+    const auto& allowed = best.release->registers.at(pcr);
+    if (pcr == kImagePcr && best.other_phase != nullptr) {
+      return fmt::format("the machine is at {} instead of {}", best.other_phase->label, allowed.back().label);
+    }
+    if ((pcr == kBootPcr || pcr == kSecureBootPcr) && !LogLeadsTo(pcr)) {
+      const auto replayed = replayed_.find(pcr);
+      return fmt::format("the event log leads to {}, not to the quoted value",
+                         replayed == replayed_.end() ? "zeros" : Short(replayed->second.view()));
+    }
+    const auto events = log_.EventsOf(pcr);
+    const auto closest = std::ranges::max_element(
+        allowed, {}, [&](const ExpectedValue& value) { return CommonPrefix(events, value.events); });
+    // The log of a running machine ends before the OS: if all of it fits, what followed does not.
+    if (pcr == kImagePcr && !events.empty() && CommonPrefix(events, closest->events) == events.size() &&
+        events.size() < closest->events.size()) {
+      return fmt::format("the image is as expected; what the system extended after event {} is not",
+                         events.size());
+    }
+    return FirstDifference(events, *closest);
+  }
+
+  const PcrValues& quoted_;
+  const EventLog& log_;
+  const PcrValues replayed_;
+  const std::span<const ExpectedRelease> candidates_;
+  const PhaseRule phases_;
+  std::set<Sha256Digest> allowed_images_;
+  Sha256Digest calling_, returning_, separator_;
+};
+
+}  // namespace
+
+Verdict Judge(const tpm::VerifiedQuote& quote, const tpm::EventLog& log,
+              std::span<const ExpectedRelease> candidates, PhaseRule phases, UnixMillis now) {
+  for (const std::uint32_t pcr : kJudgedPcrs) SEALIFT_CHECK(quote.pcrs().contains(pcr));
+  return Judgement(quote, log, candidates, phases).Decide(now);
+}
+
+Result<Verdict> JudgeEvidence(const Evidence& evidence, const tpm::PublicArea& attestation_key,
+                              ByteView nonce, std::span<const ExpectedRelease> candidates, PhaseRule phases,
+                              UnixMillis now) {
+  SEALIFT_ASSIGN_OR_RETURN(const tpm::VerifiedQuote quote,
+                           tpm::VerifyQuote(evidence.quote, attestation_key, nonce, kJudgedPcrs));
+  const auto log = tpm::EventLog::Parse(evidence.event_log);
+  if (!log.ok()) return RefusedEvidence(log.status(), now);
+  return Judge(quote, *log, candidates, phases, now);
+}
+
+Verdict RefusedEvidence(const Status& error, UnixMillis now) {
+  Verdict verdict;
+  verdict.trust = Trust::kUntrusted;
+  verdict.reasons = {ReasonIdOf(error)};
+  verdict.decided = now;
+  return verdict;
+}
+
+}  // namespace sealift::controller
