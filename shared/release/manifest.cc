@@ -124,7 +124,7 @@ Status ReadMeasurements(tuf::ObjectReader& reader, Manifest& manifest) {
   std::set<std::string> phases;
   for (const json& value : reader.Array("pcr11", kMaxListed)) {
     tuf::ObjectReader item(value, "phase of release manifest");
-    PhasePrediction prediction{.phase = item.String("phase", 128), .pcr11 = item.Digest("sha256")};
+    PhasePrediction prediction{.phase = item.String("phase", 128), .pcr11 = item.Digest("pcr11")};
     if (!item.ok()) return Invalid(MessageOf(item.status()));
     if (!OnlyOf(prediction.phase, ":-")) return Invalid("a phase has characters beyond words and colons");
     if (!phases.insert(prediction.phase).second) return Invalid("a phase is listed twice");
@@ -210,7 +210,7 @@ std::string SerializeManifest(const Manifest& manifest) {
                 {"pcr_keys", DigestList(manifest.pcr_keys)}};
   for (const ReleaseFile& file : manifest.files) value["files"].push_back(FileJson(file));
   for (const PhasePrediction& prediction : manifest.pcr11) {
-    value["pcr11"].push_back({{"phase", prediction.phase}, {"sha256", prediction.pcr11.hex()}});
+    value["pcr11"].push_back({{"phase", prediction.phase}, {"pcr11", prediction.pcr11.hex()}});
   }
   for (const auto& [name, digest] : manifest.sections) value["sections"][name] = digest.hex();
   return tuf::CompactJson(value);

@@ -51,7 +51,7 @@ json CommonCustom(const Manifest& manifest, UnixMillis published) {
                  {"pcr_keys", DigestList(manifest.pcr_keys)},
                  {"pcr11", json::array()}};
   for (const PhasePrediction& prediction : manifest.pcr11) {
-    custom["pcr11"].push_back({{"phase", prediction.phase}, {"sha256", prediction.pcr11.hex()}});
+    custom["pcr11"].push_back({{"phase", prediction.phase}, {"pcr11", prediction.pcr11.hex()}});
   }
   return custom;
 }

@@ -116,7 +116,7 @@ TEST(Manifest, RefusesWrongValues) {
       {"/files/0/authenticode_sha256", 7},
       {"/pcr11/1/phase", ""},
       {"/pcr11/1/phase", "a b"},
-      {"/pcr11/0/sha256", std::string(64, 'A')},
+      {"/pcr11/0/pcr11", std::string(64, 'A')},
       {"/sections", json{{"linux", std::string(64, '0')}}},
       {"/sections/.linux", "no"},
       {"/pcr_keys", json::array({1})},
