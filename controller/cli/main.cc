@@ -2,6 +2,7 @@
 #include <cstdio>
 #include <exception>
 
+#include "controller/cli/release_verbs.h"
 #include "controller/cli/verbs.h"
 
 int main(int argc, char** argv) {
@@ -12,6 +13,7 @@ int main(int argc, char** argv) {
   app.require_subcommand(1);
   app.get_formatter()->column_width(44);
   cli::Session session;
+  cli::AddReleaseVerbs(app, session);
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {

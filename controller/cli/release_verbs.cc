@@ -1,0 +1,155 @@
+#include "controller/cli/release_verbs.h"
+
+#include <fmt/format.h>
+#include <unistd.h>
+
+#include <cstdio>
+#include <memory>
+#include <nlohmann/json.hpp>
+
+#include "controller/cli/grpc_uploader.h"
+#include "hsm/key_ring.h"
+#include "shared/base/files.h"
+#include "shared/crypto/key_reference.h"
+#include "shared/wire/channel.h"
+#include "shared/wire/convert.h"
+
+namespace sealift::cli {
+namespace {
+
+namespace fs = std::filesystem;
+
+struct PublishArguments {
+  std::string build_directory;
+  std::string channel = "stable";
+  std::string keys;
+  std::vector<std::string> tokens;
+  std::string profile;
+};
+
+struct ListArguments {
+  std::string channel;
+  std::string profile;
+};
+
+Result<std::unique_ptr<GrpcUploader>> Connect(const std::string& profile_path) {
+  SEALIFT_ASSIGN_OR_RETURN(
+      const wire::Profile profile,
+      wire::LoadProfile(profile_path.empty() ? wire::DefaultProfilePath() : fs::path(profile_path)));
+  // The profile's key may be a reference to one in a token.
+  SEALIFT_RETURN_IF_ERROR(InstallKeyProvider());
+  hsm::RegisterPkcs11Resolver();
+  SEALIFT_ASSIGN_OR_RETURN(const std::shared_ptr<grpc::Channel> channel, wire::OpenChannel(profile));
+  return std::make_unique<GrpcUploader>(channel);
+}
+
+// One line that is rewritten, on a terminal only.
+void ShowProgress(std::uint64_t done, std::uint64_t all) {
+  if (::isatty(STDERR_FILENO) == 0 || all == 0) return;
+  std::fprintf(stderr, "\rupload %3u %%  %llu of %llu MiB%s", static_cast<unsigned>(done * 100 / all),
+               static_cast<unsigned long long>(done >> 20), static_cast<unsigned long long>(all >> 20),
+               done == all ? "\n" : "");
+}
+
+void PrintOutcome(const controller::PublishOutcome& outcome, bool as_json) {
+  if (as_json) {
+    const nlohmann::json value = {{"channel", outcome.channel},
+                                  {"version", outcome.version},
+                                  {"release_id", outcome.id.hex()},
+                                  {"total_bytes", outcome.total_bytes},
+                                  {"objects_stored", outcome.upload.stored},
+                                  {"objects_known", outcome.upload.known},
+                                  {"targets_version", outcome.versions.targets},
+                                  {"snapshot_version", outcome.versions.snapshot},
+                                  {"timestamp_version", outcome.versions.timestamp}};
+    std::printf("%s\n", value.dump(2).c_str());
+    return;
+  }
+  std::printf("%s",
+              fmt::format("published {} {}\n  release  {}\n  objects  {} new, {} known, {:.1f} MiB\n"
+                          "  metadata targets {}, snapshot {}, timestamp {}\n",
+                          outcome.channel, outcome.version, outcome.id.hex(), outcome.upload.stored,
+                          outcome.upload.known, static_cast<double>(outcome.total_bytes) / (1u << 20),
+                          outcome.versions.targets, outcome.versions.snapshot, outcome.versions.timestamp)
+                  .c_str());
+}
+
+Status Publish(const PublishArguments& arguments, const Session& session) {
+  SEALIFT_ASSIGN_OR_RETURN(const auto ring, hsm::KeyRing::Open(arguments.keys, arguments.tokens));
+  SEALIFT_ASSIGN_OR_RETURN(const std::shared_ptr<Signer> signer, ring->SignerFor("tuf-targets"));
+  const fs::path tuf_folder = fs::path(arguments.keys) / "tuf";
+  SEALIFT_ASSIGN_OR_RETURN(const std::string root,
+                           ReadTextFile(tuf_folder / "1.root.json", tuf::kMaxRootBytes));
+  SEALIFT_ASSIGN_OR_RETURN(const auto uploader, Connect(arguments.profile));
+  // What this build host saw published; see release_publisher.h.
+  tuf::FileMetadataStore state(tuf_folder / "seen");
+  const SystemClock clock;
+  SEALIFT_ASSIGN_OR_RETURN(
+      const controller::PublishOutcome outcome,
+      controller::PublishRelease(
+          {.build_directory = arguments.build_directory,
+           .channel = arguments.channel,
+           .progress = session.json() ? decltype(controller::PublishRequest::progress){} : ShowProgress},
+          root, state, *signer, *uploader, clock));
+  PrintOutcome(outcome, session.json());
+  return OkStatus();
+}
+
+Status List(const ListArguments& arguments, const Session& session) {
+  SEALIFT_ASSIGN_OR_RETURN(const auto uploader, Connect(arguments.profile));
+  SEALIFT_ASSIGN_OR_RETURN(const std::vector<v1::Release> releases,
+                           uploader->ListReleases(arguments.channel));
+  nlohmann::json list = nlohmann::json::array();
+  if (!session.json()) {
+    std::printf("%-12s %-20s %10s  %-20s %s\n", "CHANNEL", "VERSION", "MIB", "PUBLISHED", "RELEASE");
+  }
+  for (const v1::Release& release : releases) {
+    SEALIFT_ASSIGN_OR_RETURN(const Sha256Digest id, wire::DigestFromWire("release_id", release.release_id()));
+    const std::string published = FormatRfc3339(FromUnixMs(release.published_unix_ms()));
+    if (session.json()) {
+      list.push_back({{"channel", release.channel()},
+                      {"version", release.version()},
+                      {"release_id", id.hex()},
+                      {"published", published},
+                      {"total_bytes", release.total_bytes()}});
+    } else {
+      std::printf("%-12s %-20s %10.1f  %-20s %s\n", release.channel().c_str(), release.version().c_str(),
+                  static_cast<double>(release.total_bytes()) / (1u << 20), published.c_str(),
+                  id.hex().substr(0, 12).c_str());
+    }
+  }
+  if (session.json()) std::printf("%s\n", nlohmann::json{{"releases", list}}.dump(2).c_str());
+  return OkStatus();
+}
+
+}  // namespace
+
+void AddReleaseVerbs(CLI::App& app, Session& session) {
+  CLI::App* release = app.add_subcommand("release", "Publish and list releases");
+  release->require_subcommand(1);
+
+  const auto publish = std::make_shared<PublishArguments>();
+  CLI::App* verb = AddVerb(
+      *release, session, "publish",
+      "Sign what build-uki wrote as a release of a channel and bring it to the controller",
+      "sealift release publish out/ --channel stable --keys keys/ --token release='pkcs11:token=release?...'",
+      [publish, &session] { return Publish(*publish, session); });
+  verb->add_option("OUT", publish->build_directory, "the folder build-uki wrote")->required();
+  verb->add_option("--channel", publish->channel, "versions are unique and ordered within it")
+      ->capture_default_str();
+  verb->add_option("--keys", publish->keys, "the folder keys init wrote")->required();
+  verb->add_option("--token", publish->tokens, "[GROUP=]URI of the token with the tuf-targets key")
+      ->required()
+      ->allow_extra_args(false);
+  verb->add_option("--profile", publish->profile,
+                   "connection settings (default ~/.config/sealift/profile.toml)");
+
+  const auto list = std::make_shared<ListArguments>();
+  verb = AddVerb(*release, session, "list", "Releases that the controller serves",
+                 "sealift release list --channel stable", [list, &session] { return List(*list, session); });
+  verb->add_option("--channel", list->channel, "only this channel");
+  verb->add_option("--profile", list->profile,
+                   "connection settings (default ~/.config/sealift/profile.toml)");
+}
+
+}  // namespace sealift::cli
