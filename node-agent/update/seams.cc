@@ -2,11 +2,13 @@
 
 namespace sealift::agent {
 
-TrustedRelease ReleaseCatalog::Vouch(const ReleaseId& id, Manifest manifest, ReleaseFile image) {
+TrustedRelease ReleaseCatalog::Vouch(const ReleaseId& id, Manifest manifest, ReleaseFile image,
+                                     UnixMillis not_before) {
   TrustedRelease release;
   release.id_ = id;
   release.manifest_ = std::move(manifest);
   release.image_ = std::move(image);
+  release.not_before_ = not_before;
   return release;
 }
 

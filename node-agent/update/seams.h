@@ -33,6 +33,8 @@ class TrustedRelease {
   const Manifest& manifest() const { return manifest_; }
   // The one UKI; size and digest are those of the signed metadata.
   const ReleaseFile& image() const { return image_; }
+  // A time that has passed, as the metadata proves; the agent's clock never runs before it again.
+  UnixMillis not_before() const { return not_before_; }
 
  private:
   friend class ReleaseCatalog;
@@ -40,6 +42,7 @@ class TrustedRelease {
   ReleaseId id_;
   Manifest manifest_;
   ReleaseFile image_;
+  UnixMillis not_before_{};
 };
 
 // Finds releases in signed metadata. TufReleaseCatalog (tuf_release_catalog.h) is the real one.
@@ -47,15 +50,15 @@ class ReleaseCatalog {
  public:
   virtual ~ReleaseCatalog() = default;
   // Brings the metadata up to date and finds the release. Asks the network; may take as long as its deadline.
-  // Errors: UNAVAILABLE, DEADLINE_EXCEEDED: try again later. UNAUTHENTICATED, FAILED_PRECONDITION,
-  // INVALID_ARGUMENT, DATA_LOSS with a TUF_ reason: metadata refused, which says nothing about the version.
-  // NOT_FOUND/RELEASE_UNKNOWN: trusted metadata does not list it. INVALID_ARGUMENT/RELEASE_MANIFEST_INVALID,
-  // INVALID_ARGUMENT/RELEASE_MIXED: metadata is fine, the release in it is not, for good.
+  // Errors: INVALID_ARGUMENT with RELEASE_MANIFEST_INVALID, RELEASE_FILE_MISSING or RELEASE_MIXED: the
+  // metadata is trusted, the release in it is not usable, for good. Any other, such as those of
+  // TufClient::Refresh and of content::Download: says nothing about the version, trying again later may help.
   virtual Result<TrustedRelease> Resolve(const DesiredRelease& desired) = 0;
 
  protected:
   // The one place where the evidence comes into being.
-  static TrustedRelease Vouch(const ReleaseId& id, Manifest manifest, ReleaseFile image);
+  static TrustedRelease Vouch(const ReleaseId& id, Manifest manifest, ReleaseFile image,
+                              UnixMillis not_before);
 };
 
 struct FetchProgress {
@@ -73,8 +76,7 @@ class ImageFetcher {
  public:
   virtual ~ImageFetcher() = default;
   // Goes on where the last call, or an earlier process, stopped.
-  // Errors: UNAVAILABLE, DEADLINE_EXCEEDED (try again later); RESOURCE_EXHAUSTED/DISK_FULL;
-  // DATA_LOSS/CONTENT_DIGEST_MISMATCH (what came was thrown away, the next call starts anew); NOT_FOUND.
+  // Errors: RESOURCE_EXHAUSTED/DISK_FULL before a byte is fetched; those of content::Download.
   virtual Result<FetchProgress> FetchSome(const Sha256Digest& digest, std::uint64_t size) = 0;
   // Throws away what was fetched of everything but `keep`; null: of everything.
   virtual Status Discard(const Sha256Digest* keep) = 0;

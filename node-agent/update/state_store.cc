@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <string_view>
 
 #include "shared/base/ids.h"
@@ -57,16 +58,43 @@ Status CheckFailure(const VersionFailure& failure) {
   return OkStatus();
 }
 
-std::string Shorten(std::string text, std::size_t max_bytes) {
-  for (char& c : text) {
+Status CheckChange(const StateChange& change) {
+  if (change.record) SEALIFT_RETURN_IF_ERROR(CheckRecord(*change.record));
+  if (change.remember) SEALIFT_RETURN_IF_ERROR(CheckFailure(*change.remember));
+  if (change.permitted_rollback && !change.permitted_rollback->empty() &&
+      !IsValidVersion(*change.permitted_rollback)) {
+    return Malformed("permitted version is not well formed");
+  }
+  return OkStatus();
+}
+
+void ApplyChange(const StateChange& change, NodeState& state) {
+  const auto forget = [&state](const std::string& version) {
+    std::erase_if(state.failures, [&](const VersionFailure& failure) { return failure.version == version; });
+  };
+  state.fresh = false;
+  if (change.record) state.record = *change.record;
+  if (change.forget) forget(*change.forget);
+  if (change.remember) {
+    forget(change.remember->version);
+    state.failures.push_back(*change.remember);
+    if (state.failures.size() > kMaxFailures) state.failures.erase(state.failures.begin());
+  }
+  if (change.time_floor) state.time_floor = std::max(state.time_floor, *change.time_floor);
+  if (change.permitted_rollback) state.permitted_rollback = *change.permitted_rollback;
+}
+
+std::string Shorten(std::string_view text, std::size_t max_bytes) {
+  std::string out = Utf8FromUtf16Le(Utf16Le(text));
+  for (char& c : out) {
     const auto byte = static_cast<unsigned char>(c);
     if ((byte < 0x20 && c != '\n' && c != '\t') || byte == 0x7f) c = ' ';
   }
-  if (text.size() <= max_bytes) return text;
+  if (out.size() <= max_bytes) return out;
   std::size_t end = max_bytes;
-  while (end > 0 && (static_cast<unsigned char>(text[end]) & 0xc0) == 0x80) --end;
-  text.resize(end);
-  return text;
+  while (end > 0 && (static_cast<unsigned char>(out[end]) & 0xc0) == 0x80) --end;
+  out.resize(end);
+  return out;
 }
 
 }  // namespace sealift::agent

@@ -10,6 +10,7 @@
 #include <cstdint>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "node-agent/update/state_table.h"
@@ -70,7 +71,7 @@ struct VersionFailure {
 struct NodeState {
   // kIdle and empty in a fresh store.
   UpdateRecord record;
-  // By time, oldest first.
+  // In the order they were remembered.
   std::vector<VersionFailure> failures;
   // Agent time at which metadata was last verified; the agent's clock never runs before it.
   UnixMillis time_floor{};
@@ -108,7 +109,10 @@ class StateStore {
 // Whether a record or a failure is one that a store may hold. Errors: INVALID_ARGUMENT/MALFORMED with what.
 Status CheckRecord(const UpdateRecord& record);
 Status CheckFailure(const VersionFailure& failure);
-// Cuts a text of foreign origin at `max_bytes`, not within a UTF-8 sequence.
-std::string Shorten(std::string text, std::size_t max_bytes);
+Status CheckChange(const StateChange& change);
+// What a store holds after the change: the model that every implementation follows.
+void ApplyChange(const StateChange& change, NodeState& state);
+// Makes a text of foreign origin storable: valid UTF-8, no control characters, at most `max_bytes`.
+std::string Shorten(std::string_view text, std::size_t max_bytes);
 
 }  // namespace sealift::agent

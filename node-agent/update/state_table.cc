@@ -22,9 +22,9 @@ constexpr Transition kTransitions[] = {
     {S::kIdle, E::kReportAccepted, S::kIdle, "nothing due", F::kCleanUp},
 
     {S::kFetching, E::kImageVerified, S::kVerified, "state", F::kNone},
-    {S::kFetching, E::kReleaseRefused, S::kIdle, "the failure, report due", F::kCleanUp},
-    {S::kFetching, E::kImageRefused, S::kIdle, "the failure, report due", F::kCleanUp},
-    {S::kFetching, E::kSuperseded, S::kIdle, "nothing wanted", F::kCleanUp},
+    {S::kFetching, E::kReleaseRefused, S::kIdle, "the failure, report due", F::kDropDownloads},
+    {S::kFetching, E::kImageRefused, S::kIdle, "the failure, report due", F::kDropDownloads},
+    {S::kFetching, E::kSuperseded, S::kIdle, "nothing wanted", F::kDropDownloads},
     {S::kFetching, E::kWithdrawn, S::kIdle, "nothing wanted", F::kNone},
 
     {S::kVerified, E::kImageStaged, S::kStaged, "state, report due", F::kNone},
@@ -233,6 +233,8 @@ std::string_view UpdateEffectName(UpdateEffect effect) {
       return "ask for a reboot";
     case F::kBless:
       return "end the trial of the running image";
+    case F::kDropDownloads:
+      return "remove downloads";
     case F::kCleanUp:
       return "remove downloads and unnamed images";
   }

@@ -63,7 +63,9 @@ enum class UpdateEffect : std::uint8_t {
   kReboot,
   // Stager::Bless.
   kBless,
-  // Downloads of the version are removed, and images that no entry names.
+  // Downloads of the version are removed.
+  kDropDownloads,
+  // The same, and images on the ESP that no entry names.
   kCleanUp,
 };
 

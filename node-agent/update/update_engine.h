@@ -17,6 +17,7 @@
 
 #include <chrono>
 #include <cstdint>
+#include <memory>
 #include <optional>
 #include <string>
 #include <vector>
@@ -47,6 +48,8 @@ struct UpdateSettings {
   // A new image that is not healthy by then is left by a reboot, unblessed.
   std::chrono::milliseconds health_deadline = std::chrono::minutes(10);
   std::chrono::milliseconds health_interval = std::chrono::seconds(10);
+  // Between checks of health, and looks at nothing to do, while nothing is assessed.
+  std::chrono::milliseconds idle_interval = std::chrono::minutes(1);
   // A healthy new image is blessed without the controller when it was away for so long.
   std::chrono::milliseconds assess_offline_after = std::chrono::hours(1);
   // An unfulfilled request to reboot is repeated.
@@ -99,7 +102,7 @@ class UpdateEngine {
     Stager& stager;
     Rebooter& rebooter;
     HealthCheck& health;
-    // Its floor is raised by what the store remembers and by each verified release.
+    // Its floor is raised by what the store remembers and by each trusted release.
     AgentClock& clock;
   };
 
@@ -127,81 +130,115 @@ class UpdateEngine {
   EngineStatus status() const;
 
  private:
-  // --- update_engine.cc: inputs, the step, transitions
-  void TakeWish(Wish wish);
+  using Instant = std::chrono::steady_clock::time_point;
+
+  // --- update_engine.cc: the step, transitions, effects
   StepOutcome Step();
-  // Commits the transition with `change`, whose record has all but the state filled in, then runs its effect.
+  // Commits `change`, whose record becomes of the state that the table says, then runs the effect.
   Status Take(UpdateEvent event, StateChange change);
+  Status TakeRecord(UpdateEvent event, UpdateRecord record);
   Status RunEffect(UpdateEffect effect);
-  Status CommitRecord(const UpdateRecord& record);
+  // What cannot be removed now is with the next update.
+  void DropDownloads();
+  void RemoveOldImages();
+  // Also keeps the time that the clock never runs before.
   Status Commit(StateChange change);
-  UpdateRecord Entered(UpdateRecord record) const;
+  // The record of now, entered in this boot.
+  UpdateRecord Entered() const;
+  void DropEvidence();
   StepOutcome Busy();
-  StepOutcome Wait(std::chrono::milliseconds duration);
+  StepOutcome Wait(std::chrono::milliseconds duration) const;
+  // Keeps the machine where it is until a while later.
   StepOutcome Hold(const Status& problem);
+  // Busy on success, held otherwise.
   StepOutcome After(const Status& status);
+  const UpdateRecord& record() const { return state_.record; }
+  std::chrono::milliseconds Since(Instant instant) const;
+
+  // --- engine_inputs.cc
+  void TakeWish();
+  void ReportMetadata(const std::string& version, const Status& refused);
 
   // --- engine_resume.cc: what runs decides
   Status OpenState();
+  void CloseState();
   Status DecideByWhatRuns();
+  Status ResumeIdle();
+  Status ResumeBeforeArmed();
   Status ResumeArmed();
   Status ResumeRebooting();
   Status ResumeAssessing();
   Status ResumeBlessed();
-  Status ResumeIdle();
-  Status EnterFellBack(const std::string& fallback_message);
-  Status EnterAssessing(UpdateEvent event);
-  bool TargetRuns() const;
+  Status LapseFailures();
+  Status EnterAssessing(UpdateEvent event, UpdateRecord record);
+  Status EnterFellBack(const std::string& version, const std::string& message);
+  Result<std::optional<Fallback>> FallbackOf(const std::string& version);
+  bool TargetRuns() const { return inventory_->running_digest == state_.record.image_digest; }
+  bool SameBoot() const { return state_.record.boot_id == settings_.boot_id; }
 
   // --- engine_fetch.cc: Idle to Staged
   StepOutcome StepIdle();
   StepOutcome StepFetching();
   StepOutcome StepVerified();
   StepOutcome StepStaged();
+  // What the trusted release must be for the state to go on, or why it is refused.
   Status EnsureRelease(const DesiredRelease& desired);
-  Result<VerifiedImage> VerifyFetched(const std::filesystem::path& file);
-  // A failure of the version itself, or of the world around it: gives up, or counts, or waits.
-  StepOutcome Failed(UpdateEvent give_up, const Status& status);
-  StepOutcome GiveUp(UpdateEvent event, const Status& status);
+  // As EnsureRelease, for the version of the record, and compares its digests.
+  Status EnsureRecordedRelease();
+  Status EnsureStaged();
+  Status VerifyFetched();
+  StepOutcome ReleaseFailed(UpdateEvent give_up, const std::string& version, const Status& status);
+  // Counts, and gives the version up where it is final or was tried often enough.
+  StepOutcome TryFailed(UpdateEvent give_up, const Status& status);
+  StepOutcome GiveUp(UpdateEvent event, const std::string& version, const Status& status);
+  StepOutcome FetchAgain(const Status& why);
+  StepOutcome BackBecause(UpdateEvent event, const Status& why);
   const VersionFailure* FindFailure(const std::string& version) const;
 
-  // --- engine_boot.cc: Armed to Blessed or FellBack
+  // --- engine_boot.cc: Armed to Blessed
   StepOutcome StepArmed();
   StepOutcome StepRebooting();
   StepOutcome StepAssessing();
   StepOutcome StepBlessed();
-  bool MayBless() const;
+  void CheckHealth();
+  bool ControllerIsAway() const;
   bool CanFallBack() const;
-  std::chrono::milliseconds SinceEntered() const;
   std::int64_t SteadyMs() const;
+  // When the state was entered, on this boot's monotonic clock.
+  Instant EnteredAt() const;
 
   const UpdateSettings settings_;
-  Seams seams_;
+  const Seams seams_;
 
   std::unique_ptr<StateStore> store_;
   NodeState state_;
   bool resumed_ = false;
+  // As of the start, of activation and of blessing.
   std::optional<BootInventory> inventory_;
 
   // The wish of the last check-in.
   std::optional<DesiredRelease> wish_;
-  std::optional<std::chrono::steady_clock::time_point> controller_seen_;
+  std::optional<Instant> controller_seen_;
 
-  // Evidence gathered by this process; none of it survives it.
+  // Evidence gathered by this process; none of it outlives it.
   std::optional<TrustedRelease> release_;
   std::optional<VerifiedImage> verified_;
   std::optional<StagedImage> staged_;
   FetchProgress progress_;
-  Health health_;
-  std::optional<std::chrono::steady_clock::time_point> health_checked_;
-  std::optional<std::chrono::steady_clock::time_point> reboot_asked_;
+  // The effect of the way into the state was seen through by this process.
   bool effect_done_ = false;
+  std::optional<Instant> reboot_asked_;
+
+  Health health_;
+  std::optional<Instant> health_checked_;
+  std::optional<Instant> last_healthy_;
 
   Status problem_;
-  std::uint32_t failed_tries_ = 0;
-  std::optional<std::chrono::steady_clock::time_point> retry_at_;
-  // A refusal of metadata to tell, which no state records.
-  std::optional<UpdateReport> metadata_report_;
+  std::uint32_t tries_failed_ = 0;
+  std::optional<Instant> retry_at_;
+  // A refusal that no state records: of metadata, or of the state found at the start.
+  std::optional<UpdateReport> note_;
+  std::optional<UpdateReport> note_told_;
 };
 
 }  // namespace sealift::agent

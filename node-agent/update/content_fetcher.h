@@ -1,0 +1,40 @@
+// ImageFetcher over shared/content: objects land in a folder of the state partition, named by their digest.
+//
+// Not thread-safe. Borrows the source.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+
+#include "node-agent/update/seams.h"
+#include "shared/content/download.h"
+
+namespace sealift::agent {
+
+struct ContentFetcherOptions {
+  // Bytes a call moves at most, give or take one piece of the source, unless a resumed part was wrong and the
+  // object is fetched whole. What is there already is hashed anew by
+  // each call, so that smaller slices cost more.
+  std::uint64_t slice_bytes = 32u << 20;
+  // Left free on the state partition beyond the object.
+  std::uint64_t reserve_bytes = 16u << 20;
+};
+
+class ContentFetcher final : public ImageFetcher {
+ public:
+  ContentFetcher(content::ContentSource& source, std::filesystem::path directory,
+                 ContentFetcherOptions options = {})
+      : source_(source), directory_(std::move(directory)), options_(options) {}
+
+  Result<FetchProgress> FetchSome(const Sha256Digest& digest, std::uint64_t size) override;
+  Status Discard(const Sha256Digest* keep) override;
+
+ private:
+  Status CheckSpace(const std::filesystem::path& file, std::uint64_t size) const;
+
+  content::ContentSource& source_;
+  std::filesystem::path directory_;
+  ContentFetcherOptions options_;
+};
+
+}  // namespace sealift::agent

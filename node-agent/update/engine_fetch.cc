@@ -1,0 +1,227 @@
+// From a wish to a verified image on the ESP. Nothing here changes what boots.
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include "node-agent/update/update_engine.h"
+#include "node-agent/update/update_policy.h"
+#include "shared/base/log.h"
+
+namespace sealift::agent {
+namespace {
+
+// What was fetched and verified is no longer what lies there: fetching again mends it.
+bool IsLocalLoss(const Status& status) {
+  return ReasonOf(status) == Reason::kImageDigestMismatch || ReasonOf(status) == Reason::kFileUnreadable;
+}
+
+}  // namespace
+
+const VersionFailure* UpdateEngine::FindFailure(const std::string& version) const {
+  for (const VersionFailure& failure : state_.failures) {
+    if (failure.version == version) return &failure;
+  }
+  return nullptr;
+}
+
+StepOutcome UpdateEngine::StepIdle() {
+  if (!wish_ || wish_->version == inventory_->running_version) return Wait(settings_.idle_interval);
+  if (const VersionFailure* failure = FindFailure(wish_->version); failure != nullptr) {
+    problem_ =
+        MakeError(Code::kFailedPrecondition, Reason::kVersionFailedBefore,
+                  fmt::format("update to {}: it failed here before: {}", failure->version, failure->reason));
+    return Wait(settings_.idle_interval);
+  }
+  const BootRole role = inventory_->running_role;
+  if (role == BootRole::kUnknown || role == BootRole::kMedia) {
+    return Hold(
+        MakeError(Code::kFailedPrecondition, Reason::kBootStateUnknown,
+                  fmt::format("update to {}: this boot is of role {}", wish_->version, BootRoleName(role))));
+  }
+  const DesiredRelease wish = *wish_;
+  if (const Status status = EnsureRelease(wish); !status.ok()) {
+    return ReleaseFailed(UpdateEvent::kReleaseRefused, wish.version, status);
+  }
+  UpdateRecord next = Entered();
+  next.channel = release_->manifest().channel;
+  next.version = release_->manifest().version;
+  next.release_id = release_->id().digest;
+  next.image_digest = release_->image().digest;
+  next.image_size = release_->image().size;
+  next.from_version = inventory_->running_version;
+  next.attempts = 0;
+  next.reason.clear();
+  next.message.clear();
+  return After(TakeRecord(UpdateEvent::kReleaseTrusted, std::move(next)));
+}
+
+StepOutcome UpdateEngine::StepFetching() {
+  if (const Status status = EnsureRecordedRelease(); !status.ok()) {
+    return ReleaseFailed(UpdateEvent::kReleaseRefused, record().version, status);
+  }
+  if (!progress_.complete) {
+    auto progress = seams_.fetcher.FetchSome(release_->image().digest, release_->image().size);
+    if (!progress.ok()) return TryFailed(UpdateEvent::kImageRefused, progress.status());
+    progress_ = *std::move(progress);
+    return Busy();
+  }
+  if (const Status status = VerifyFetched(); !status.ok()) {
+    if (IsLocalLoss(status)) return FetchAgain(status);
+    return TryFailed(UpdateEvent::kImageRefused, status);
+  }
+  return After(TakeRecord(UpdateEvent::kImageVerified, Entered()));
+}
+
+StepOutcome UpdateEngine::StepVerified() {
+  if (const Status status = EnsureRecordedRelease(); !status.ok()) {
+    return ReleaseFailed(UpdateEvent::kReleaseRefused, record().version, status);
+  }
+  if (!verified_) {
+    // A new process: only what is here complete counts; the rest is Fetching's.
+    if (!progress_.complete) {
+      auto progress = seams_.fetcher.FetchSome(release_->image().digest, release_->image().size);
+      if (!progress.ok()) return TryFailed(UpdateEvent::kImageRefused, progress.status());
+      progress_ = *std::move(progress);
+      if (!progress_.complete) return After(TakeRecord(UpdateEvent::kContentLost, Entered()));
+    }
+    if (const Status status = VerifyFetched(); !status.ok()) {
+      if (IsLocalLoss(status)) return FetchAgain(status);
+      return TryFailed(UpdateEvent::kImageRefused, status);
+    }
+    return Busy();
+  }
+  auto staged = seams_.stager.Stage(*verified_);
+  if (!staged.ok()) {
+    verified_.reset();
+    if (IsLocalLoss(staged.status())) return FetchAgain(staged.status());
+    return TryFailed(UpdateEvent::kImageRefused, staged.status());
+  }
+  staged_ = *std::move(staged);
+  UpdateRecord next = Entered();
+  next.report_due = true;
+  return After(TakeRecord(UpdateEvent::kImageStaged, std::move(next)));
+}
+
+StepOutcome UpdateEngine::StepStaged() {
+  if (const Status status = EnsureRecordedRelease(); !status.ok()) {
+    return ReleaseFailed(UpdateEvent::kReleaseRefused, record().version, status);
+  }
+  if (const Status status = EnsureStaged(); !status.ok()) {
+    if (ReasonOf(status) != Reason::kImageNotStaged) return TryFailed(UpdateEvent::kImageRefused, status);
+    return BackBecause(UpdateEvent::kStagedImageLost, status);
+  }
+  UpdateRecord next = Entered();
+  next.from_version = inventory_->running_version;
+  return After(TakeRecord(UpdateEvent::kArm, std::move(next)));
+}
+
+// ---- evidence ----
+
+Status UpdateEngine::EnsureRelease(const DesiredRelease& desired) {
+  const bool known = release_ && release_->manifest().channel == desired.channel &&
+                     release_->manifest().version == desired.version;
+  if (!known) {
+    DropEvidence();
+    SEALIFT_ASSIGN_OR_RETURN(release_, seams_.catalog.Resolve(desired));
+    seams_.clock.RaiseFloor(release_->not_before());
+    note_.reset();
+    note_told_.reset();
+  }
+  Status allowed = CheckPolicy(release_->manifest(), {.channel = settings_.channel,
+                                                      .hardware_class = settings_.hardware_class,
+                                                      .agent_version = settings_.agent_version,
+                                                      .running_version = inventory_->running_version,
+                                                      .permitted_rollback = state_.permitted_rollback});
+  if (!allowed.ok()) DropEvidence();
+  return allowed;
+}
+
+Status UpdateEngine::EnsureRecordedRelease() {
+  DesiredRelease desired;
+  desired.channel = record().channel;
+  desired.version = record().version;
+  SEALIFT_RETURN_IF_ERROR(EnsureRelease(desired));
+  if (release_->id().digest == record().release_id && release_->image().digest == record().image_digest) {
+    return OkStatus();
+  }
+  DropEvidence();
+  return MakeError(Code::kInvalidArgument, Reason::kReleaseMixed,
+                   fmt::format("update to {}: what was remembered is not what the signed metadata lists",
+                               record().version));
+}
+
+Status UpdateEngine::VerifyFetched() {
+  const ReleaseFile& image = release_->image();
+  auto verified =
+      seams_.stager.VerifyImage(progress_.file, {.version = release_->manifest().version,
+                                                 .digest = image.digest,
+                                                 .size = image.size,
+                                                 .authenticode = image.authenticode,
+                                                 .allowed_pcr_keys = release_->manifest().pcr_keys});
+  SEALIFT_RETURN_IF_ERROR(verified.status());
+  verified_ = *std::move(verified);
+  return OkStatus();
+}
+
+Status UpdateEngine::EnsureStaged() {
+  if (staged_) return OkStatus();
+  // A new process has verified nothing yet; digest and version are those of the signed release.
+  SEALIFT_ASSIGN_OR_RETURN(staged_,
+                           seams_.stager.FindStaged(release_->manifest().version, release_->image().digest));
+  return OkStatus();
+}
+
+// ---- failures ----
+
+StepOutcome UpdateEngine::ReleaseFailed(UpdateEvent give_up, const std::string& version,
+                                        const Status& status) {
+  if (IsFinalForVersion(status)) return GiveUp(give_up, version, status);
+  if (!IsPassing(status)) ReportMetadata(version, status);
+  return Hold(status);
+}
+
+StepOutcome UpdateEngine::TryFailed(UpdateEvent give_up, const Status& status) {
+  if (IsFinalForVersion(status)) return GiveUp(give_up, record().version, status);
+  if (IsPassing(status)) return Hold(status);
+  if (record().attempts + 1 >= settings_.max_attempts) return GiveUp(give_up, record().version, status);
+  StateChange change;
+  change.record = record();
+  ++change.record->attempts;
+  if (const Status stored = Commit(std::move(change)); !stored.ok()) return Hold(stored);
+  return Hold(status);
+}
+
+StepOutcome UpdateEngine::FetchAgain(const Status& why) {
+  progress_ = {};
+  verified_.reset();
+  if (const Status status = seams_.fetcher.Discard(nullptr); !status.ok()) return Hold(status);
+  if (record().state == UpdateState::kFetching) return TryFailed(UpdateEvent::kImageRefused, why);
+  return BackBecause(UpdateEvent::kContentLost, why);
+}
+
+// Counted, so that a disk that keeps losing files comes to an end.
+StepOutcome UpdateEngine::BackBecause(UpdateEvent event, const Status& why) {
+  UpdateRecord next = Entered();
+  ++next.attempts;
+  if (next.attempts >= settings_.max_attempts) return GiveUp(UpdateEvent::kImageRefused, next.version, why);
+  return After(TakeRecord(event, std::move(next)));
+}
+
+StepOutcome UpdateEngine::GiveUp(UpdateEvent event, const std::string& version, const Status& status) {
+  const std::string reason = Shorten(ReasonIdOf(status), kMaxReasonBytes);
+  const std::string message = Shorten(MessageOf(status), kMaxMessageBytes);
+  log::Error("version given up", {{"version", version}, {"reason", reason}, {"error", message}});
+  StateChange change;
+  change.record = UpdateRecord();
+  change.record->version = version;
+  change.record->reason = reason;
+  change.record->message = message;
+  change.record->report_due = true;
+  change.remember =
+      VersionFailure{.version = version, .reason = reason, .message = message, .at = seams_.clock.Now()};
+  if (DependsOnRunningVersion(status)) change.remember->while_running = inventory_->running_version;
+  DropEvidence();
+  return After(Take(event, std::move(change)));
+}
+
+}  // namespace sealift::agent

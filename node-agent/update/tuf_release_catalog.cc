@@ -1,0 +1,70 @@
+#include "node-agent/update/tuf_release_catalog.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include "shared/base/files.h"
+#include "shared/crypto/hash.h"
+
+namespace sealift::agent {
+namespace {
+
+constexpr std::uint64_t kMaxManifestBytes = 1u << 20;
+
+Status Mixed(const DesiredRelease& desired, std::string_view what) {
+  return MakeError(Code::kInvalidArgument, Reason::kReleaseMixed,
+                   fmt::format("use release {} of channel {}: {}", desired.version, desired.channel, what));
+}
+
+// The online keys alone must not be able to push a node's time beyond what the offline ones vouch for.
+UnixMillis ProvenTime(const tuf::VerifiedTargets& targets) {
+  return std::min(targets.timestamp().signed_at.value_or(UnixMillis{}), targets.targets().expires);
+}
+
+}  // namespace
+
+Result<TrustedRelease> TufReleaseCatalog::Resolve(const DesiredRelease& desired) {
+  SEALIFT_ASSIGN_OR_RETURN(const tuf::VerifiedTargets targets, client_.Refresh());
+  SEALIFT_ASSIGN_OR_RETURN(const tuf::Target target,
+                           targets.Find(ManifestTargetName(desired.channel, desired.version)));
+  if (target.length > kMaxManifestBytes) return Mixed(desired, "the manifest is too large");
+  const Sha256Digest none;
+  if (desired.release_id != none && desired.release_id != target.sha256) {
+    return Mixed(desired, "the controller names another release id than the signed metadata");
+  }
+  SEALIFT_ASSIGN_OR_RETURN(const std::string text, FetchManifest(target));
+  SEALIFT_ASSIGN_OR_RETURN(Manifest manifest, ParseManifest(text));
+  if (manifest.channel != desired.channel || manifest.version != desired.version) {
+    return Mixed(desired, fmt::format("the manifest is of release {} of channel {}", manifest.version,
+                                      manifest.channel));
+  }
+  auto image = manifest.OnlyFile(FileRole::kUki);
+  if (!image.ok()) {
+    return MakeError(Code::kInvalidArgument, Reason::kReleaseFileMissing, MessageOf(image.status()));
+  }
+  const auto listed = targets.Find(FileTargetName(desired.channel, desired.version, image->path));
+  if (!listed.ok()) return Mixed(desired, "the signed metadata does not list the image");
+  if (listed->sha256 != image->digest || listed->length != image->size) {
+    return Mixed(desired, "manifest and signed metadata name different images");
+  }
+  return Vouch(ReleaseIdOf(text), std::move(manifest), *image, ProvenTime(targets));
+}
+
+Result<std::string> TufReleaseCatalog::FetchManifest(const tuf::Target& target) {
+  SEALIFT_RETURN_IF_ERROR(manifests_.Discard(&target.sha256));
+  for (;;) {
+    SEALIFT_ASSIGN_OR_RETURN(const FetchProgress progress,
+                             manifests_.FetchSome(target.sha256, target.length));
+    if (!progress.complete) continue;
+    SEALIFT_ASSIGN_OR_RETURN(std::string text, ReadTextFile(progress.file, kMaxManifestBytes));
+    // What was hashed and what is parsed are two reads of a partition that is not trusted.
+    if (Sha256(AsBytes(text)) != target.sha256) {
+      return MakeError(Code::kUnavailable, Reason::kContentDigestMismatch,
+                       fmt::format("read '{}': it changed after it was verified", progress.file.string()));
+    }
+    return text;
+  }
+}
+
+}  // namespace sealift::agent

@@ -1,0 +1,34 @@
+// ReleaseCatalog over TUF: from the root measured with the image to one release and its image.
+//
+// Not thread-safe. Borrows everything given to it.
+#pragma once
+
+#include <filesystem>
+#include <string>
+
+#include "node-agent/update/content_fetcher.h"
+#include "node-agent/update/seams.h"
+#include "shared/base/clock.h"
+#include "shared/tuf/client.h"
+
+namespace sealift::agent {
+
+class TufReleaseCatalog final : public ReleaseCatalog {
+ public:
+  // `trusted_root`: tuf.root_json of the measured node.toml. `store`: on the state partition, not trusted.
+  // `clock`: the agent's, which never runs backwards over a reboot. `manifests` brings the manifest, which is
+  // an object like others; its folder is not the image fetcher's, which throws away what it does not know.
+  TufReleaseCatalog(std::string trusted_root, tuf::MetadataSource& source, tuf::TrustedMetadataStore& store,
+                    const Clock& clock, ImageFetcher& manifests)
+      : client_(std::move(trusted_root), source, store, clock), manifests_(manifests) {}
+
+  Result<TrustedRelease> Resolve(const DesiredRelease& desired) override;
+
+ private:
+  Result<std::string> FetchManifest(const tuf::Target& target);
+
+  tuf::TufClient client_;
+  ImageFetcher& manifests_;
+};
+
+}  // namespace sealift::agent

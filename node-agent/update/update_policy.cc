@@ -1,0 +1,79 @@
+#include "node-agent/update/update_policy.h"
+
+#include <fmt/format.h>
+
+#include "shared/base/ids.h"
+
+namespace sealift::agent {
+namespace {
+
+Status Refuse(Reason reason, const Manifest& manifest, std::string_view why) {
+  return MakeError(Code::kFailedPrecondition, reason,
+                   fmt::format("use release {}: {}", manifest.version, why));
+}
+
+}  // namespace
+
+Status CheckPolicy(const Manifest& manifest, const MachineFacts& machine) {
+  if (manifest.channel != machine.channel) {
+    return Refuse(
+        Reason::kReleaseNotForNode, manifest,
+        fmt::format("it is for channel {}, this node follows {}", manifest.channel, machine.channel));
+  }
+  if (manifest.hardware_class != machine.hardware_class) {
+    return Refuse(Reason::kReleaseNotForNode, manifest,
+                  fmt::format("it is for hardware class {}, this node is {}", manifest.hardware_class,
+                              machine.hardware_class));
+  }
+  if (CompareVersions(machine.agent_version, manifest.minimum_agent_version) < 0) {
+    return Refuse(
+        Reason::kAgentTooOld, manifest,
+        fmt::format("it needs agent {}, this is {}", manifest.minimum_agent_version, machine.agent_version));
+  }
+  if (CompareVersions(manifest.version, machine.running_version) < 0 &&
+      manifest.version != machine.permitted_rollback) {
+    return Refuse(Reason::kRollback, manifest,
+                  fmt::format("{} runs, which is newer", machine.running_version));
+  }
+  return OkStatus();
+}
+
+bool IsFinalForVersion(const Status& status) {
+  switch (ReasonOf(status)) {
+    case Reason::kReleaseManifestInvalid:
+    case Reason::kReleaseFileMissing:
+    case Reason::kReleaseMixed:
+    case Reason::kReleaseNotForNode:
+    case Reason::kAgentTooOld:
+    case Reason::kRollback:
+    case Reason::kImageTruncated:
+    case Reason::kImageMalformed:
+    case Reason::kImageUnsigned:
+    case Reason::kImageSignatureInvalid:
+    case Reason::kImageSignerUnknown:
+    case Reason::kImageRevoked:
+    case Reason::kImageVersionMismatch:
+    case Reason::kImagePcrKeyUnknown:
+      return true;
+    default:
+      return false;
+  }
+}
+
+bool DependsOnRunningVersion(const Status& status) {
+  return ReasonOf(status) == Reason::kAgentTooOld || ReasonOf(status) == Reason::kRollback;
+}
+
+bool IsPassing(const Status& status) {
+  switch (status.code()) {
+    case Code::kUnavailable:
+    case Code::kDeadlineExceeded:
+    case Code::kCancelled:
+    case Code::kAborted:
+      return true;
+    default:
+      return false;
+  }
+}
+
+}  // namespace sealift::agent

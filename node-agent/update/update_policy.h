@@ -1,0 +1,31 @@
+// Whether a trusted release may run on this machine. Pure; thread-safe.
+#pragma once
+
+#include <string>
+#include <string_view>
+
+#include "shared/base/status.h"
+#include "shared/release/manifest.h"
+
+namespace sealift::agent {
+
+struct MachineFacts {
+  std::string channel;
+  std::string hardware_class;
+  std::string agent_version;
+  std::string running_version;
+  // A signed order allowed this version although it is older; empty: none.
+  std::string permitted_rollback;
+};
+
+// Errors, all FAILED_PRECONDITION: RELEASE_NOT_FOR_NODE, AGENT_TOO_OLD, ROLLBACK.
+Status CheckPolicy(const Manifest& manifest, const MachineFacts& machine);
+
+// The release itself is at fault, or its image: trying again brings the same answer.
+bool IsFinalForVersion(const Status& status);
+// A refusal that another running version may lift.
+bool DependsOnRunningVersion(const Status& status);
+// For lack of a connection or an answer: trying again is free of charge.
+bool IsPassing(const Status& status);
+
+}  // namespace sealift::agent

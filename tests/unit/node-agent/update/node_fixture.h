@@ -1,0 +1,353 @@
+// A whole node for tests of the update machine: the real EspStager on an ESP in memory, the real
+// ContentFetcher, a boot loader that counts, and switches to fail, kill or cut anything.
+#pragma once
+
+#include <gtest/gtest.h>
+
+#include <functional>
+#include <map>
+#include <memory>
+#include <optional>
+#include <set>
+#include <string>
+#include <vector>
+
+#include "node-agent/update/content_fetcher.h"
+#include "node-agent/update/update_engine.h"
+#include "shared/base/ids.h"
+#include "shared/efi/boot_entry.h"
+#include "tests/contract/memory_state_store.h"
+#include "tests/unit/node-agent/esp/esp_fixture.h"
+
+namespace sealift::agent {
+
+// Thrown where the process is killed. Nothing of the code under test catches it.
+struct Killed {};
+
+class KillSwitch {
+ public:
+  // The process dies at the n-th point from now, 0 being the next.
+  void Arm(int point) { left_ = point; }
+  void Disarm() { left_ = -1; }
+  bool armed() const { return left_ >= 0; }
+  void Point() {
+    if (left_ < 0) return;
+    if (left_-- == 0) throw Killed{};
+  }
+
+ private:
+  int left_ = -1;
+};
+
+class KillableStore final : public StateStore {
+ public:
+  KillableStore(std::unique_ptr<StateStore> inner, KillSwitch& kill)
+      : inner_(std::move(inner)), kill_(kill) {}
+  Result<NodeState> Load() override { return inner_->Load(); }
+  Status Commit(const StateChange& change) override {
+    kill_.Point();
+    const Status status = inner_->Commit(change);
+    kill_.Point();
+    return status;
+  }
+
+ private:
+  std::unique_ptr<StateStore> inner_;
+  KillSwitch& kill_;
+};
+
+class TestPlace final : public StatePlace {
+ public:
+  explicit TestPlace(KillSwitch& kill) : kill_(kill) {
+    open_store = [this] { return std::make_unique<MemoryStateStore>(disk); };
+  }
+  Status CheckMounted() override {
+    if (mounted) return OkStatus();
+    return MakeError(Code::kFailedPrecondition, Reason::kStateMissing, "nothing is mounted");
+  }
+  Result<Opened> Open() override {
+    Opened opened;
+    opened.store = std::make_unique<KillableStore>(open_store(), kill_);
+    opened.put_aside = std::exchange(put_aside, OkStatus());
+    return opened;
+  }
+
+  bool mounted = true;
+  Status put_aside;
+  std::shared_ptr<MemoryStateDisk> disk = std::make_shared<MemoryStateDisk>();
+  std::function<std::unique_ptr<StateStore>()> open_store;
+
+ private:
+  KillSwitch& kill_;
+};
+
+// The real stager, but for the signature check, which has its own tests and needs signed images.
+class TestStager final : public Stager {
+ public:
+  TestStager(EspStager stager, KillSwitch& kill) : inner_(std::move(stager)), kill_(kill) {}
+
+  Result<BootInventory> Inspect() override {
+    if (!fail_inspect.ok()) return fail_inspect;
+    return inner_.Inspect();
+  }
+  Result<VerifiedImage> VerifyImage(const std::filesystem::path& file,
+                                    const ImageExpectations& expected) override {
+    ++verifications;
+    if (!fail_verify.ok()) return fail_verify;
+    SEALIFT_ASSIGN_OR_RETURN(const Bytes bytes, ReadFile(file));
+    if (Sha256(bytes) != expected.digest || bytes.size() != expected.size) {
+      return MakeError(Code::kInvalidArgument, Reason::kImageDigestMismatch, "the file is another");
+    }
+    return Evidence::Of(file, expected.version, bytes);
+  }
+  Result<StagedImage> Stage(const VerifiedImage& image) override {
+    kill_.Point();
+    if (!fail_stage.ok()) return fail_stage;
+    auto staged = inner_.Stage(image);
+    kill_.Point();
+    return staged;
+  }
+  Result<StagedImage> FindStaged(const std::string& version, const Sha256Digest& digest) override {
+    return inner_.FindStaged(version, digest);
+  }
+  Status Activate(const StagedImage& image, std::uint32_t tries) override {
+    kill_.Point();
+    if (!fail_activate.ok()) return fail_activate;
+    const Status status = inner_.Activate(image, tries);
+    kill_.Point();
+    return status;
+  }
+  Status Bless() override {
+    kill_.Point();
+    if (!fail_bless.ok()) return fail_bless;
+    const Status status = inner_.Bless();
+    kill_.Point();
+    return status;
+  }
+  Result<std::optional<Fallback>> FellBack() override { return inner_.FellBack(); }
+  Result<std::uint64_t> CollectGarbage() override {
+    kill_.Point();
+    auto freed = inner_.CollectGarbage();
+    kill_.Point();
+    return freed;
+  }
+
+  Status fail_inspect, fail_verify, fail_stage, fail_activate, fail_bless;
+  int verifications = 0;
+
+ private:
+  EspStager inner_;
+  KillSwitch& kill_;
+};
+
+class TestCatalog final : public ReleaseCatalog {
+ public:
+  Result<TrustedRelease> Resolve(const DesiredRelease& desired) override {
+    ++resolutions;
+    if (!fail.ok()) return fail;
+    const auto found = manifests.find(desired.version);
+    if (found == manifests.end()) {
+      return MakeError(Code::kNotFound, Reason::kTufTargetUnknown, "no such release");
+    }
+    const Manifest& manifest = found->second;
+    return Vouch(ReleaseIdOf(SerializeManifest(manifest)), manifest, manifest.files.front(), not_before);
+  }
+
+  std::map<std::string, Manifest> manifests;
+  Status fail;
+  UnixMillis not_before{};
+  int resolutions = 0;
+};
+
+class TestContent final : public content::ContentSource {
+ public:
+  Status Fetch(const Sha256Digest& digest, std::uint64_t offset, const content::Sink& sink) override {
+    ++transfers;
+    if (!fail.ok()) return fail;
+    const auto found = objects.find(digest);
+    if (found == objects.end()) return MakeError(Code::kNotFound, Reason::kContentUnknown, "no such object");
+    constexpr std::size_t kPiece = 2048;
+    for (std::size_t at = offset; at < found->second.size(); at += kPiece) {
+      const ByteView rest = ByteView(found->second).subspan(at);
+      SEALIFT_RETURN_IF_ERROR(sink(rest.first(std::min(kPiece, rest.size()))));
+      bytes_sent += std::min(kPiece, rest.size());
+    }
+    return OkStatus();
+  }
+
+  std::map<Sha256Digest, Bytes> objects;
+  Status fail;
+  int transfers = 0;
+  std::size_t bytes_sent = 0;
+};
+
+class TestRebooter final : public Rebooter {
+ public:
+  explicit TestRebooter(KillSwitch& kill) : kill_(kill) {}
+  Status RequestReboot(const std::string&) override {
+    kill_.Point();
+    if (!fail.ok()) return fail;
+    requested = true;
+    ++requests;
+    kill_.Point();
+    return OkStatus();
+  }
+  bool requested = false;
+  int requests = 0;
+  Status fail;
+
+ private:
+  KillSwitch& kill_;
+};
+
+class TestHealth final : public HealthCheck {
+ public:
+  Health Check() override { return health; }
+  Health health{.healthy = true};
+};
+
+inline constexpr UnixMillis kTestNow = UnixMillis(std::chrono::milliseconds(1'900'000'000'000));
+
+class UpdateNode {
+ public:
+  UpdateNode() : place(kill), rebooter(kill), temp_(TempDir::Create("sealift-update").value()) {
+    log::SetLevel(log::Level(4));
+    fetcher = std::make_unique<ContentFetcher>(
+        content, temp_.path() / "content", ContentFetcherOptions{.slice_bytes = 4096, .reserve_bytes = 0});
+    settings.channel = "stable";
+    settings.agent_version = "1.0";
+    Publish("2.0");
+    Start();
+  }
+
+  void Publish(const std::string& version, const std::function<void(Manifest&)>& bend = {}) {
+    const Bytes image = ImageBytes(version);
+    Manifest manifest;
+    manifest.channel = "stable";
+    manifest.version = version;
+    manifest.minimum_agent_version = "0.1";
+    manifest.hardware_class = "generic-x86_64";
+    manifest.files.push_back({.path = "EFI/kairos/norole.efi",
+                              .role = FileRole::kUki,
+                              .digest = Sha256(image),
+                              .size = image.size()});
+    if (bend) bend(manifest);
+    content.objects[manifest.files.front().digest] = image;
+    catalog.manifests[version] = manifest;
+  }
+  DesiredRelease Desired(const std::string& version) const {
+    return {.channel = "stable", .version = version};
+  }
+
+  // A new process in the same boot.
+  void Start() {
+    engine.reset();
+    settings.boot_id = esp.boot_id;
+    stager = std::make_unique<TestStager>(esp.Stager(), kill);
+    engine = std::make_unique<UpdateEngine>(
+        settings, UpdateEngine::Seams{place, catalog_seam ? *catalog_seam : catalog, *fetcher, *stager,
+                                      rebooter, health, agent_clock});
+  }
+
+  // The boot loader's choice, counted down. Images of `broken` versions never come up: the machine is reset
+  // and tries again.
+  void Reboot() {
+    engine.reset();
+    rebooter.requested = false;
+    for (int attempt = 0; attempt < 20; ++attempt) {
+      auto disk = LoadBootEntries(esp.fs);
+      ASSERT_TRUE(disk.ok()) << disk.status();
+      const RoleEntry* choice = Choose(*disk);
+      ASSERT_NE(choice, nullptr) << "nothing to boot";
+      const std::string was = choice->file_name;
+      const std::string version = choice->version;
+      ASSERT_TRUE(esp.fs.Exists(RelativePath(choice->image_path))) << was << " names no image";
+      if (choice->tries_left && *choice->tries_left > 0) {
+        esp.CountDown(was, fmt::format("active+{}-{}.conf", *choice->tries_left - 1, choice->tries_done + 1));
+      }
+      booted.push_back(version);
+      if (broken.contains(version)) continue;
+      esp.Boot(was, version);
+      Start();
+      return;
+    }
+    FAIL() << "the machine never came up";
+  }
+
+  // Steps until the machine has nothing more to do at this moment.
+  void Settle(int steps = 200) {
+    for (int i = 0; i < steps; ++i) {
+      if (!engine->Tick().busy) return;
+      ExpectSafe();
+    }
+    FAIL() << "the machine never comes to rest";
+  }
+  // Time passes until the next step is due.
+  void Pass(std::chrono::milliseconds duration) { clock.Advance(duration); }
+
+  // As the daemon does: a check-in, a report if one is due, steps; reboots where asked.
+  void Round(const std::optional<std::string>& wish, bool controller_there = true) {
+    if (controller_there) {
+      wish ? engine->OnDesired(Desired(*wish)) : engine->OnNothingDesired();
+      if (const auto report = engine->DueReport()) {
+        reports.push_back(*report);
+        engine->OnReportAccepted(*report);
+      }
+    }
+    Settle();
+    if (rebooter.requested) Reboot();
+    Pass(std::chrono::minutes(1));
+  }
+
+  // Whatever was done: something whole can be booted without trial, and what runs is still there.
+  void ExpectSafe() {
+    if (!esp.fs.powered()) return;
+    auto disk = LoadBootEntries(esp.fs);
+    ASSERT_TRUE(disk.ok()) << disk.status();
+    bool proven = false;
+    for (const RoleEntry& entry : disk->entries) {
+      EXPECT_TRUE(esp.fs.Exists(RelativePath(entry.image_path))) << entry.file_name;
+      proven = proven || (!entry.on_trial() && entry.role != BootRole::kUnknown);
+    }
+    EXPECT_TRUE(proven) << "no entry without a trial";
+  }
+
+  UpdateState state() const { return engine->status().state; }
+
+  KillSwitch kill;
+  EspNode esp;
+  TestPlace place;
+  TestCatalog catalog;
+  ReleaseCatalog* catalog_seam = nullptr;
+  TestContent content;
+  std::unique_ptr<ContentFetcher> fetcher;
+  std::unique_ptr<TestStager> stager;
+  TestRebooter rebooter;
+  TestHealth health;
+  FakeClock clock{kTestNow};
+  AgentClock agent_clock{clock, UnixMillis{}};
+  UpdateSettings settings;
+  std::unique_ptr<UpdateEngine> engine;
+  std::set<std::string> broken;
+  std::vector<std::string> booted;
+  std::vector<UpdateReport> reports;
+
+  const std::filesystem::path& temp() const { return temp_.path(); }
+
+ private:
+  static const RoleEntry* Choose(const BootEntries& disk) {
+    const RoleEntry* best = nullptr;
+    const auto rank = [](const RoleEntry& of) {
+      return std::pair(of.exhausted(), static_cast<int>(of.role));
+    };
+    for (const RoleEntry& entry : disk.entries) {
+      if (entry.role == BootRole::kUnknown) continue;
+      if (best == nullptr || rank(entry) < rank(*best)) best = &entry;
+    }
+    return best;
+  }
+
+  TempDir temp_;
+};
+
+}  // namespace sealift::agent
