@@ -227,8 +227,7 @@ class Judgement {
     const auto closest = std::ranges::max_element(
         allowed, {}, [&](const ExpectedValue& value) { return CommonPrefix(events, value.events); });
     // The log of a running machine ends before the OS: if all of it fits, what followed does not.
-    if (pcr == kImagePcr && !events.empty() && CommonPrefix(events, closest->events) == events.size() &&
-        events.size() < closest->events.size()) {
+    if (pcr == kImagePcr && !events.empty() && CommonPrefix(events, closest->events) == events.size()) {
       return fmt::format("the image is as expected; what the system extended after event {} is not",
                          events.size());
     }

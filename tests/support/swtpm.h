@@ -69,8 +69,10 @@ class Swtpm {
   // The TCTI for EsysTpmOptions and for TPM2TOOLS_TCTI.
   std::string tcti() const { return "swtpm:host=127.0.0.1,port=" + std::to_string(port_); }
   const std::filesystem::path& folder() const { return folder_.path(); }
-  // The folder with issuercert.pem and swtpm-localca-rootca-cert.pem.
+  // The folder that makes EK certificates; has private keys.
   const std::filesystem::path& ca() const { return ca_; }
+  // The certificate that issued the EK's, alone in a folder: what a verifier is given.
+  std::filesystem::path makers() const { return folder_.path() / "makers"; }
 
   // A reset: registers start anew, keys stay.
   void PowerCycle() {
@@ -120,6 +122,10 @@ class Swtpm {
     const auto made = RunCommand({.argv = argv, .timeout = std::chrono::seconds(60)});
     ASSERT_TRUE(made.ok()) << Describe(made.status());
     ASSERT_EQ(made->exit_code, 0) << made->out << made->err;
+    if (!options.ek_certificate) return;
+    const auto issuer = ReadFile(ca_ / "issuercert.pem");
+    ASSERT_TRUE(issuer.ok() && MakeDirectories(makers()).ok());
+    ASSERT_TRUE(WriteFileAtomically(makers() / "issuer.pem", *issuer).ok());
   }
 
   static bool PortIsFree(std::uint16_t port) {

@@ -1,0 +1,396 @@
+// The whole enrolment against a real TPM (swtpm with a maker's certificate), the agent's code on its side,
+// and the SQLite stores. The TPM's registers are brought to those of a real measured boot.
+#include "controller/attest/enrolment.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "controller/store/sqlite_stores.h"
+#include "node-agent/tpm/esys_tpm.h"
+#include "node-agent/tpm/tls_signer.h"
+#include "shared/crypto/key_reference.h"
+#include "tests/support/measured_boot.h"
+#include "tests/support/software_tpm.h"
+#include "tests/support/status_matchers.h"
+#include "tests/support/swtpm.h"
+
+namespace sealift::controller {
+namespace {
+
+using test::MeasuredBoot;
+using test::ReasonIdFrom;
+using test::Swtpm;
+using ::testing::ElementsAre;
+
+// A node CA in memory; in the product its key lies in a token.
+class TestIssuer final : public NodeCertificateIssuer {
+ public:
+  explicit TestIssuer(const Clock& clock) : clock_(clock) {
+    const CertificateSpec spec{.common_name = "node CA",
+                               .ca = true,
+                               .not_before = clock.Now(),
+                               .not_after = clock.Now() + std::chrono::hours(24 * 365)};
+    certificate_ = std::make_unique<Certificate>(IssueSelfSigned(spec, signer_, "test").value());
+  }
+  Result<IssuedNodeCertificate> IssueNodeCertificate(const NodeId& id, const PublicKey& tls_key) override {
+    if (fail_next) {
+      fail_next = false;
+      return MakeError(Code::kUnavailable, Reason::kTimeout, "sign node certificate: token is away");
+    }
+    ++issued;
+    const CertificateSpec spec{.common_name = id.text(),
+                               .uris = {id.SubjectUri()},
+                               .client_auth = true,
+                               .not_before = clock_.Now(),
+                               .not_after = clock_.Now() + std::chrono::hours(24)};
+    SEALIFT_ASSIGN_OR_RETURN(const Certificate leaf,
+                             IssueCertificate(spec, tls_key, signer_, *certificate_, "test"));
+    return IssuedNodeCertificate{.chain = {leaf.der()}, .not_after = leaf.not_after()};
+  }
+  const Certificate& ca() const { return *certificate_; }
+  int issued = 0;
+  bool fail_next = false;
+
+ private:
+  const Clock& clock_;
+  std::shared_ptr<Signer> signer_ = SoftwareSigner::Generate(KeyType::kEcP256).value();
+  std::unique_ptr<Certificate> certificate_;
+};
+
+class EnrolmentTest : public ::testing::Test {
+ protected:
+  // Manufacturing a TPM takes a second: one for all tests, each with a controller of its own.
+  static void SetUpTestSuite() {
+    if (!test::MissingTool({"swtpm", "swtpm_setup", "swtpm_localca", "tpm2_pcrextend"}).empty()) return;
+    ::setenv("TSS2_LOG", "all+NONE", 1);
+    swtpm_ = Swtpm::Start().release();
+    ReplayBoot();
+    tpm_ = new std::shared_ptr<agent::Tpm>(agent::OpenEsysTpm({.tcti = swtpm_->tcti()}).value());
+  }
+  static void TearDownTestSuite() {
+    delete tpm_;
+    delete swtpm_;
+  }
+
+  // Extends the registers as the machine of the log did, up to the running system.
+  static void ReplayBoot() {
+    std::vector<std::string> argv{"tpm2_pcrextend"};
+    const MeasuredBoot boot = MeasuredBoot::Load();
+    for (const tpm::Event& event : boot.log.events()) {
+      if (event.type != tpm::kEvNoAction) {
+        argv.push_back(std::to_string(event.pcr) + ":sha256=" + HexEncode(event.digests.at(tpm::kAlgSha256)));
+      }
+    }
+    for (const char* phase : {"sysinit", "ready"})
+      argv.push_back("11:sha256=" + Sha256(AsBytes(phase)).hex());
+    swtpm_->Tool(argv);
+  }
+
+  void SetUp() override {
+    SEALIFT_NEED_TOOLS("swtpm", "swtpm_setup", "swtpm_localca", "tpm2_pcrextend");
+    ASSERT_TRUE(InstallKeyProvider().ok());
+    stores_ = SqliteStores::Open(folder_.path()).value();
+    issuer_ = std::make_unique<TestIssuer>(clock_);
+    ASSERT_TRUE(stores_->releases().Put(Record(boot_.manifest)).ok());
+    expectations_ = std::make_unique<ReleaseExpectations>(stores_->releases(), boot_.keys);
+    makers_ = LoadTpmMakers(swtpm_->makers()).value();
+    Restart();
+  }
+  void Restart() {
+    enrolment_ = std::make_unique<Enrolment>(EnrolmentParts{.nodes = stores_->nodes(),
+                                                            .node_status = stores_->node_status(),
+                                                            .admission = stores_->admission(),
+                                                            .evidence = stores_->evidence(),
+                                                            .certificates = stores_->certificates(),
+                                                            .sessions = *sessions_,
+                                                            .expectations = *expectations_,
+                                                            .issuer = *issuer_,
+                                                            .clock = clock_},
+                                             makers_, options_);
+  }
+  static ReleaseRecord Record(const Manifest& manifest) {
+    const std::string json = SerializeManifest(manifest);
+    return {.channel = manifest.channel,
+            .version = manifest.version,
+            .release_id = ReleaseIdOf(json),
+            .published = FromUnixMs(1),
+            .total_bytes = 1,
+            .manifest_json = json};
+  }
+
+  agent::Tpm& tpm() { return **tpm_; }
+  EnrolmentOffer Offer() {
+    const agent::TpmKeys keys = tpm().EnsureKeys().value();
+    const agent::EndorsementKey ek = tpm().ReadEndorsementKey().value();
+    return {.ek_certificate_chain = ek.certificates,
+            .ek_public = ek.public_area,
+            .ak_public = keys.attestation,
+            .tls_public = keys.tls};
+  }
+  Sha256Digest EkDigest() { return tpm::ParsePublic(Offer().ek_public)->key.key_id(); }
+  void AdmitMachine() {
+    ASSERT_TRUE(stores_->admission()
+                    .Admit({.ek_digest = EkDigest(),
+                            .labels = {{"site", "lab"}},
+                            .note = "",
+                            .admitted_by = "op",
+                            .at = clock_.Now()})
+                    .ok());
+  }
+  // What an honest agent answers.
+  EnrolmentProof Prove(const EnrolmentChallenge& challenge) {
+    const agent::Attestation certified = tpm().CertifyTlsKey(challenge.nonce).value();
+    const auto signer = agent::MakeTlsSigner(*tpm_).value();
+    return {
+        .session = challenge.session,
+        .activated_secret =
+            tpm().ActivateCredential(challenge.credential_blob, challenge.encrypted_secret).value(),
+        .certify_attest = certified.attest,
+        .certify_signature = certified.signature,
+        .csr = CreateCertificateRequest("node", {}, signer, "test").value(),
+        .evidence = {.quote = tpm().Quote(challenge.nonce, agent::kQuotedPcrs).value(), .event_log = log_}};
+  }
+  Result<EnrolmentAnswer> Enrol() {
+    const auto challenge = enrolment_->Begin(Offer());
+    if (!challenge.ok()) return challenge.status();
+    return enrolment_->Complete(Prove(*challenge));
+  }
+  // Enrols with one thing wrong; gives the reason of the refusal.
+  std::string Reason(const std::function<void(EnrolmentProof&)>& spoil) {
+    const auto challenge = enrolment_->Begin(Offer());
+    EXPECT_TRUE(challenge.ok()) << Describe(challenge.status());
+    EnrolmentProof proof = Prove(*challenge);
+    spoil(proof);
+    const auto answer = enrolment_->Complete(proof);
+    EXPECT_TRUE(answer.ok()) << Describe(answer.status());
+    EXPECT_EQ(answer->state, EnrolmentState::kRefused);
+    EXPECT_THAT(answer->certificate_chain, ::testing::IsEmpty());
+    EXPECT_EQ(issuer_->issued, 0);
+    return answer->reason;
+  }
+
+  inline static Swtpm* swtpm_ = nullptr;
+  inline static std::shared_ptr<agent::Tpm>* tpm_ = nullptr;
+  const TempDir folder_ = TempDir::Create("sealift-enrolment").value();
+  const MeasuredBoot boot_ = MeasuredBoot::Load();
+  const Bytes log_ = test::FixtureEventLog();
+  FakeClock clock_{SystemClock().Now()};
+  EnrolmentOptions options_{.rate = {.burst = 100}};
+  std::unique_ptr<SqliteStores> stores_;
+  std::unique_ptr<TestIssuer> issuer_;
+  std::unique_ptr<ReleaseExpectations> expectations_;
+  std::unique_ptr<EnrolmentSessions> sessions_ = MakeMemoryEnrolmentSessions();
+  TpmMakers makers_;
+  std::unique_ptr<Enrolment> enrolment_;
+};
+
+TEST_F(EnrolmentTest, AnAdmittedMachineGetsACertificateForItsTpmsKey) {
+  AdmitMachine();
+  const auto answer = Enrol();
+  ASSERT_TRUE(answer.ok()) << Describe(answer.status());
+  ASSERT_EQ(answer->state, EnrolmentState::kIssued) << answer->reason << ": " << answer->message;
+  const Certificate leaf = Certificate::FromDer(answer->certificate_chain.at(0)).value();
+  EXPECT_EQ(leaf.public_key(), tpm::ParsePublic(Offer().tls_public)->key);
+  EXPECT_THAT(leaf.uris(), ElementsAre(answer->node_id->SubjectUri()));
+  EXPECT_TRUE(VerifyChain(leaf, {}, {issuer_->ca()}, clock_.Now(), CertificatePurpose::kClient).ok());
+
+  const Node node = stores_->nodes().Get(*answer->node_id).value();
+  EXPECT_EQ(node.admission, Admission::kAdmitted);
+  EXPECT_EQ(node.ek_digest, EkDigest());
+  EXPECT_EQ(node.labels.at("site"), "lab");
+  EXPECT_EQ(node.ak_public, Offer().ak_public);
+  ASSERT_TRUE(node.last_verdict.has_value());
+  EXPECT_EQ(node.last_verdict->trust, Trust::kTrusted);
+  EXPECT_EQ(node.last_verdict->release_version, "1.0.0");
+  EXPECT_EQ(stores_->evidence().History(*answer->node_id, 10)->size(), 1u);
+}
+
+TEST_F(EnrolmentTest, AGenuineTpmFromAShopIsPendingUntilSomebodyAdmitsIt) {
+  const auto pending = Enrol();
+  ASSERT_TRUE(pending.ok()) << Describe(pending.status());
+  EXPECT_EQ(pending->state, EnrolmentState::kPending);
+  EXPECT_EQ(pending->reason, "EK_NOT_LISTED");
+  EXPECT_THAT(pending->certificate_chain, ::testing::IsEmpty());
+  EXPECT_EQ(issuer_->issued, 0);
+  const auto seen = stores_->nodes().FindByEk(EkDigest()).value();
+  ASSERT_TRUE(seen.has_value());
+  EXPECT_EQ(seen->admission, Admission::kPending);
+  EXPECT_EQ(Enrol()->state, EnrolmentState::kPending);
+
+  AdmitMachine();
+  const auto issued = Enrol();
+  EXPECT_EQ(issued->state, EnrolmentState::kIssued);
+  EXPECT_EQ(issued->node_id, seen->id);
+  EXPECT_EQ(stores_->nodes().Get(seen->id)->admission, Admission::kAdmitted);
+  EXPECT_EQ(stores_->nodes().Get(seen->id)->labels.at("site"), "lab");
+}
+
+TEST_F(EnrolmentTest, AnOperatorMayAdmitThePendingNodeItself) {
+  const auto pending = Enrol();
+  ASSERT_TRUE(stores_->nodes().SetAdmission(*pending->node_id, Admission::kAdmitted).ok());
+  EXPECT_EQ(Enrol()->state, EnrolmentState::kIssued);
+}
+
+TEST_F(EnrolmentTest, WithoutACertificateOnlyAListedKeyGetsInAndNothingIsRemembered) {
+  EnrolmentOffer bare = Offer();
+  bare.ek_certificate_chain.clear();
+  const auto enrol = [&] { return enrolment_->Complete(Prove(enrolment_->Begin(bare).value())); };
+  EXPECT_EQ(enrol()->state, EnrolmentState::kPending);
+  EXPECT_FALSE(stores_->nodes().FindByEk(EkDigest())->has_value());
+  AdmitMachine();
+  EXPECT_EQ(enrol()->state, EnrolmentState::kIssued);
+}
+
+TEST_F(EnrolmentTest, AnUnknownMakerIsRefusedAtOnce) {
+  makers_ = {};
+  Restart();
+  EXPECT_EQ(ReasonIdFrom(enrolment_->Begin(Offer())), "EK_CERTIFICATE_INVALID");
+}
+
+TEST_F(EnrolmentTest, EveryBrokenProofIsRefusedForItsOwnReason) {
+  AdmitMachine();
+  EXPECT_EQ(Reason([](auto& p) { p.activated_secret = SecretBytes(Bytes(32, 0)); }),
+            "CREDENTIAL_NOT_ACTIVATED");
+  EXPECT_EQ(Reason([](auto& p) { p.activated_secret = SecretBytes(); }), "CREDENTIAL_NOT_ACTIVATED");
+  EXPECT_EQ(Reason([](auto& p) { p.certify_attest.pop_back(); }), "CERTIFY_MALFORMED");
+  EXPECT_EQ(Reason([](auto& p) { p.certify_signature.back() ^= 1; }), "CERTIFY_SIGNATURE_INVALID");
+  EXPECT_EQ(Reason([&](auto& p) { p.certify_attest = tpm().CertifyTlsKey(Bytes(32, 1))->attest; }),
+            "CERTIFY_NONCE_STALE");
+  EXPECT_EQ(Reason([](auto& p) { p.csr.back() ^= 1; }), "CSR_INVALID");
+  EXPECT_EQ(Reason([](auto& p) {
+              const std::shared_ptr<Signer> software = SoftwareSigner::Generate(KeyType::kEcP256).value();
+              p.csr = CreateCertificateRequest("node", {}, software, "test").value();
+            }),
+            "CSR_INVALID");
+  EXPECT_EQ(Reason([](auto& p) { p.evidence.quote.signature.back() ^= 1; }), "QUOTE_SIGNATURE_INVALID");
+  EXPECT_EQ(
+      Reason([&](auto& p) { p.evidence.quote = tpm().Quote(Bytes(32, 1), agent::kQuotedPcrs).value(); }),
+      "QUOTE_NONCE_STALE");
+  EXPECT_EQ(Reason([](auto& p) { p.evidence.quote.pcrs[4].bytes[0] ^= 1; }), "QUOTE_DIGEST_MISMATCH");
+  EXPECT_EQ(Reason([](auto& p) { p.evidence.event_log.pop_back(); }), "EVENT_LOG_MALFORMED");
+  const auto unseen = stores_->nodes().FindByEk(EkDigest());
+  EXPECT_FALSE(unseen->has_value());
+}
+
+TEST_F(EnrolmentTest, AMachineThatBootedSomethingElseGetsNothing) {
+  AdmitMachine();
+  expectations_.reset();
+  const auto other_release = SqliteStores::Open(folder_.path() / "other").value();
+  ASSERT_TRUE(other_release->releases().Put(Record(boot_.OtherVersion("2.0.0"))).ok());
+  expectations_ = std::make_unique<ReleaseExpectations>(other_release->releases(), boot_.keys);
+  Restart();
+  EXPECT_EQ(Reason([](auto&) {}), "RELEASE_UNKNOWN");
+  KeySet other_keys = boot_.keys;
+  other_keys.variables.pk.clear();
+  expectations_ = std::make_unique<ReleaseExpectations>(stores_->releases(), other_keys);
+  Restart();
+  EXPECT_EQ(Reason([](auto&) {}), "QUOTE_PCR_MISMATCH");
+}
+
+TEST_F(EnrolmentTest, AnAttestationKeyOfAnotherTpmIsFoundOut) {
+  AdmitMachine();
+  const auto other = Swtpm::Start({.ek_certificate = false});
+  const auto other_tpm = agent::OpenEsysTpm({.tcti = other->tcti()}).value();
+  EnrolmentOffer offer = Offer();
+  offer.ak_public = other_tpm->EnsureKeys()->attestation;
+  const auto challenge = enrolment_->Begin(offer);
+  ASSERT_TRUE(challenge.ok());
+  // Neither TPM opens it: one lacks the EK, the other the AK.
+  EXPECT_FALSE(other_tpm->ActivateCredential(challenge->credential_blob, challenge->encrypted_secret).ok());
+  EXPECT_FALSE(tpm().ActivateCredential(challenge->credential_blob, challenge->encrypted_secret).ok());
+}
+
+TEST_F(EnrolmentTest, CompleteIsIdempotentAndANonceIsGoodForOneExchange) {
+  AdmitMachine();
+  const auto challenge = enrolment_->Begin(Offer());
+  const EnrolmentProof proof = Prove(*challenge);
+  const auto first = enrolment_->Complete(proof);
+  const auto again = enrolment_->Complete(proof);
+  ASSERT_EQ(first->state, EnrolmentState::kIssued);
+  EXPECT_EQ(again->certificate_chain, first->certificate_chain);
+  EXPECT_EQ(issuer_->issued, 1);
+  // The same proof under another session.
+  EnrolmentProof replayed = Prove(*challenge);
+  replayed.session = enrolment_->Begin(Offer())->session;
+  EXPECT_EQ(enrolment_->Complete(replayed)->reason, "CREDENTIAL_NOT_ACTIVATED");
+}
+
+TEST_F(EnrolmentTest, ARefusedSessionStaysRefused) {
+  AdmitMachine();
+  const auto challenge = enrolment_->Begin(Offer());
+  EnrolmentProof wrong = Prove(*challenge);
+  wrong.activated_secret = SecretBytes(Bytes(32, 0));
+  EXPECT_EQ(enrolment_->Complete(wrong)->reason, "CREDENTIAL_NOT_ACTIVATED");
+  EXPECT_EQ(enrolment_->Complete(Prove(*challenge))->reason, "CREDENTIAL_NOT_ACTIVATED");
+}
+
+TEST_F(EnrolmentTest, AFailureOfOursLeavesTheSessionOpen) {
+  AdmitMachine();
+  const auto challenge = enrolment_->Begin(Offer());
+  const EnrolmentProof proof = Prove(*challenge);
+  issuer_->fail_next = true;
+  EXPECT_EQ(enrolment_->Complete(proof).status().code(), Code::kUnavailable);
+  EXPECT_EQ(enrolment_->Complete(proof)->state, EnrolmentState::kIssued);
+}
+
+TEST_F(EnrolmentTest, SessionsExpire) {
+  AdmitMachine();
+  const auto challenge = enrolment_->Begin(Offer());
+  const EnrolmentProof proof = Prove(*challenge);
+  clock_.Advance(std::chrono::minutes(5));
+  EXPECT_EQ(ReasonIdFrom(enrolment_->Complete(proof)), "ENROLMENT_SESSION_UNKNOWN");
+  EXPECT_EQ(issuer_->issued, 0);
+}
+
+TEST_F(EnrolmentTest, AKnownNodeRenewsUnderItsIdAndARevokedOneDoesNot) {
+  AdmitMachine();
+  const auto first = Enrol();
+  clock_.Advance(std::chrono::hours(20));
+  const auto renewed = Enrol();
+  ASSERT_EQ(renewed->state, EnrolmentState::kIssued);
+  EXPECT_EQ(renewed->node_id, first->node_id);
+  EXPECT_NE(renewed->certificate_chain, first->certificate_chain);
+  for (const Admission out : {Admission::kRevoked, Admission::kQuarantined}) {
+    ASSERT_TRUE(stores_->nodes().SetAdmission(*first->node_id, out).ok());
+    EXPECT_EQ(Enrol()->reason, "NODE_NOT_ADMITTED");
+  }
+}
+
+TEST_F(EnrolmentTest, AKnownNodeWithAnotherAttestationKeyIsForAnOperator) {
+  test::SoftwareAk earlier;
+  Node node{.id = NodeId::Parse(MakeUuidV7(clock_.Now(), Bytes(10, 1))).value()};
+  node.ek_digest = EkDigest();
+  node.ak_public = earlier.Public();
+  node.admission = Admission::kAdmitted;
+  ASSERT_TRUE(stores_->nodes().Enrol(node).ok());
+  AdmitMachine();
+  EXPECT_EQ(Reason([](auto&) {}), "NODE_KEYS_CHANGED");
+}
+
+TEST_F(EnrolmentTest, TooManyAttemptsOfOneMachineAreSlowedDown) {
+  options_.rate = {.burst = 2, .refill = std::chrono::seconds(30)};
+  Restart();
+  EXPECT_TRUE(enrolment_->Begin(Offer()).ok());
+  EXPECT_TRUE(enrolment_->Begin(Offer()).ok());
+  EXPECT_EQ(ReasonIdFrom(enrolment_->Begin(Offer())), "ENROLMENT_RATE_LIMITED");
+  clock_.Advance(std::chrono::seconds(30));
+  EXPECT_TRUE(enrolment_->Begin(Offer()).ok());
+}
+
+TEST_F(EnrolmentTest, UnsuitableKeysAreRefusedAtBegin) {
+  EnrolmentOffer swapped = Offer();
+  std::swap(swapped.ak_public, swapped.tls_public);
+  EXPECT_EQ(ReasonIdFrom(enrolment_->Begin(swapped)), "AK_UNSUITABLE");
+  EnrolmentOffer ak_as_tls = Offer();
+  ak_as_tls.tls_public = ak_as_tls.ak_public;
+  EXPECT_EQ(ReasonIdFrom(enrolment_->Begin(ak_as_tls)), "TLS_KEY_UNSUITABLE");
+  EnrolmentOffer ak_as_ek = Offer();
+  ak_as_ek.ek_public = ak_as_ek.ak_public;
+  EXPECT_EQ(ReasonIdFrom(enrolment_->Begin(ak_as_ek)), "EK_UNSUITABLE");
+  EnrolmentOffer rubbish = Offer();
+  rubbish.ek_public = {1, 2, 3};
+  EXPECT_EQ(ReasonIdFrom(enrolment_->Begin(rubbish)), "TPM_KEY_MALFORMED");
+}
+
+}  // namespace
+}  // namespace sealift::controller

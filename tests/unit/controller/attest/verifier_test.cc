@@ -1,0 +1,291 @@
+#include "controller/attest/verifier.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "tests/support/measured_boot.h"
+#include "tests/support/software_tpm.h"
+#include "tests/support/status_matchers.h"
+
+namespace sealift::controller {
+namespace {
+
+using test::MeasuredBoot;
+using test::ReasonIdFrom;
+using test::SoftwareAk;
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+
+const UnixMillis kNow = FromUnixMs(1'800'000'000'000);
+const std::string kCalling = "Calling EFI Application from Boot Option";
+const std::string kReturning = "Returning from EFI Application from Boot Option";
+
+class VerifierTest : public ::testing::Test {
+ protected:
+  // The machine's registers after `log`, with 11, 12 and 13 as they are in `boot_`.
+  tpm::PcrValues RegistersAfter(ByteView log) const {
+    tpm::PcrValues values = tpm::EventLog::Parse(log)->Replay();
+    for (const std::uint32_t pcr : {11u, 12u, 13u}) values[pcr] = boot_.pcrs.at(pcr);
+    return values;
+  }
+  Result<Verdict> JudgeMachine(const tpm::PcrValues& pcrs, ByteView log,
+                               const std::vector<ExpectedRelease>& candidates,
+                               PhaseRule rule = PhaseRule::kFinalPhase) {
+    return JudgeEvidence({.quote = ak_.Quote(pcrs, nonce_), .event_log = ToBytes(log)}, ak_.area(), nonce_,
+                         candidates, rule, kNow);
+  }
+  static const PcrFinding& Finding(const Verdict& verdict, std::uint32_t pcr) {
+    for (const PcrFinding& finding : verdict.findings) {
+      if (finding.pcr == pcr) return finding;
+    }
+    ADD_FAILURE() << "no finding for PCR " << pcr;
+    static const PcrFinding none;
+    return none;
+  }
+  // The boot's log with other events of PCR 4.
+  Bytes LogWithPcr4(const std::vector<std::pair<std::uint32_t, Bytes>>& events) const {
+    test::EventLogWriter writer;
+    for (const tpm::Event& event : boot_.log.events()) {
+      if (event.pcr != 4) writer.Event(event.pcr, event.type, event.digests.at(tpm::kAlgSha256), event.data);
+    }
+    for (const auto& [type, digest] : events) writer.Event(4, type, digest, {});
+    return writer.bytes();
+  }
+  static Bytes Digest(const Sha256Digest& digest) { return ToBytes(digest.view()); }
+  static Bytes Text(const std::string& text) { return Digest(Sha256(AsBytes(text))); }
+
+  const MeasuredBoot boot_ = MeasuredBoot::Load();
+  const Bytes log_ = test::FixtureEventLog();
+  SoftwareAk ak_;
+  const Bytes nonce_ = Bytes(32, 9);
+};
+
+TEST_F(VerifierTest, TrustsARealBootOfAPredictedRelease) {
+  const auto verdict =
+      JudgeMachine(boot_.pcrs, log_, {boot_.Expect(boot_.OtherVersion("2.0.0")), boot_.Expect()});
+  ASSERT_TRUE(verdict.ok()) << Describe(verdict.status());
+  EXPECT_EQ(verdict->trust, Trust::kTrusted) << ::testing::PrintToString(verdict->reasons);
+  EXPECT_THAT(verdict->reasons, ::testing::IsEmpty());
+  EXPECT_EQ(verdict->release_version, "1.0.0");
+  EXPECT_EQ(verdict->release_id, boot_.Expect().id);
+  EXPECT_EQ(verdict->decided, kNow);
+  EXPECT_FALSE(verdict->degraded_boot);
+  for (const std::uint32_t pcr : kJudgedPcrs) {
+    EXPECT_EQ(Finding(*verdict, pcr).outcome, "match") << pcr;
+    EXPECT_EQ(Finding(*verdict, pcr).first_difference, "") << pcr;
+  }
+  EXPECT_EQ(Finding(*verdict, 0).outcome, "unpredicted");
+  EXPECT_EQ(Finding(*verdict, 0).found, boot_.pcrs.at(0));
+}
+
+TEST_F(VerifierTest, PredictionEqualsWhatTheMachineOfTheLogHad) {
+  const ExpectedRelease expected = boot_.Expect();
+  // Read from that machine's TPM once it was up.
+  EXPECT_EQ(expected.registers.at(4).front().value.hex(),
+            "1d196e54640a3209ec928568fdcd87773ed7f9e5c900356b1b9a74509368f02e");
+  EXPECT_EQ(expected.registers.at(7).front().value.hex(),
+            "6ebf9fc8756bc19c7204aa9dd72986ebb64e3a66ae1c50096c7f1f5646ce88e2");
+  EXPECT_EQ(expected.registers.at(11).front().value.hex(),
+            "aeee6770ea2edebe486d1187bd31ac23ff5c9ebc5e9a9c599665ce5d28495113");
+  EXPECT_THAT(expected.registers.at(11).back().value.hex(), ::testing::StartsWith("fe9eff1b"));
+  EXPECT_EQ(expected.registers.at(12).front().value, Sha256Digest{});
+}
+
+TEST_F(VerifierTest, EarlierPhaseIsForEnrolmentOnly) {
+  tpm::PcrValues early = boot_.pcrs;
+  early[11] = boot_.manifest.pcr11[1].pcr11;
+  const auto enrolling = JudgeMachine(early, log_, {boot_.Expect()}, PhaseRule::kAnyPhase);
+  EXPECT_EQ(enrolling->trust, Trust::kTrusted);
+  const auto running = JudgeMachine(early, log_, {boot_.Expect()}, PhaseRule::kFinalPhase);
+  EXPECT_EQ(running->trust, Trust::kUntrusted);
+  EXPECT_THAT(running->reasons, ElementsAre("QUOTE_PCR_MISMATCH"));
+  EXPECT_EQ(Finding(*running, 11).first_difference,
+            "the machine is at phase sysinit instead of phase sysinit:ready");
+  EXPECT_EQ(running->release_version, "1.0.0");
+}
+
+TEST_F(VerifierTest, NamesTheFirstEventThatDiffers) {
+  const Manifest other = boot_.OtherVersion("2.0.0");
+  const auto verdict = JudgeMachine(boot_.pcrs, log_, {boot_.Expect(other)});
+  EXPECT_EQ(verdict->trust, Trust::kUnknown);
+  EXPECT_THAT(verdict->reasons, ElementsAre("RELEASE_UNKNOWN"));
+  EXPECT_EQ(verdict->release_version, "");
+  EXPECT_THAT(
+      Finding(*verdict, 4).first_difference,
+      ::testing::AllOf(HasSubstr("event 4: expected"), HasSubstr("EFI/kairos/norole.efi"),
+                       HasSubstr("found EV_EFI_BOOT_SERVICES_APPLICATION \\EFI\\kairos\\active.efi")));
+  EXPECT_THAT(Finding(*verdict, 11).first_difference,
+              ::testing::AllOf(HasSubstr("event 8: expected"), HasSubstr(".initrd")));
+  EXPECT_EQ(Finding(*verdict, 7).outcome, "match");
+}
+
+TEST_F(VerifierTest, OtherSecureBootKeysAreUntrustedNotUnknown) {
+  MeasuredBoot other = MeasuredBoot::Load();
+  other.keys.variables.kek.clear();
+  const auto verdict = JudgeMachine(boot_.pcrs, log_, {other.Expect()});
+  EXPECT_EQ(verdict->trust, Trust::kUntrusted);
+  EXPECT_THAT(verdict->reasons, ElementsAre("QUOTE_PCR_MISMATCH"));
+  EXPECT_EQ(verdict->release_version, "1.0.0");
+  EXPECT_THAT(Finding(*verdict, 7).first_difference,
+              ::testing::AllOf(HasSubstr("event 3: expected variable KEK"),
+                               HasSubstr("found EV_EFI_VARIABLE_DRIVER_CONFIG KEK, 821 bytes")));
+}
+
+TEST_F(VerifierTest, EachJudgedRegisterCountsByItself) {
+  for (const std::uint32_t pcr : kJudgedPcrs) {
+    tpm::PcrValues changed = boot_.pcrs;
+    changed[pcr] = tpm::Extend(changed[pcr], Sha256(AsBytes("more")));
+    const auto verdict = JudgeMachine(changed, log_, {boot_.Expect()});
+    EXPECT_EQ(verdict->trust, Trust::kUntrusted) << pcr;
+    EXPECT_THAT(verdict->reasons, ::testing::Contains("QUOTE_PCR_MISMATCH")) << pcr;
+    EXPECT_EQ(Finding(*verdict, pcr).outcome, "mismatch") << pcr;
+    EXPECT_NE(Finding(*verdict, pcr).first_difference, "") << pcr;
+  }
+  tpm::PcrValues extended_later = boot_.pcrs;
+  extended_later[11] = tpm::Extend(extended_later[11], Sha256(AsBytes("more")));
+  EXPECT_EQ(Finding(*JudgeMachine(extended_later, log_, {boot_.Expect()}), 11).first_difference,
+            "the image is as expected; what the system extended after event 10 is not");
+  tpm::PcrValues with_credentials = boot_.pcrs;
+  with_credentials[12] = Sha256(AsBytes("credential"));
+  EXPECT_THAT(Finding(*JudgeMachine(with_credentials, log_, {boot_.Expect()}), 12).first_difference,
+              HasSubstr("not in the log"));
+}
+
+TEST_F(VerifierTest, ALogThatDoesNotLeadToTheRegistersIsRefused) {
+  for (const std::uint32_t pcr : {4u, 7u}) {
+    test::EventLogWriter writer;
+    bool dropped = false;
+    for (const tpm::Event& event : boot_.log.events()) {
+      if (event.pcr == pcr && !dropped) {
+        dropped = true;
+        continue;
+      }
+      writer.Event(event.pcr, event.type, event.digests.at(tpm::kAlgSha256), event.data);
+    }
+    const auto verdict = JudgeMachine(boot_.pcrs, writer.bytes(), {boot_.Expect()});
+    EXPECT_EQ(verdict->trust, Trust::kUntrusted) << pcr;
+    EXPECT_THAT(verdict->reasons, ElementsAre("EVENT_LOG_MISMATCH")) << pcr;
+    EXPECT_THAT(Finding(*verdict, pcr).first_difference, HasSubstr("another story")) << pcr;
+  }
+  test::EventLogWriter with_other_section;
+  for (const tpm::Event& event : boot_.log.events()) {
+    with_other_section.Event(event.pcr, event.type,
+                             event.pcr == 11 ? Text("forged") : event.digests.at(tpm::kAlgSha256),
+                             event.data);
+  }
+  EXPECT_THAT(JudgeMachine(boot_.pcrs, with_other_section.bytes(), {boot_.Expect()})->reasons,
+              ElementsAre("EVENT_LOG_MISMATCH"));
+}
+
+TEST_F(VerifierTest, AnUnreadableLogIsUntrusted) {
+  const auto verdict = JudgeMachine(boot_.pcrs, ByteView(log_).first(100), {boot_.Expect()});
+  ASSERT_TRUE(verdict.ok());
+  EXPECT_EQ(verdict->trust, Trust::kUntrusted);
+  EXPECT_THAT(verdict->reasons, ElementsAre("EVENT_LOG_MALFORMED"));
+}
+
+TEST_F(VerifierTest, WithoutReleasesNothingIsKnown) {
+  const auto verdict = JudgeMachine(boot_.pcrs, log_, {});
+  EXPECT_EQ(verdict->trust, Trust::kUnknown);
+  EXPECT_THAT(verdict->reasons, ElementsAre("RELEASE_UNKNOWN"));
+}
+
+TEST_F(VerifierTest, AQuoteThatDoesNotVerifyIsAnErrorNotAVerdict) {
+  const Evidence evidence{.quote = ak_.Quote(boot_.pcrs, nonce_), .event_log = log_};
+  const std::vector<ExpectedRelease> candidates{boot_.Expect()};
+  EXPECT_EQ(
+      ReasonIdFrom(JudgeEvidence(evidence, ak_.area(), Bytes(32, 1), candidates, PhaseRule::kAnyPhase, kNow)),
+      "QUOTE_NONCE_STALE");
+  SoftwareAk other;
+  const auto foreign = JudgeEvidence(evidence, other.area(), nonce_, candidates, PhaseRule::kAnyPhase, kNow);
+  EXPECT_EQ(ReasonIdFrom(foreign), "QUOTE_SIGNATURE_INVALID");
+  EXPECT_THAT(RefusedEvidence(foreign.status(), kNow).reasons, ElementsAre("QUOTE_SIGNATURE_INVALID"));
+  EXPECT_EQ(RefusedEvidence(foreign.status(), kNow).trust, Trust::kUntrusted);
+  tpm::PcrValues fewer = boot_.pcrs;
+  fewer.erase(13);
+  EXPECT_EQ(ReasonIdFrom(JudgeMachine(fewer, log_, candidates)), "QUOTE_SELECTION_WRONG");
+}
+
+TEST_F(VerifierTest, FirmwareRetriesAroundAllowedImagesAreTrustedButDegraded) {
+  const ExpectedRelease now = boot_.Expect();
+  const ExpectedRelease newer = boot_.Expect(boot_.OtherVersion("2.0.0"));
+  const Bytes loader = Digest(now.allowed_images[1]);
+  const Bytes separator = Digest(Sha256(Bytes(4, 0)));
+  const Bytes log = LogWithPcr4({{tpm::kEvEfiAction, Text(kCalling)},
+                                 {tpm::kEvSeparator, separator},
+                                 {tpm::kEvEfiBootServicesApplication, loader},
+                                 {tpm::kEvEfiBootServicesApplication, Digest(newer.uki)},
+                                 {tpm::kEvEfiAction, Text(kReturning)},
+                                 {tpm::kEvEfiAction, Text(kCalling)},
+                                 {tpm::kEvEfiBootServicesApplication, loader},
+                                 {tpm::kEvEfiBootServicesApplication, Digest(now.uki)}});
+  const auto verdict = JudgeMachine(RegistersAfter(log), log, {newer, now});
+  EXPECT_EQ(verdict->trust, Trust::kTrusted) << ::testing::PrintToString(verdict->reasons);
+  EXPECT_TRUE(verdict->degraded_boot);
+  EXPECT_EQ(verdict->release_version, "1.0.0");
+  EXPECT_EQ(Finding(*verdict, 4).outcome, "match");
+  EXPECT_THAT(Finding(*verdict, 4).first_difference, HasSubstr("8 events"));
+  // The image that firmware tried first is of no known release any more.
+  EXPECT_EQ(JudgeMachine(RegistersAfter(log), log, {now})->trust, Trust::kUntrusted);
+}
+
+TEST_F(VerifierTest, ADegradedBootHasNothingButAllowedImagesAndEndsInTheRelease) {
+  const ExpectedRelease now = boot_.Expect();
+  const ExpectedRelease newer = boot_.Expect(boot_.OtherVersion("2.0.0"));
+  const Bytes loader = Digest(now.allowed_images[1]);
+  const std::vector<std::pair<std::uint32_t, Bytes>> good{
+      {tpm::kEvEfiAction, Text(kCalling)},
+      {tpm::kEvEfiAction, Text(kReturning)},
+      {tpm::kEvEfiBootServicesApplication, loader},
+      {tpm::kEvEfiBootServicesApplication, Digest(now.uki)}};
+  const auto judge = [&](std::vector<std::pair<std::uint32_t, Bytes>> events) {
+    const Bytes log = LogWithPcr4(events);
+    return JudgeMachine(RegistersAfter(log), log, {now, newer})->trust;
+  };
+  EXPECT_EQ(judge(good), Trust::kTrusted);
+  auto foreign = good;
+  foreign.insert(foreign.begin() + 2, {tpm::kEvEfiBootServicesApplication, Text("a shell")});
+  EXPECT_EQ(judge(foreign), Trust::kUntrusted);
+  // Types are free text: an image is an image whatever the log calls it.
+  foreign[2].first = tpm::kEvEfiAction;
+  EXPECT_EQ(judge(foreign), Trust::kUntrusted);
+  auto other_last = good;
+  other_last.back().second = Digest(newer.uki);
+  EXPECT_EQ(judge(other_last), Trust::kUntrusted);
+  auto no_return = good;
+  no_return.erase(no_return.begin() + 1);
+  EXPECT_EQ(judge(no_return), Trust::kUntrusted);
+}
+
+TEST(Expectation, RefusesAManifestThatContradictsItselfOrTheKeys) {
+  MeasuredBoot boot = MeasuredBoot::Load();
+  const std::vector<AllowedBootLoader> loaders{BootLoaderOf(boot.manifest).value()};
+  const auto expect = [&](const Manifest& manifest) {
+    return ReasonIdFrom(ExpectRelease(SerializeManifest(manifest), boot.keys, loaders));
+  };
+  Manifest forged = boot.manifest;
+  forged.pcr11[2].pcr11.bytes[0] ^= 1;
+  EXPECT_EQ(expect(forged), "RELEASE_MANIFEST_INVALID");
+  Manifest unsigned_image = boot.manifest;
+  unsigned_image.secure_boot_certificates = {Sha256(AsBytes("other"))};
+  EXPECT_EQ(expect(unsigned_image), "KEY_MISMATCH");
+  Manifest no_digest = boot.manifest;
+  no_digest.files[1].authenticode.reset();
+  EXPECT_EQ(expect(no_digest), "RELEASE_MANIFEST_INVALID");
+  Manifest no_stub = boot.manifest;
+  no_stub.stub_version = "unknown";
+  EXPECT_EQ(expect(no_stub), "RELEASE_MANIFEST_INVALID");
+}
+
+TEST(Expectation, AllowsEveryKnownBootLoaderSinceUpgradesLeaveTheOldOne) {
+  const MeasuredBoot boot = MeasuredBoot::Load();
+  const std::vector<AllowedBootLoader> loaders{{.name = "new", .authenticode = Sha256(AsBytes("new loader"))},
+                                               BootLoaderOf(boot.manifest).value()};
+  const auto expected = ExpectRelease(SerializeManifest(boot.manifest), boot.keys, loaders);
+  ASSERT_TRUE(expected.ok());
+  EXPECT_EQ(expected->registers.at(4).size(), 2u);
+  EXPECT_EQ(expected->registers.at(4)[1].value, boot.pcrs.at(4));
+}
+
+}  // namespace
+}  // namespace sealift::controller
