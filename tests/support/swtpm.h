@@ -12,10 +12,13 @@
 #include <signal.h>
 #include <spawn.h>
 #include <sys/socket.h>
+#include <sys/un.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <chrono>
+#include <cstddef>
 #include <cstdlib>
 #include <filesystem>
 #include <initializer_list>
@@ -146,12 +149,27 @@ class Swtpm {
     return address;
   }
 
+  // Claims a port pair among all tests of this machine for as long as the descriptor is open.
+  static UniqueFd Reserve(std::uint16_t port) {
+    UniqueFd fd(::socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0));
+    sockaddr_un address{};
+    address.sun_family = AF_UNIX;
+    const std::string name = "sealift-test-swtpm-" + std::to_string(port);
+    std::copy(name.begin(), name.end(), address.sun_path + 1);
+    const auto size = static_cast<socklen_t>(offsetof(sockaddr_un, sun_path) + 1 + name.size());
+    if (::bind(fd.get(), reinterpret_cast<const sockaddr*>(&address), size) != 0) return UniqueFd();
+    return fd;
+  }
+
   void PowerOn() {
-    for (int attempt = 0; attempt < 20; ++attempt) {
-      // Below the ephemeral range, so that no client socket of another test takes it meanwhile.
-      port_ = static_cast<std::uint16_t>(
-          10000 + (static_cast<int>(::getpid()) * 7 + attempt * 131 + next_++ * 2) % 20000);
-      if (PortIsFree(port_) && PortIsFree(static_cast<std::uint16_t>(port_ + 1)) && Spawn()) return;
+    // Below the ephemeral range, so that no client socket takes one meanwhile.
+    for (int attempt = 0; attempt < 1000; ++attempt) {
+      port_ = static_cast<std::uint16_t>(10000 + (static_cast<int>(::getpid()) * 2 + attempt * 262) % 20000);
+      reservation_ = Reserve(port_);
+      if (reservation_.valid() && PortIsFree(port_) && PortIsFree(static_cast<std::uint16_t>(port_ + 1)) &&
+          Spawn()) {
+        return;
+      }
     }
     FAIL() << "swtpm did not start";
   }
@@ -205,10 +223,10 @@ class Swtpm {
     pid_ = -1;
   }
 
-  inline static int next_ = 0;
   TempDir folder_;
   std::filesystem::path ca_;
   std::uint16_t port_ = 0;
+  UniqueFd reservation_;
   pid_t pid_ = -1;
 };
 
