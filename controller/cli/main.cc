@@ -14,6 +14,7 @@ int main(int argc, char** argv) {
   app.get_formatter()->column_width(44);
   cli::Session session;
   cli::AddReleaseVerbs(app, session);
+  cli::AddBuildVerbs(app, session);
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {

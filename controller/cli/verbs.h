@@ -27,4 +27,7 @@ struct Session {
 CLI::App* AddVerb(CLI::App& parent, Session& session, const std::string& name, const std::string& description,
                   const std::string& example, std::function<Status()> action);
 
+// build-uki
+void AddBuildVerbs(CLI::App& app, Session& session);
+
 }  // namespace sealift::cli

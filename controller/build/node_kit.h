@@ -1,0 +1,54 @@
+// Turns an OS tree into one that runs from memory as the whole OS: what must be there, what is added, what
+// goes.
+//
+// Works on a Tree in memory; the folder it came from stays as it was. Thread-safe functions.
+#pragma once
+
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "controller/build/rootfs.h"
+
+namespace sealift::build {
+
+inline constexpr std::string_view kStubPath = "usr/lib/systemd/boot/efi/linuxx64.efi.stub";
+inline constexpr std::string_view kBootLoaderPath = "usr/lib/systemd/boot/efi/systemd-bootx64.efi";
+inline constexpr std::string_view kNodeConfigPath = "usr/lib/sealift/node.toml";
+
+// KEY=value lines of os-release, unquoted. Errors: NOT_FOUND/ROOTFS_UNUSABLE.
+struct OsRelease {
+  std::string text;
+  // Empty when absent.
+  std::string Get(std::string_view key) const;
+  // IMAGE_VERSION, else VERSION_ID.
+  std::string Version() const;
+  // PRETTY_NAME, else NAME, else ID.
+  std::string Title() const;
+  // Sets IMAGE_VERSION here and in the tree's own file.
+  void SetImageVersion(Tree& tree, std::string_view version);
+};
+Result<OsRelease> ReadOsRelease(const Tree& tree);
+
+// The kernel of the tree: boot/vmlinuz, else the one boot/vmlinuz-*. Errors: NOT_FOUND/ROOTFS_UNUSABLE also
+// when there are several and none is named.
+Result<Bytes> ReadKernel(const Tree& tree);
+// "6.1.0-56-cloud-amd64", from the setup header of an x86 bzImage; empty when it holds none.
+std::string KernelRelease(ByteView kernel);
+
+struct NodeKitOptions {
+  // Of the stub; systemd must be at least 252.
+  unsigned systemd_major = 0;
+  std::string kernel_release;
+  // Becomes /usr/lib/sealift/node.toml, which is measured with the image.
+  std::optional<std::string> node_config;
+};
+
+// /init runs systemd; nothing says "initrd", so systemd takes its default target and extends PCR 11 with the
+// phases of an OS; machine-id is empty, so that every boot of a fresh image has one of its own; /boot is
+// emptied, since the kernel travels in the UKI. Returns remarks for the operator. Errors:
+// FAILED_PRECONDITION/ROOTFS_UNUSABLE: no systemd, an older one, no modules for this kernel although the tree
+// has modules.
+Result<std::vector<std::string>> MakeBootable(Tree& tree, const NodeKitOptions& options);
+
+}  // namespace sealift::build

@@ -1,0 +1,72 @@
+// The whole build: a folder with an OS in, a signed release out.
+//
+//   read tree -> make it bootable -> pack initrd -> lay out, predict, sign -> check as firmware will -> write
+//
+// Not thread-safe per output folder. Signers are borrowed for the call.
+#pragma once
+
+#include <filesystem>
+#include <functional>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "controller/build/esp_tree.h"
+
+namespace sealift::build {
+
+// Public files of the key set and signers for what stays in tokens.
+struct ReleaseKeys {
+  Signer* secure_boot = nullptr;
+  Signer* pcr = nullptr;
+  // DER of the db certificate.
+  Bytes secure_boot_certificate;
+  // Enrolment files of the set.
+  Bytes pk_auth;
+  Bytes kek_auth;
+  Bytes db_auth;
+  // SHA-256 of the SubjectPublicKeyInfo of every PCR key generation that nodes may accept.
+  std::vector<Sha256Digest> pcr_keys;
+};
+
+struct ReleaseOptions {
+  std::filesystem::path rootfs;
+  std::filesystem::path out;
+  // Empty: from the tree.
+  std::filesystem::path stub;
+  std::filesystem::path boot_loader;
+  std::filesystem::path kernel;
+  std::string command_line;
+  // Becomes /usr/lib/sealift/node.toml.
+  std::optional<std::string> node_config;
+  std::vector<std::string> signed_phases = {""};
+  // Empty leaves the loader's default.
+  std::string secure_boot_enroll;
+  // The operator tried these keys on the hardware; enrolment by force needs it.
+  bool keys_verified_on_hardware = false;
+  std::uint32_t menu_timeout_seconds = 5;
+  // Empty: what os-release says; else written into it as IMAGE_VERSION.
+  std::string version;
+  int zstd_level = 9;
+  UnixMillis built;
+};
+
+// "pack" with bytes, or a stage without numbers (total 0). Called from one thread at a time.
+using Progress = std::function<void(std::string_view stage, std::uint64_t done, std::uint64_t total)>;
+
+struct BuiltRelease {
+  Manifest manifest;
+  // Things the operator should know, one sentence each.
+  std::vector<std::string> remarks;
+  std::uint64_t initrd_bytes = 0;
+  std::uint64_t unpacked_bytes = 0;
+  std::size_t frames = 0;
+};
+
+// Nothing is written before everything is built and checked. Errors: ROOTFS_UNUSABLE, OUTPUT_NOT_EMPTY,
+// ENROLL_MODE_UNKNOWN, ENROLL_CONSENT_MISSING; KEY_MISMATCH when the enrolment files would leave firmware
+// with keys that do not start this release; those of BuildUki.
+Result<BuiltRelease> BuildRelease(const ReleaseOptions& options, const ReleaseKeys& keys,
+                                  const Progress& progress);
+
+}  // namespace sealift::build

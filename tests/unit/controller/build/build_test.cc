@@ -1,0 +1,352 @@
+#include <gtest/gtest.h>
+#include <zstd.h>
+
+#include "controller/build/initrd.h"
+#include "controller/build/node_kit.h"
+#include "controller/build/release_builder.h"
+#include "shared/uki/pcr_policy.h"
+#include "shared/uki/sections.h"
+#include "shared/uki/uki_layout.h"
+#include "tests/support/os_tree.h"
+#include "tests/support/status_matchers.h"
+
+namespace sealift::build {
+namespace {
+
+using test::OsTree;
+using test::ReasonIdFrom;
+
+// All frames, decompressed one after the other.
+std::string Unpack(ByteView packed) {
+  std::string out;
+  while (!packed.empty()) {
+    const std::size_t size = ZSTD_findFrameCompressedSize(packed.data(), packed.size());
+    if (ZSTD_isError(size) != 0) break;  // the padding at the end
+    std::string frame(ZSTD_getFrameContentSize(packed.data(), packed.size()), '\0');
+    EXPECT_EQ(ZSTD_decompress(frame.data(), frame.size(), packed.data(), size), frame.size());
+    out += frame;
+    packed = packed.subspan(size);
+  }
+  for (const std::uint8_t byte : packed) EXPECT_EQ(byte, 0);
+  return out;
+}
+
+Initrd Pack(const Tree& tree, unsigned threads = 0) {
+  return PackInitrd(tree, {.zstd_level = 3, .threads = threads}).value();
+}
+
+TEST(RootfsTest, ReadsWithoutFollowingOrEntering) {
+  const OsTree os;
+  const Tree tree = Tree::Read(os.path()).value();
+  EXPECT_EQ(tree.Find("lib")->target, "usr/lib");
+  EXPECT_EQ(tree.Find("lib/os-release"), nullptr) << "a link was entered";
+  EXPECT_NE(tree.Find("dev"), nullptr);
+  EXPECT_EQ(tree.Find("dev/should-not-be-packed"), nullptr);
+  EXPECT_EQ(tree.Find("run/should-not-be-packed"), nullptr);
+  EXPECT_EQ(tree.Resolve("lib/os-release"), "usr/lib/os-release");
+  EXPECT_EQ(tree.Resolve("etc/os-release"), "usr/lib/os-release");
+  EXPECT_EQ(tree.Resolve("etc/absent"), "");
+  EXPECT_TRUE(AsText(tree.ReadFile("etc/os-release").value()).starts_with("ID=test"));
+}
+
+TEST(RootfsTest, LinksThatLeaveTheTreeLeadInsideIt) {
+  OsTree os;
+  os.Link("../../../../etc/hostname", "etc/out");
+  os.Link("/etc/loop", "etc/loop");
+  os.Write("etc/hostname", "inside");
+  const Tree tree = Tree::Read(os.path()).value();
+  EXPECT_EQ(AsText(tree.ReadFile("etc/out").value()), "inside");
+  EXPECT_EQ(tree.Resolve("etc/loop"), "");
+}
+
+TEST(RootfsTest, NoticesAFileThatChangedMeanwhile) {
+  OsTree os;
+  os.Write("etc/growing", "abc");
+  const Tree tree = Tree::Read(os.path()).value();
+  os.Write("etc/growing", "abcd");
+  EXPECT_EQ(ReasonIdFrom(tree.ReadFile("etc/growing")), "FILE_UNREADABLE");
+  // Replaced by a link to somewhere else: not followed.
+  os.Remove("etc/growing");
+  os.Link("/etc/passwd", "etc/growing");
+  EXPECT_EQ(ReasonIdFrom(tree.ReadFile("etc/growing")), "FILE_UNREADABLE");
+}
+
+TEST(RootfsTest, RefusesWhatIsNoRootFileSystem) {
+  EXPECT_EQ(ReasonIdFrom(Tree::Read("/nonexistent")), "FILE_UNREADABLE");
+  const TempDir empty = TempDir::Create("sealift-os").value();
+  EXPECT_EQ(ReasonIdFrom(Tree::Read(empty.path())), "ROOTFS_UNUSABLE");
+}
+
+TEST(NodeKitTest, MakesTheOsRunFromMemory) {
+  const OsTree os;
+  Tree tree = Tree::Read(os.path()).value();
+  const auto remarks =
+      MakeBootable(tree, {.systemd_major = 252, .kernel_release = "6.1.0-test", .node_config = "a = 1\n"});
+  ASSERT_TRUE(remarks.ok()) << remarks.status();
+  EXPECT_TRUE(remarks->empty());
+  EXPECT_EQ(tree.Find("init")->target, "/usr/lib/systemd/systemd");
+  EXPECT_EQ(tree.Find("etc/initrd-release"), nullptr);
+  EXPECT_TRUE(tree.ReadFile("etc/machine-id")->empty());
+  EXPECT_EQ(AsText(tree.ReadFile(kNodeConfigPath).value()), "a = 1\n");
+  EXPECT_NE(tree.Find("boot"), nullptr);
+  EXPECT_EQ(tree.Find("boot/vmlinuz"), nullptr) << "the kernel travels twice";
+  EXPECT_NE(tree.Find("proc"), nullptr);
+  // The folder itself is as it was.
+  EXPECT_TRUE(std::filesystem::exists(os.path() / "etc/initrd-release"));
+  EXPECT_FALSE(std::filesystem::exists(os.path() / "init"));
+}
+
+TEST(NodeKitTest, SaysWhatIsMissing) {
+  const auto make = [](OsTree& os, unsigned systemd = 252) {
+    Tree tree = Tree::Read(os.path()).value();
+    return MakeBootable(tree, {.systemd_major = systemd, .kernel_release = "6.1.0-test"});
+  };
+  OsTree no_systemd;
+  no_systemd.Remove("usr/lib/systemd/systemd");
+  EXPECT_EQ(ReasonIdFrom(make(no_systemd)), "ROOTFS_UNUSABLE");
+  OsTree old;
+  old.Remove("usr/lib/systemd/libsystemd-shared-252.so");
+  old.Write("usr/lib/x86_64-linux-gnu/systemd/libsystemd-shared-249.so", "");
+  EXPECT_EQ(ReasonIdFrom(make(old)), "ROOTFS_UNUSABLE");
+  OsTree other_modules;
+  other_modules.Remove("usr/lib/modules/6.1.0-test");
+  other_modules.Write("usr/lib/modules/5.10/modules.dep", "");
+  EXPECT_EQ(ReasonIdFrom(make(other_modules)), "ROOTFS_UNUSABLE");
+  OsTree no_modules;
+  no_modules.Remove("usr/lib/modules");
+  EXPECT_EQ(make(no_modules)->size(), 1u);
+}
+
+TEST(NodeKitTest, FindsTheKernelAndItsRelease) {
+  OsTree os;
+  EXPECT_EQ(KernelRelease(ReadKernel(Tree::Read(os.path()).value()).value()), "6.1.0-test");
+  os.Remove("boot/vmlinuz");
+  EXPECT_EQ(ReasonIdFrom(ReadKernel(Tree::Read(os.path()).value())), "ROOTFS_UNUSABLE");
+  os.Write("boot/vmlinuz-6.1", "one");
+  EXPECT_TRUE(ReadKernel(Tree::Read(os.path()).value()).ok());
+  os.Write("boot/vmlinuz-6.2", "two");
+  EXPECT_EQ(ReasonIdFrom(ReadKernel(Tree::Read(os.path()).value())), "ROOTFS_UNUSABLE");
+  EXPECT_EQ(KernelRelease(AsBytes("no kernel")), "");
+}
+
+TEST(InitrdTest, SameTreeSameBytesWhateverTheThreads) {
+  const OsTree os;
+  const Tree tree = Tree::Read(os.path()).value();
+  const Bytes one = Pack(tree, 1).bytes;
+  EXPECT_EQ(one, Pack(tree, 4).bytes);
+  EXPECT_EQ(one.size() % 4, 0u);
+  // Times and inode numbers of the folder do not matter.
+  const OsTree again;
+  EXPECT_EQ(one, Pack(Tree::Read(again.path()).value()).bytes);
+}
+
+TEST(InitrdTest, SkeletonComesFirstAndNamesOfAFileStayTogether) {
+  OsTree os;
+  for (int i = 0; i < 6; ++i)
+    os.Write("usr/share/data" + std::to_string(i), std::string(700'000, 'a' + char(i)));
+  os.Write("usr/bin/first", "linked");
+  std::filesystem::create_hard_link(os.path() / "usr/bin/first", os.path() / "usr/share/zlast");
+  const Tree tree = Tree::Read(os.path()).value();
+  const std::vector<Frame> frames = PlanFrames(tree).value();
+  EXPECT_GT(frames.size(), 2u);
+  for (const ArchiveEntry& item : frames[0]) EXPECT_FALSE(S_ISREG(item.entry->mode)) << item.path;
+  const ArchiveEntry* first = nullptr;
+  const ArchiveEntry* last = nullptr;
+  for (std::size_t i = 1; i < frames.size(); ++i) {
+    for (const ArchiveEntry& item : frames[i]) {
+      EXPECT_TRUE(S_ISREG(item.entry->mode)) << item.path;
+      if (item.path == "usr/bin/first") first = &item;
+      if (item.path == "usr/share/zlast") last = &item;
+    }
+  }
+  ASSERT_TRUE(first != nullptr && last != nullptr);
+  EXPECT_EQ(last, first + 1);
+  EXPECT_EQ(first->links, 2u);
+  EXPECT_EQ(first->inode, last->inode);
+  EXPECT_NE(first->inode, 0u);
+  EXPECT_FALSE(first->carries_data);
+  EXPECT_TRUE(last->carries_data);
+}
+
+TEST(InitrdTest, AChangedFileLeavesOtherFramesAsTheyWere) {
+  OsTree os;
+  for (int i = 0; i < 8; ++i)
+    os.Write("usr/share/" + std::string(1, char('a' + i)), std::string(1'200'000, char(i)));
+  const auto frames = [&] {
+    const Tree tree = Tree::Read(os.path()).value();
+    const std::vector<Frame> plan = PlanFrames(tree).value();
+    std::vector<Bytes> raw;
+    for (std::size_t i = 0; i < plan.size(); ++i)
+      raw.push_back(WriteFrame(tree, plan[i], i + 1 == plan.size()).value());
+    return raw;
+  };
+  const std::vector<Bytes> before = frames();
+  os.Write("usr/share/c", std::string(1'200'001, 'x'));
+  const std::vector<Bytes> after = frames();
+  ASSERT_EQ(before.size(), after.size());
+  int changed = 0;
+  for (std::size_t i = 0; i < before.size(); ++i) changed += before[i] == after[i] ? 0 : 1;
+  EXPECT_EQ(changed, 1);
+}
+
+TEST(InitrdTest, ArchiveHoldsExactHeaders) {
+  Tree tree;
+  tree.PutFile("a", AsBytes("hello"), 0640);
+  const std::string archive = Unpack(Pack(tree).bytes);
+  EXPECT_EQ(archive.substr(0, 112 + 8),
+            "070701"
+            "00000000"
+            "000081A0"
+            "00000000"
+            "00000000"
+            "00000001"
+            "00000000"
+            "00000005"
+            "00000000"
+            "00000000"
+            "00000000"
+            "00000000"
+            "00000002"
+            "00000000"
+            "a" +
+                std::string(1, '\0') + "hello" + std::string(3, '\0'));
+  EXPECT_NE(archive.find("TRAILER!!!"), std::string::npos);
+  EXPECT_EQ(archive.size() % 4, 0u);
+}
+
+TEST(InitrdTest, RefusesALevelThatKernelsDoNotUnpack) {
+  EXPECT_EQ(ReasonIdFrom(PackInitrd(Tree(), {.zstd_level = 22})), "INVALID_ARGUMENT");
+}
+
+class ReleaseTest : public testing::Test {
+ protected:
+  static void SetUpTestSuite() { keys_ = new test::ReleaseKeySet(); }
+  ReleaseOptions Options() const {
+    return {.rootfs = os_.path(), .out = out_.path() / "release", .command_line = "quiet", .zstd_level = 1};
+  }
+  Result<BuiltRelease> Build(const ReleaseOptions& options) {
+    return BuildRelease(options, keys_->Keys(), {});
+  }
+  Bytes Read(const std::string& name) { return ReadFile(out_.path() / "release" / name).value(); }
+
+  OsTree os_;
+  TempDir out_ = TempDir::Create("sealift-out").value();
+  static inline test::ReleaseKeySet* keys_;
+};
+
+TEST_F(ReleaseTest, ManifestSaysWhatLiesThere) {
+  const auto built = Build(Options());
+  ASSERT_TRUE(built.ok()) << built.status();
+  const Manifest manifest = ParseManifest(AsText(Read("release.json"))).value();
+  EXPECT_EQ(manifest.version, "1.2");
+  EXPECT_EQ(manifest.stub_version, "252.39-1~deb12u2");
+  ASSERT_EQ(manifest.files.size(), 7u);
+  for (const ReleaseFile& file : manifest.files) {
+    const Bytes bytes = Read(file.path);
+    EXPECT_EQ(Sha256(bytes), file.digest) << file.path;
+    EXPECT_EQ(bytes.size(), file.size) << file.path;
+  }
+  const Bytes uki = Read("EFI/kairos/norole.efi");
+  const efi::SignatureLists db = efi::ParseSignatureLists(keys_->Esl(keys_->db)).value();
+  EXPECT_EQ(efi::VerifyImage(uki, db, {})->digest, *manifest.OnlyFile(FileRole::kUki)->authenticode);
+  EXPECT_TRUE(efi::VerifyImage(Read("EFI/BOOT/BOOTX64.EFI"), db, {}).ok());
+  EXPECT_EQ(AsText(Read("loader/entries/norole.conf")), "title Test OS 1.2\nefi /EFI/kairos/norole.efi\n");
+  EXPECT_EQ(AsText(Read("loader/loader.conf")), "timeout 5\neditor no\n");
+  // The predictions are those of the sections that really are in the image.
+  const efi::PeImage image = efi::PeImage::Parse(uki).value();
+  EXPECT_EQ(uki::DigestMeasuredSections(image, 252).value(), manifest.sections);
+  EXPECT_EQ(manifest.sections.size(), 5u);
+  EXPECT_EQ(manifest.pcr_keys, std::vector<Sha256Digest>{keys_->pcr->public_key().key_id()});
+}
+
+TEST_F(ReleaseTest, PolicyIsSignedForEarlyBootOnlyUnlessAsked) {
+  ASSERT_TRUE(Build(Options()).ok());
+  const auto check = [&](const std::string& phase) {
+    const Bytes uki = Read("EFI/kairos/norole.efi");
+    const efi::PeImage image = efi::PeImage::Parse(uki).value();
+    const auto signatures =
+        uki::ParsePcrSignatures(AsText(uki::UkiSectionContents(image, uki::kPcrSignature).value())).value();
+    const auto key =
+        PublicKey::FromPem(AsText(uki::UkiSectionContents(image, uki::kPcrPublicKey).value())).value();
+    const Manifest manifest = ParseManifest(AsText(Read("release.json"))).value();
+    for (const PhasePrediction& one : manifest.pcr11)
+      if (one.phase == phase) return ReasonIdFrom(uki::VerifyPcrPolicy(signatures, key, one.pcr11));
+    return std::string("no such phase");
+  };
+  EXPECT_EQ(check(""), "NONE");
+  EXPECT_EQ(check("sysinit"), "PCR_SIGNATURE_MISSING");
+  EXPECT_EQ(check("sysinit:ready"), "PCR_SIGNATURE_MISSING");
+  ReleaseOptions later = Options();
+  later.signed_phases = {"", "sysinit:ready"};
+  ASSERT_TRUE(Build(later).ok());
+  EXPECT_EQ(check("sysinit:ready"), "NONE");
+  later.signed_phases = {"enter-initrd"};
+  EXPECT_EQ(ReasonIdFrom(Build(later)), "INVALID_ARGUMENT");
+}
+
+TEST_F(ReleaseTest, IsReproducible) {
+  ASSERT_TRUE(Build(Options()).ok());
+  const Bytes uki = Read("EFI/kairos/norole.efi");
+  const Bytes manifest = Read("release.json");
+  ASSERT_TRUE(Build(Options()).ok());
+  EXPECT_EQ(Read("EFI/kairos/norole.efi"), uki);
+  EXPECT_EQ(Read("release.json"), manifest);
+}
+
+TEST_F(ReleaseTest, VersionGoesIntoOsReleaseOfSectionAndTree) {
+  ReleaseOptions options = Options();
+  options.version = "2.0";
+  EXPECT_EQ(Build(options)->manifest.version, "2.0");
+  const Bytes uki = Read("EFI/kairos/norole.efi");
+  const efi::PeImage image = efi::PeImage::Parse(uki).value();
+  const std::string_view osrel = AsText(uki::UkiSectionContents(image, ".osrel").value());
+  EXPECT_TRUE(osrel.ends_with("VERSION_ID=1.2\nIMAGE_VERSION=2.0\n")) << osrel;
+  EXPECT_NE(Unpack(uki::UkiSectionContents(image, ".initrd").value()).find("IMAGE_VERSION=2.0"),
+            std::string::npos);
+  options.version = "not a version";
+  EXPECT_EQ(ReasonIdFrom(Build(options)), "ROOTFS_UNUSABLE");
+}
+
+TEST_F(ReleaseTest, EnrolmentByForceNeedsConsentAndAKnownValue) {
+  ReleaseOptions options = Options();
+  options.secure_boot_enroll = "force";
+  EXPECT_EQ(ReasonIdFrom(Build(options)), "ENROLL_CONSENT_MISSING");
+  EXPECT_FALSE(std::filesystem::exists(options.out));
+  options.keys_verified_on_hardware = true;
+  ASSERT_TRUE(Build(options).ok());
+  EXPECT_NE(AsText(Read("loader/loader.conf")).find("secure-boot-enroll force\n"), std::string::npos);
+  options.secure_boot_enroll = "if-safe";
+  EXPECT_EQ(ReasonIdFrom(Build(options)), "ENROLL_MODE_UNKNOWN");
+}
+
+TEST_F(ReleaseTest, EnrolmentFilesThatWouldLockTheMachineOutAreRefused) {
+  const auto built = [&](const ReleaseKeys& keys) { return ReasonIdFrom(BuildRelease(Options(), keys, {})); };
+  ReleaseKeys keys = keys_->Keys();
+  keys.db_auth = keys_->Auth("db", keys_->kek, keys_->kek);  // another certificate in db
+  EXPECT_EQ(built(keys), "KEY_MISMATCH");
+  keys = keys_->Keys();
+  keys.db_auth = keys_->Auth("db", keys_->db, keys_->db);  // not signed by KEK
+  EXPECT_EQ(built(keys), "KEY_MISMATCH");
+  keys = keys_->Keys();
+  keys.kek_auth = keys_->Auth("KEK", keys_->kek, keys_->kek);  // not signed by PK
+  EXPECT_EQ(built(keys), "KEY_MISMATCH");
+}
+
+TEST_F(ReleaseTest, ForeignFoldersAreLeftAlone) {
+  ReleaseOptions options = Options();
+  std::filesystem::create_directories(options.out);
+  ASSERT_TRUE(WriteFileAtomically(options.out / "thesis.txt", AsBytes("x")).ok());
+  EXPECT_EQ(ReasonIdFrom(Build(options)), "OUTPUT_NOT_EMPTY");
+  EXPECT_TRUE(std::filesystem::exists(options.out / "thesis.txt"));
+}
+
+TEST_F(ReleaseTest, CommandLineIsOneLine) {
+  ReleaseOptions options = Options();
+  options.command_line = "quiet\ninit=/bin/sh";
+  EXPECT_EQ(ReasonIdFrom(Build(options)), "INVALID_ARGUMENT");
+  options.command_line = std::string(2048, 'a');
+  EXPECT_EQ(ReasonIdFrom(Build(options)), "INVALID_ARGUMENT");
+}
+
+}  // namespace
+}  // namespace sealift::build
