@@ -15,6 +15,9 @@ int main(int argc, char** argv) {
   cli::Session session;
   cli::AddReleaseVerbs(app, session);
   cli::AddBuildVerbs(app, session);
+  cli::AddTokenVerbs(app, session);
+  cli::AddKeysVerbs(app, session);
+  cli::AddOperatorVerbs(app, session);
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {

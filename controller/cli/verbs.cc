@@ -1,5 +1,7 @@
 #include "controller/cli/verbs.h"
 
+#include <unistd.h>
+
 #include <cstdio>
 #include <nlohmann/json.hpp>
 #include <utility>
@@ -31,6 +33,17 @@ CLI::App* AddVerb(CLI::App& parent, Session& session, const std::string& name, c
     if (const Status status = action(); !status.ok()) session.Fail(status);
   });
   return verb;
+}
+
+CLI::Option* AddFolderOption(CLI::App& verb, Session& session, std::string& folder,
+                             const std::string& description) {
+  verb.remove_option(verb.get_option("--output"));
+  verb.add_option("--output", session.output, "text or json")->check(CLI::IsMember({"text", "json"}));
+  return verb.add_option("-o,--dir", folder, description);
+}
+
+void ShowProgress(const std::string& line) {
+  if (isatty(STDERR_FILENO) == 1) std::fprintf(stderr, "  %s\n", line.c_str());
 }
 
 }  // namespace sealift::cli

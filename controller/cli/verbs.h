@@ -27,7 +27,19 @@ struct Session {
 CLI::App* AddVerb(CLI::App& parent, Session& session, const std::string& name, const std::string& description,
                   const std::string& example, std::function<Status()> action);
 
-// build-uki
+// For a verb that writes a folder: -o names it, and the output format is --output alone.
+CLI::Option* AddFolderOption(CLI::App& verb, Session& session, std::string& folder,
+                             const std::string& description);
+// A line about work in progress, on stderr and only where a person watches.
+void ShowProgress(const std::string& line);
+
+// sealift build-uki
 void AddBuildVerbs(CLI::App& app, Session& session);
+// sealift token create
+void AddTokenVerbs(CLI::App& app, Session& session);
+// sealift keys init|list
+void AddKeysVerbs(CLI::App& app, Session& session);
+// sealift operator issue
+void AddOperatorVerbs(CLI::App& app, Session& session);
 
 }  // namespace sealift::cli

@@ -1,0 +1,315 @@
+#include "hsm/ceremony.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <array>
+#include <cctype>
+#include <set>
+#include <utility>
+
+#include "hsm/ceremony_files.h"
+#include "hsm/token_signer.h"
+#include "shared/crypto/hash.h"
+#include "shared/crypto/key_reference.h"
+#include "shared/efi/auth_variable.h"
+#include "shared/tuf/metadata.h"
+
+namespace sealift::hsm {
+namespace {
+
+using std::chrono::hours;
+
+// Clocks of nodes may be behind; a certificate from the future would keep them out.
+constexpr auto kBackdate = hours(1);
+constexpr int kMaxExpirationDays = 36500;
+
+Status BadOption(std::string_view what) {
+  return MakeError(Code::kInvalidArgument, Reason::kInvalidArgument, fmt::format("make key set: {}", what));
+}
+
+struct SecureBootRole {
+  std::string_view role;
+  // Name of the firmware variable, and of the files.
+  std::string_view variable;
+};
+constexpr auto kSecureBootRoles = std::to_array<SecureBootRole>({{"pk", "PK"}, {"kek", "KEK"}, {"db", "db"}});
+
+efi::Guid RandomGuid() {
+  efi::Guid guid;
+  const Bytes random = RandomBytes(guid.bytes.size());
+  std::copy(random.begin(), random.end(), guid.bytes.begin());
+  // RFC 9562 version 4; the third group is stored little-endian.
+  guid.bytes[7] = static_cast<std::uint8_t>((guid.bytes[7] & 0x0f) | 0x40);
+  guid.bytes[8] = static_cast<std::uint8_t>((guid.bytes[8] & 0x3f) | 0x80);
+  return guid;
+}
+
+// One run of InitialiseKeySet. Steps run in the order of the public functions.
+class Ceremony {
+ public:
+  Ceremony(const KeySetOptions& options, const Progress& progress) : options_(options), progress_(progress) {}
+
+  Status Check();
+  Status MakeKeys();
+  Status MakeCertificates();
+  Status MakeVariables();
+  Status MakeTufRoot();
+  Result<Inventory> Write();
+  bool made_keys() const { return !inventory_.keys.empty(); }
+
+ private:
+  Status CheckNames();
+  Status MakeKey(const Role& role);
+  Status Certify(std::string_view role, CertificateSpec spec);
+  Status CertifyController();
+  CertificateSpec Spec(std::string_view purpose) const;
+  InventoryKey& Entry(std::string_view role);
+
+  const KeySetOptions& options_;
+  const Progress& progress_;
+  std::vector<std::string> dns_names_;
+  std::vector<std::string> ip_addresses_;
+  Inventory inventory_;
+  std::map<std::string, std::shared_ptr<Signer>, std::less<>> signers_;
+  std::map<std::string, Certificate, std::less<>> certificates_;
+  // By path inside the folder.
+  std::map<std::string, Bytes> files_;
+};
+
+InventoryKey& Ceremony::Entry(std::string_view role) {
+  const auto found = std::find_if(inventory_.keys.begin(), inventory_.keys.end(),
+                                  [&](const InventoryKey& key) { return key.role == role; });
+  SEALIFT_CHECK(found != inventory_.keys.end());
+  return *found;
+}
+
+Status Ceremony::CheckNames() {
+  for (const std::string& name : options_.controller_names) {
+    if (name.starts_with("DNS:") && name.size() > 4) {
+      dns_names_.push_back(name.substr(4));
+    } else if (name.starts_with("IP:") && name.size() > 3) {
+      ip_addresses_.push_back(name.substr(3));
+    } else {
+      return BadOption(fmt::format("'{}' is neither DNS:name nor IP:address", name));
+    }
+  }
+  if (dns_names_.empty() && ip_addresses_.empty()) return BadOption("the controller has no name");
+  return OkStatus();
+}
+
+Status Ceremony::Check() {
+  if (!IsValidSetName(options_.set)) {
+    return BadOption(fmt::format("'{}' is not 1 to 32 of a-z, 0-9 and '-', led by a letter", options_.set));
+  }
+  if (options_.expiration_days < 1 || options_.expiration_days > kMaxExpirationDays) {
+    return BadOption(
+        fmt::format("expiration of {} days is not 1 to {}", options_.expiration_days, kMaxExpirationDays));
+  }
+  SEALIFT_RETURN_IF_ERROR(CheckNames());
+  for (const Group group : AllGroups()) {
+    if (options_.tokens.count(group) == 0) {
+      return BadOption(fmt::format("no token for group '{0}'; add --token {0}=URI", GroupName(group)));
+    }
+  }
+  SEALIFT_RETURN_IF_ERROR(CheckAbsent(options_.folder));
+  for (const Role& role : AllRoles()) {
+    const std::string label = KeyLabel(options_.set, role.name, 1);
+    const auto& token = options_.tokens.at(role.group);
+    SEALIFT_ASSIGN_OR_RETURN(const auto taken, token->keys().FindByLabel(label));
+    if (taken.empty()) continue;
+    return MakeError(
+        Code::kAlreadyExists, Reason::kHsmKeyExists,
+        fmt::format("make key set '{}': token '{}' holds '{}' already", options_.set, token->label(), label));
+  }
+  return OkStatus();
+}
+
+Status Ceremony::MakeKey(const Role& role) {
+  const std::shared_ptr<Token>& token = options_.tokens.at(role.group);
+  SEALIFT_ASSIGN_OR_RETURN(const bool has_ec, token->keys().HasEc());
+  SEALIFT_ASSIGN_OR_RETURN(const KeyAlgorithm algorithm, AlgorithmFor(role, has_ec));
+  const std::string label = KeyLabel(options_.set, role.name, 1);
+  progress_(fmt::format("{} ({}) in token '{}'", role.name, AlgorithmName(algorithm), token->label()));
+  SEALIFT_ASSIGN_OR_RETURN(const PublicKey key, token->keys().Generate(algorithm, role.use, label));
+  InventoryKey entry{.role = std::string(role.name),
+                     .group = role.group,
+                     .generation = 1,
+                     .algorithm = algorithm,
+                     .key_id = key.key_id(),
+                     .label = label,
+                     .token_uri = token->uri().Text()};
+  SEALIFT_ASSIGN_OR_RETURN(const KeyCustody custody, token->keys().ReadCustody(entry.key_id));
+  entry.born_in_token = custody.born_in_token();
+  inventory_.keys.push_back(entry);
+  files_[PublicKeyFile(role.name, 1)] = ToBytes(key.Pem());
+  if (role.use != KeyUse::kSign) return OkStatus();
+  SEALIFT_ASSIGN_OR_RETURN(std::shared_ptr<Signer> signer, TokenSigner::Open(token, entry.key_id));
+  signers_.emplace(role.name, std::move(signer));
+  return OkStatus();
+}
+
+Status Ceremony::MakeKeys() {
+  inventory_.set = options_.set;
+  inventory_.owner = RandomGuid();
+  inventory_.created = options_.now;
+  for (const Role& role : AllRoles()) SEALIFT_RETURN_IF_ERROR(MakeKey(role));
+  files_["tpm2-pcr-public.pem"] = files_.at(PublicKeyFile("pcr", 1));
+  return OkStatus();
+}
+
+CertificateSpec Ceremony::Spec(std::string_view purpose) const {
+  return {.common_name = fmt::format("{} {}", options_.set, purpose),
+          .not_before = options_.now - kBackdate,
+          .not_after = options_.now + hours(24) * options_.expiration_days};
+}
+
+Status Ceremony::Certify(std::string_view role, CertificateSpec spec) {
+  const std::shared_ptr<Signer>& signer = signers_.find(role)->second;
+  const std::string intent = fmt::format("certificate '{}'", spec.common_name);
+  // Only the controller's is not its own issuer.
+  const bool by_node_ca = role == "controller-tls";
+  const auto certificate = by_node_ca ? IssueCertificate(spec, signer->public_key(), signers_.at("node-ca"),
+                                                         certificates_.at("node-ca"), intent)
+                                      : IssueSelfSigned(spec, signer, intent);
+  if (!certificate.ok()) return certificate.status();
+  InventoryKey& entry = Entry(role);
+  entry.has_certificate = true;
+  entry.certificate_fingerprint = certificate->fingerprint();
+  entry.not_before = certificate->not_before();
+  entry.not_after = certificate->not_after();
+  files_[std::string(CertificateFile(role))] = ToBytes(certificate->Pem());
+  certificates_.emplace(role, *certificate);
+  return OkStatus();
+}
+
+Status Ceremony::CertifyController() {
+  CertificateSpec spec = Spec("controller");
+  spec.dns_names = dns_names_;
+  spec.ip_addresses = ip_addresses_;
+  spec.server_auth = true;
+  SEALIFT_RETURN_IF_ERROR(Certify("controller-tls", spec));
+  const TokenUri key = KeyUri(options_.tokens.at(Group::kOnline)->uri(), Entry("controller-tls").key_id);
+  files_["controller-tls.key.pem"] = ToBytes(KeyReferencePem(key.Text()));
+  return OkStatus();
+}
+
+Status Ceremony::MakeCertificates() {
+  progress_("certificates of Secure Boot, node CA, operator CA and controller");
+  SEALIFT_RETURN_IF_ERROR(Certify("pk", Spec("PK")));
+  SEALIFT_RETURN_IF_ERROR(Certify("kek", Spec("KEK")));
+  CertificateSpec db = Spec("db");
+  db.code_signing = true;
+  SEALIFT_RETURN_IF_ERROR(Certify("db", db));
+  for (const auto& [role, purpose] :
+       {std::pair{"node-ca", "node CA"}, std::pair{"operator-ca", "operator CA"}}) {
+    CertificateSpec ca = Spec(purpose);
+    ca.ca = true;
+    ca.path_length = 0;
+    SEALIFT_RETURN_IF_ERROR(Certify(role, ca));
+  }
+  return CertifyController();
+}
+
+Status Ceremony::MakeVariables() {
+  progress_("signature lists and authenticated variables PK, KEK, db");
+  for (const SecureBootRole& one : kSecureBootRoles) {
+    const std::string name(one.variable);
+    const Certificate& certificate = certificates_.find(one.role)->second;
+    const std::array<efi::SignatureList, 1> lists{
+        efi::X509SignatureList(inventory_.owner, certificate.der())};
+    const Bytes esl = efi::SerializeSignatureLists(lists);
+    const std::string_view by = one.role == "db" ? "kek" : "pk";
+    SEALIFT_ASSIGN_OR_RETURN(const efi::VariableTarget target, efi::SecureBootVariable(name));
+    SEALIFT_ASSIGN_OR_RETURN(
+        Bytes auth, efi::BuildAuthenticatedVariable(target, options_.now, esl, *signers_.find(by)->second,
+                                                    certificates_.find(by)->second.der()));
+    files_[name + ".der"] = certificate.der();
+    files_[name + ".esl"] = esl;
+    files_[name + ".auth"] = std::move(auth);
+  }
+  return OkStatus();
+}
+
+Status Ceremony::MakeTufRoot() {
+  progress_("TUF root, version 1");
+  const tuf::Root root = tuf::MakeRoot(1, options_.now + hours(24) * options_.expiration_days,
+                                       {{tuf::Role::kRoot, signers_.at("tuf-root")->public_key()},
+                                        {tuf::Role::kTargets, signers_.at("tuf-targets")->public_key()},
+                                        {tuf::Role::kSnapshot, signers_.at("tuf-snapshot")->public_key()},
+                                        {tuf::Role::kTimestamp, signers_.at("tuf-timestamp")->public_key()}});
+  tuf::Envelope envelope = tuf::MakeEnvelope(root);
+  SEALIFT_RETURN_IF_ERROR(
+      tuf::SignMetadata(tuf::Role::kRoot, envelope, *signers_.at("tuf-root"), "version 1"));
+  files_["tuf/1.root.json"] = ToBytes(envelope.Serialize());
+  return OkStatus();
+}
+
+Result<Inventory> Ceremony::Write() {
+  files_[kInventoryFile] = ToBytes(inventory_.Serialize());
+  SEALIFT_RETURN_IF_ERROR(WriteFolderAtOnce(options_.folder, files_));
+  progress_(fmt::format("wrote {} files to '{}'", files_.size(), options_.folder.string()));
+  return inventory_;
+}
+
+}  // namespace
+
+Result<Inventory> InitialiseKeySet(const KeySetOptions& options, const Progress& progress) {
+  Ceremony ceremony(options, progress);
+  SEALIFT_RETURN_IF_ERROR(ceremony.Check());
+  Status status = ceremony.MakeKeys();
+  if (status.ok()) status = ceremony.MakeCertificates();
+  if (status.ok()) status = ceremony.MakeVariables();
+  if (status.ok()) status = ceremony.MakeTufRoot();
+  Result<Inventory> written = status.ok() ? ceremony.Write() : Result<Inventory>(status);
+  if (written.ok() || !ceremony.made_keys()) return written;
+  return Annotate(written.status(),
+                  fmt::format("make key set '{}', whose first keys stay unused in their tokens (start again "
+                              "under another name)",
+                              options.set));
+}
+
+// --- operators
+
+namespace {
+
+constexpr auto kOperatorRoles =
+    std::to_array<std::string_view>({"viewer", "operator", "approver", "custodian"});
+
+bool IsValidOperatorName(std::string_view name) {
+  const auto plain = [](char c) { return (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9'); };
+  return !name.empty() && name.size() <= 64 && plain(name.front()) &&
+         std::all_of(name.begin(), name.end(),
+                     [&](char c) { return plain(c) || c == '.' || c == '_' || c == '-'; });
+}
+
+}  // namespace
+
+std::span<const std::string_view> OperatorRoles() { return kOperatorRoles; }
+
+Result<Certificate> IssueOperatorCertificate(KeyRing& ring, const OperatorCertificateOptions& options,
+                                             const PublicKey& key) {
+  const auto refuse = [&](std::string_view what) {
+    return MakeError(Code::kInvalidArgument, Reason::kInvalidArgument,
+                     fmt::format("issue operator certificate '{}': {}", options.name, what));
+  };
+  if (!IsValidOperatorName(options.name)) return refuse("a name is 1 to 64 of a-z, 0-9, '.', '_' and '-'");
+  if (std::find(kOperatorRoles.begin(), kOperatorRoles.end(), options.role) == kOperatorRoles.end()) {
+    return refuse(fmt::format("'{}' is none of {}", options.role, fmt::join(kOperatorRoles, ", ")));
+  }
+  if (options.valid_days < 1 || options.valid_days > kMaxExpirationDays) {
+    return refuse(fmt::format("it cannot be valid for {} days", options.valid_days));
+  }
+  SEALIFT_ASSIGN_OR_RETURN(const std::shared_ptr<Signer> issuer, ring.SignerFor("operator-ca"));
+  SEALIFT_ASSIGN_OR_RETURN(const Certificate issuer_certificate, ring.CertificateFor("operator-ca"));
+  const CertificateSpec spec{
+      .common_name = options.name,
+      .uris = {fmt::format("sealift:operator:{}?role={}", options.name, options.role)},
+      .client_auth = true,
+      .not_before = options.now - kBackdate,
+      .not_after = std::min(options.now + hours(24) * options.valid_days, issuer_certificate.not_after())};
+  return IssueCertificate(spec, key, issuer, issuer_certificate,
+                          fmt::format("operator certificate '{}' role {}", options.name, options.role));
+}
+
+}  // namespace sealift::hsm

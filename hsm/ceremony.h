@@ -1,0 +1,71 @@
+// Ceremonies: acts of custodians that make keys and the first certificates under them.
+//
+// Run by one person at a time on one machine. Private keys are born in the tokens and stay there; what is
+// written is public, all of it or nothing.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <functional>
+#include <map>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "hsm/hierarchy.h"
+#include "hsm/inventory.h"
+#include "hsm/key_ring.h"
+#include "hsm/token.h"
+#include "shared/base/clock.h"
+#include "shared/crypto/certificate.h"
+
+namespace sealift::hsm {
+
+// Told what is being done, one line each.
+using Progress = std::function<void(const std::string& line)>;
+
+struct KeySetOptions {
+  // IsValidSetName.
+  std::string set;
+  // Must not exist; its parent is made when missing.
+  std::filesystem::path folder;
+  // All four groups; several may share a token.
+  std::map<Group, std::shared_ptr<Token>> tokens;
+  // Life of certificates and of the TUF root, from now.
+  int expiration_days = 3650;
+  // "DNS:name" or "IP:address" of the controller.
+  std::vector<std::string> controller_names;
+  UnixMillis now;
+};
+
+// Makes generation 1 of every role and writes to the folder:
+//
+//   PK|KEK|db.{pem,der,esl,auth}   Secure Boot: certificates, signature lists, authenticated variables
+//   tpm2-pcr-public.pem            key of the PCR 11 policies (systemd's name for it)
+//   node-ca.pem, operator-ca.pem   CA certificates; two hierarchies
+//   controller-tls.pem, .key.pem   the controller's certificate and the reference to its key
+//   tuf/1.root.json                the repository's first root, every role with threshold 1
+//   public/<role>-1.pem            public half of every key
+//   inventory.json                 what is where
+//
+// PK signs PK and KEK, KEK signs db. Needs InstallKeyProvider().
+// Errors: ALREADY_EXISTS/KEY_SET_EXISTS; INVALID_ARGUMENT; HSM_KEY_EXISTS before anything was made; those of
+// the tokens. Keys that were made before a failure stay in their tokens; the error says so.
+Result<Inventory> InitialiseKeySet(const KeySetOptions& options, const Progress& progress);
+
+struct OperatorCertificateOptions {
+  // 1 to 64 of [a-z0-9._-], led by a letter or digit.
+  std::string name;
+  // One of OperatorRoles().
+  std::string role;
+  int valid_days = 365;
+  UnixMillis now;
+};
+// "viewer", "operator", "approver", "custodian".
+std::span<const std::string_view> OperatorRoles();
+// Client certificate with the subject URI "sealift:operator:<name>?role=<role>", signed by operator-ca.
+Result<Certificate> IssueOperatorCertificate(KeyRing& ring, const OperatorCertificateOptions& options,
+                                             const PublicKey& key);
+
+}  // namespace sealift::hsm
