@@ -1,0 +1,235 @@
+#include "node-agent/app/agent.h"
+
+#include <unistd.h>
+
+#include <algorithm>
+
+#include "shared/base/files.h"
+#include "shared/base/log.h"
+
+namespace sealift::agent {
+namespace {
+
+using std::chrono::milliseconds;
+
+// Of the loop with nothing to do: how soon it looks at the state partition and the like.
+constexpr milliseconds kMostIdle = std::chrono::seconds(60);
+// A controller that refuses our certificate at the TLS level only looks unreachable, so now and then the
+// agent asks for a new one.
+constexpr int kFailuresBeforeRenewal = 8;
+
+milliseconds Until(std::chrono::steady_clock::time_point when, std::chrono::steady_clock::time_point now) {
+  return std::max(milliseconds(0), std::chrono::ceil<milliseconds>(when - now));
+}
+
+std::string_view OutcomeName(AttestAnswer::Outcome outcome) {
+  switch (outcome) {
+    case AttestAnswer::Outcome::kTrusted:
+      return "trusted";
+    case AttestAnswer::Outcome::kUntrusted:
+      return "untrusted";
+    case AttestAnswer::Outcome::kUnknown:
+      break;
+  }
+  return "unknown";
+}
+
+}  // namespace
+
+Agent::Agent(AgentOptions options, Parts parts)
+    : options_(std::move(options)),
+      parts_(std::move(parts)),
+      enrol_backoff_(options_.enrol_first, options_.enrol_most, parts_.random),
+      contact_backoff_(options_.contact_first, options_.contact_most, parts_.random) {
+  status_.agent_version = options_.agent_version;
+  status_.boot_id = options_.boot_id;
+  status_.pid = static_cast<int>(::getpid());
+}
+
+void Agent::Run(std::stop_token stop) {
+  parts_.engine.Resume();
+  LoadIdentity();
+  while (!stop.stop_requested()) {
+    const milliseconds wait = Turn();
+    WriteStatus();
+    if (wait > milliseconds(0)) parts_.clock.SleepFor(wait, stop);
+  }
+  log::Info("stopping");
+}
+
+milliseconds Agent::Turn() {
+  EnrolIfDue();
+  CheckInIfDue();
+  SendReportIfDue();
+  const StepOutcome step = parts_.engine.Tick();
+  if (step.busy) return milliseconds(0);
+  const TimePoint now = parts_.clock.Steady();
+  milliseconds wait = std::min(step.wait, kMostIdle);
+  // A report that just became due goes out now.
+  if (identity_ && parts_.engine.DueReport()) wait = std::min(wait, Until(report_at_, now));
+  if (identity_) wait = std::min(wait, Until(contact_at_, now));
+  if (CertificateDue()) wait = std::min(wait, Until(enrol_at_, now));
+  return wait;
+}
+
+// ---- identity ----
+
+void Agent::LoadIdentity() {
+  if (!parts_.place.CheckMounted().ok()) return;
+  identity_ = IdentityFile(options_.identity_file).Load(parts_.tls_signer->public_key(), parts_.clock.Now());
+  if (!identity_) return;
+  const Status used = parts_.link.Use(*identity_);
+  Tell("use the stored certificate", used);
+  if (!used.ok()) {
+    identity_.reset();
+    return;
+  }
+  status_.node_id = identity_->id.text();
+  status_.enrolment = "enrolled";
+  status_.certificate_not_after = identity_->not_after();
+}
+
+bool Agent::CertificateDue() const {
+  return !identity_ || parts_.clock.Now() >= identity_->RenewAt() ||
+         contact_failures_ >= kFailuresBeforeRenewal;
+}
+
+void Agent::EnrolIfDue() {
+  if (!CertificateDue() || parts_.clock.Steady() < enrol_at_) return;
+  enrol_at_ = parts_.clock.Steady() + enrol_backoff_.Next();
+  const Result<EnrolmentAnswer> answer =
+      Enrol(parts_.tpm, parts_.tls_signer, parts_.enrolment, parts_.read_event_log);
+  Tell("enrol", answer.status());
+  if (answer.ok()) TakeEnrolment(*answer);
+}
+
+void Agent::TakeEnrolment(const EnrolmentAnswer& answer) {
+  if (!answer.identity) {
+    const bool pending = answer.state == EnrolmentState::kPending;
+    if (!identity_) status_.enrolment = pending ? "pending" : "refused";
+    Tell("ask the controller in",
+         FromWire(pending ? Code::kUnavailable : Code::kPermissionDenied, answer.reason, answer.message));
+    return;
+  }
+  const Status used = parts_.link.Use(*answer.identity);
+  Tell("ask the controller in", used);
+  if (!used.ok()) return;
+  identity_ = answer.identity;
+  enrol_backoff_.Reset();
+  contact_failures_ = 0;
+  contact_at_ = {};
+  status_.node_id = identity_->id.text();
+  status_.enrolment = "enrolled";
+  status_.certificate_not_after = identity_->not_after();
+  log::Info("enrolled", {{"node", status_.node_id}});
+  if (parts_.place.CheckMounted().ok()) {
+    Tell("keep the certificate", IdentityFile(options_.identity_file).Save(*identity_));
+  }
+}
+
+// ---- controller ----
+
+void Agent::CheckInIfDue() {
+  if (!identity_ || parts_.clock.Steady() < contact_at_) return;
+  const Result<CheckInAnswer> answer = parts_.link.SendCheckIn({.status = parts_.engine.status(),
+                                                                .boot_id = options_.boot_id,
+                                                                .agent_version = options_.agent_version,
+                                                                .labels = options_.labels});
+  if (!answer.ok()) {
+    ContactFailed(answer.status());
+    return;
+  }
+  ContactSucceeded();
+  contact_at_ = parts_.clock.Steady() + Spread(answer->poll_after, parts_.random);
+  TakeAnswer(*answer);
+}
+
+void Agent::ContactFailed(const Status& status) {
+  Tell("reach the controller", status);
+  status_.controller_reachable = false;
+  contact_at_ = parts_.clock.Steady() + contact_backoff_.Next();
+  ++contact_failures_;
+  // The controller knows this certificate no more: ask for another, keeping the old one until then.
+  if (status.code() == Code::kUnauthenticated || status.code() == Code::kPermissionDenied) {
+    contact_failures_ = std::max(contact_failures_, kFailuresBeforeRenewal);
+  }
+}
+
+void Agent::ContactSucceeded() {
+  Tell("reach the controller", OkStatus());
+  contact_backoff_.Reset();
+  contact_failures_ = 0;
+  status_.controller_reachable = true;
+  status_.last_contact = parts_.clock.Now();
+}
+
+void Agent::TakeAnswer(const CheckInAnswer& answer) {
+  if (!answer.signed_orders.empty()) {
+    Tell("obey orders", MakeError(Code::kUnimplemented, Reason::kOrderUnsupported,
+                                  "obey signed orders: this version of the agent knows none"));
+  }
+  if (answer.desired) {
+    parts_.engine.OnDesired(*answer.desired);
+  } else {
+    parts_.engine.OnNothingDesired();
+  }
+  if (!answer.quote_nonce.empty()) SendAttestation(answer.quote_nonce);
+}
+
+void Agent::SendAttestation(ByteView nonce) {
+  const auto attest = [&]() -> Result<AttestAnswer> {
+    SEALIFT_ASSIGN_OR_RETURN(const tpm::QuoteEvidence quote, parts_.tpm.Quote(nonce, kQuotedPcrs));
+    SEALIFT_ASSIGN_OR_RETURN(const Bytes event_log, parts_.read_event_log());
+    return parts_.link.Attest(quote, event_log);
+  };
+  const Result<AttestAnswer> answer = attest();
+  Tell("attest", answer.status());
+  if (!answer.ok()) return;
+  status_.attestation = OutcomeName(answer->outcome);
+  std::string reasons;
+  for (const std::string& reason : answer->reasons) reasons += (reasons.empty() ? "" : ",") + reason;
+  log::Info("the controller judged this boot", {{"state", status_.attestation}, {"reason", reasons}});
+}
+
+void Agent::SendReportIfDue() {
+  const std::optional<UpdateReport> report = parts_.engine.DueReport();
+  if (!identity_ || !report || parts_.clock.Steady() < report_at_) return;
+  const Result<bool> accepted =
+      parts_.link.SendReport(*report, parts_.engine.status().running, options_.boot_id);
+  Tell("report", accepted.status());
+  if (accepted.ok() && *accepted) {
+    parts_.engine.OnReportAccepted(*report);
+    report_at_ = {};
+    return;
+  }
+  report_at_ = parts_.clock.Steady() + contact_backoff_.Next();
+}
+
+// ---- telling ----
+
+void Agent::Tell(std::string_view what, const Status& status) {
+  std::string& last = told_[std::string(what)];
+  const std::string now = status.ok() ? std::string() : Describe(status);
+  if (now == last) return;
+  if (status.ok()) {
+    log::Info("works again", {{"state", std::string(what)}});
+  } else {
+    log::Warning("trying again later", {{"state", std::string(what)}, {"error", now}});
+  }
+  last = now;
+}
+
+void Agent::WriteStatus() {
+  status_.engine = parts_.engine.status();
+  status_.problem = status_.engine.problem.ok() ? std::string() : Describe(status_.engine.problem);
+  for (const auto& [what, problem] : told_) {
+    if (status_.problem.empty()) status_.problem = problem;
+  }
+  const std::string text = StatusJson(status_);
+  if (text == written_status_) return;
+  const Status written = WriteFileAtomically(options_.runtime / kStatusFileName, AsBytes(text));
+  if (written.ok()) written_status_ = text;
+  Tell("write the status file", written);
+}
+
+}  // namespace sealift::agent

@@ -1,0 +1,89 @@
+// The agent's loop: enrol, check in, attest, drive the update machine, report. One thread, no locks.
+//
+// Borrows its parts; they outlive it.
+#pragma once
+
+#include <chrono>
+#include <map>
+#include <memory>
+#include <optional>
+#include <stop_token>
+#include <string>
+
+#include "node-agent/app/status_file.h"
+#include "node-agent/link/backoff.h"
+#include "node-agent/link/controller_link.h"
+#include "node-agent/link/enrolment.h"
+#include "node-agent/tpm/tpm.h"
+#include "node-agent/update/update_engine.h"
+
+namespace sealift::agent {
+
+struct AgentOptions {
+  std::string agent_version;
+  std::string boot_id;
+  std::map<std::string, std::string> labels;
+  // Where status.json goes.
+  std::filesystem::path runtime;
+  // Where the certificate is kept while the state partition is mounted.
+  std::filesystem::path identity_file;
+  // Waits after a failed or pending enrolment, and after a failed check-in.
+  std::chrono::milliseconds enrol_first = std::chrono::seconds(2);
+  std::chrono::milliseconds enrol_most = std::chrono::seconds(60);
+  std::chrono::milliseconds contact_first = std::chrono::seconds(1);
+  std::chrono::milliseconds contact_most = std::chrono::seconds(60);
+};
+
+class Agent {
+ public:
+  struct Parts {
+    Tpm& tpm;
+    std::shared_ptr<Signer> tls_signer;
+    EnrolmentClient& enrolment;
+    ControllerLink& link;
+    UpdateEngine& engine;
+    StatePlace& place;
+    EventLogReader read_event_log;
+    AgentClock& clock;
+    RandomFraction random;
+  };
+
+  Agent(AgentOptions options, Parts parts);
+
+  // Until `stop`. What goes wrong is logged when it changes, shown in the status, and tried again.
+  void Run(std::stop_token stop);
+
+ private:
+  using TimePoint = std::chrono::steady_clock::time_point;
+
+  // One turn of the loop; returns how long nothing is to do.
+  std::chrono::milliseconds Turn();
+  void LoadIdentity();
+  void EnrolIfDue();
+  void TakeEnrolment(const EnrolmentAnswer& answer);
+  bool CertificateDue() const;
+  void CheckInIfDue();
+  void TakeAnswer(const CheckInAnswer& answer);
+  void SendAttestation(ByteView nonce);
+  void SendReportIfDue();
+  void ContactFailed(const Status& status);
+  void ContactSucceeded();
+  void Tell(std::string_view what, const Status& status);
+  void WriteStatus();
+
+  AgentOptions options_;
+  Parts parts_;
+  std::optional<NodeIdentity> identity_;
+  AgentStatus status_;
+  std::string written_status_;
+  std::map<std::string, std::string, std::less<>> told_;
+
+  Backoff enrol_backoff_;
+  Backoff contact_backoff_;
+  TimePoint enrol_at_{};
+  TimePoint contact_at_{};
+  TimePoint report_at_{};
+  int contact_failures_ = 0;
+};
+
+}  // namespace sealift::agent

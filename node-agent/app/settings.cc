@@ -1,0 +1,126 @@
+#include "node-agent/app/settings.h"
+
+#include <fmt/format.h>
+
+#include "shared/base/config.h"
+#include "shared/base/files.h"
+#include "shared/crypto/certificate.h"
+#include "shared/crypto/public_key.h"
+#include "shared/tuf/metadata.h"
+
+namespace sealift::agent {
+namespace {
+
+constexpr std::uint64_t kMaxConfigBytes = 1u << 20;
+
+// Words between blanks; no quoting, no shell.
+std::vector<std::string> Words(std::string_view text) {
+  std::vector<std::string> words;
+  while (true) {
+    const std::size_t start = text.find_first_not_of(" \t");
+    if (start == std::string_view::npos) return words;
+    text.remove_prefix(start);
+    const std::size_t end = text.find_first_of(" \t");
+    words.emplace_back(text.substr(0, end));
+    if (end == std::string_view::npos) return words;
+    text.remove_prefix(end);
+  }
+}
+
+std::string Address(ConfigReader& config, std::string_view path) {
+  std::string address = config.RequiredString(path);
+  const std::size_t colon = address.rfind(':');
+  if (!address.empty() && (colon == std::string::npos || colon == 0 || colon + 1 == address.size())) {
+    config.Problem(path, "must be host:port");
+  }
+  return address;
+}
+
+std::chrono::milliseconds Seconds(ConfigReader& config, std::string_view path, std::int64_t fallback,
+                                  std::int64_t min, std::int64_t max) {
+  return std::chrono::seconds(config.Integer(path, fallback, min, max));
+}
+
+void ReadController(ConfigReader& config, Settings& settings) {
+  settings.controller.node = Address(config, "controller.address");
+  settings.controller.enrolment = Address(config, "controller.enrolment_address");
+  settings.controller.server_name = config.String("controller.server_name", "");
+  settings.controller.ca_pem = config.RequiredString("controller.ca_pem");
+  if (!settings.controller.ca_pem.empty()) {
+    const auto chain = Certificate::ChainFromPem(settings.controller.ca_pem);
+    if (!chain.ok()) config.Problem("controller.ca_pem", MessageOf(chain.status()));
+  }
+}
+
+void ReadTrust(ConfigReader& config, Settings& settings) {
+  settings.tuf_root_json = config.RequiredString("tuf.root_json");
+  if (!settings.tuf_root_json.empty()) {
+    const auto envelope = tuf::ParseEnvelope(settings.tuf_root_json, tuf::kMaxRootBytes);
+    const Status root = envelope.ok() ? tuf::ParseRoot(*envelope).status() : envelope.status();
+    if (!root.ok()) config.Problem("tuf.root_json", MessageOf(root));
+  }
+  settings.escrow_public_pem = config.String("escrow.public_pem", "");
+  if (!settings.escrow_public_pem.empty()) {
+    const auto key = PublicKey::FromPem(settings.escrow_public_pem);
+    if (!key.ok()) config.Problem("escrow.public_pem", MessageOf(key.status()));
+  }
+}
+
+void ReadUpdate(ConfigReader& config, Settings& settings) {
+  settings.channel = config.String("update.channel", "stable");
+  settings.hardware_class = config.String("update.hardware_class", "generic-x86_64");
+  settings.boot_tries = static_cast<std::uint32_t>(config.Integer("update.boot_tries", 3, 1, 9));
+  settings.max_attempts = static_cast<std::uint32_t>(config.Integer("update.max_attempts", 3, 1, 100));
+  settings.retry_after = Seconds(config, "update.retry_after_s", 15, 1, 3600);
+  settings.health_deadline = Seconds(config, "update.health_deadline_s", 600, 1, 24 * 3600);
+  settings.assess_offline_after = Seconds(config, "update.assess_offline_after_s", 3600, 1, 30 * 24 * 3600);
+  settings.reboot_command = Words(config.String("update.reboot_command", "systemctl reboot"));
+  if (settings.reboot_command.empty()) config.Problem("update.reboot_command", "must name a program");
+}
+
+void ReadHealth(ConfigReader& config, Settings& settings) {
+  for (const std::string& command : config.Strings("health.commands")) {
+    settings.health_commands.push_back(Words(command));
+    if (settings.health_commands.back().empty()) config.Problem("health.commands", "must name programs");
+  }
+  settings.health_timeout = Seconds(config, "health.timeout_s", 30, 1, 600);
+}
+
+std::filesystem::path AbsolutePath(ConfigReader& config, std::string_view key, std::string_view fallback) {
+  std::filesystem::path path = config.String(key, fallback);
+  if (!path.is_absolute()) config.Problem(key, "must be an absolute path");
+  return path;
+}
+
+void ReadPlaces(ConfigReader& config, Settings& settings) {
+  settings.esp = AbsolutePath(config, "esp.path", "/efi");
+  settings.efivars = AbsolutePath(config, "esp.efivars", "/sys/firmware/efi/efivars");
+  settings.state = AbsolutePath(config, "state.path", "/usr/local/.state/sealift");
+  settings.state_mount = AbsolutePath(config, "state.mount", "/usr/local");
+  settings.runtime = AbsolutePath(config, "state.runtime", "/run/sealift");
+  settings.tcti = config.String("tpm.tcti", "device:/dev/tpmrm0");
+  settings.event_log = AbsolutePath(config, "tpm.event_log", kEventLogPath);
+  settings.os_release = AbsolutePath(config, "node.os_release", "/etc/os-release");
+}
+
+}  // namespace
+
+Result<Settings> ParseSettings(std::string_view text, std::string_view source) {
+  ConfigReader config = ConfigReader::Parse(text, source);
+  Settings settings;
+  ReadController(config, settings);
+  ReadTrust(config, settings);
+  settings.labels = config.StringMap("node.labels");
+  ReadUpdate(config, settings);
+  ReadHealth(config, settings);
+  ReadPlaces(config, settings);
+  SEALIFT_RETURN_IF_ERROR(config.Finish());
+  return settings;
+}
+
+Result<Settings> LoadSettings(const std::filesystem::path& path) {
+  SEALIFT_ASSIGN_OR_RETURN(const std::string text, ReadTextFile(path, kMaxConfigBytes));
+  return ParseSettings(text, path.string());
+}
+
+}  // namespace sealift::agent

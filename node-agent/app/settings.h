@@ -1,0 +1,58 @@
+// /usr/lib/sealift/node.toml: what an image says to its agent. Measured with the image; holds no secret.
+//
+// docs/node-config.md lists every key with default and unit. An immutable value once parsed.
+#pragma once
+
+#include <chrono>
+#include <filesystem>
+#include <map>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "node-agent/link/controller_link.h"
+#include "shared/base/status.h"
+
+namespace sealift::agent {
+
+inline constexpr std::string_view kDefaultConfigPath = "/usr/lib/sealift/node.toml";
+
+struct Settings {
+  ControllerAddress controller;
+  // TUF root metadata that everything is proven from.
+  std::string tuf_root_json;
+  // Public key that recovery keys are encrypted to; empty where nothing is escrowed.
+  std::string escrow_public_pem;
+  std::map<std::string, std::string> labels;
+
+  std::string channel;
+  std::string hardware_class;
+  std::uint32_t boot_tries = 3;
+  std::uint32_t max_attempts = 3;
+  std::chrono::milliseconds retry_after{};
+  std::chrono::milliseconds health_deadline{};
+  std::chrono::milliseconds assess_offline_after{};
+  // Argument vector.
+  std::vector<std::string> reboot_command;
+
+  // Argument vectors. Empty: no unit may be failed.
+  std::vector<std::vector<std::string>> health_commands;
+  std::chrono::milliseconds health_timeout{};
+
+  std::filesystem::path esp;
+  std::filesystem::path efivars;
+  std::filesystem::path state;
+  // The file system that `state` must lie on; refused when it is the one the OS itself lies on.
+  std::filesystem::path state_mount;
+  std::filesystem::path runtime;
+  std::string tcti;
+  std::filesystem::path event_log;
+  std::filesystem::path os_release;
+};
+
+// Errors: INVALID_ARGUMENT/CONFIG_INVALID naming every problem.
+Result<Settings> ParseSettings(std::string_view text, std::string_view source);
+// Errors also: those of ReadTextFile.
+Result<Settings> LoadSettings(const std::filesystem::path& path);
+
+}  // namespace sealift::agent

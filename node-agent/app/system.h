@@ -1,0 +1,54 @@
+// What the agent asks of the running system: who it is, whether it is well, and to start anew.
+#pragma once
+
+#include <filesystem>
+#include <string>
+#include <vector>
+
+#include "node-agent/update/seams.h"
+#include "shared/base/clock.h"
+#include "shared/base/files.h"
+#include "shared/base/status.h"
+
+namespace sealift::agent {
+
+// /proc/sys/kernel/random/boot_id. Errors: those of ReadTextFile.
+Result<std::string> ReadBootId();
+// When the image was made, as far as the times of its files tell: agent time never runs before it. `file`
+// lies in the measured image. Errors: UNAVAILABLE/FILE_UNREADABLE.
+Result<UnixMillis> ReadImageBuildTime(const std::filesystem::path& file);
+// No core dump may hold an activation secret; no other process of this user may attach. Errors:
+// UNAVAILABLE/INTERNAL.
+Status ForbidCoreDumps();
+
+// Held while this process lives: two agents would write one ESP. Errors: FAILED_PRECONDITION/AGENT_RUNNING.
+Result<UniqueFd> LockAgent(const std::filesystem::path& runtime_directory);
+
+// Runs a command. Thread-compatible.
+class CommandRebooter final : public Rebooter {
+ public:
+  explicit CommandRebooter(std::vector<std::string> command) : command_(std::move(command)) {}
+  // Errors: those of RunCommandChecked.
+  Status RequestReboot(const std::string& why) override;
+
+ private:
+  std::vector<std::string> command_;
+};
+
+// Every command exits with 0 in time; without commands: systemd has no failed unit.
+class CommandHealthCheck final : public HealthCheck {
+ public:
+  CommandHealthCheck(std::vector<std::vector<std::string>> commands, std::chrono::milliseconds timeout)
+      : commands_(std::move(commands)), timeout_(timeout) {}
+  Health Check() override;
+
+ private:
+  Health CheckUnits() const;
+  std::vector<std::vector<std::string>> commands_;
+  std::chrono::milliseconds timeout_;
+};
+
+// True when `path` is where a file system is mounted, in /proc/self/mountinfo's words.
+Result<bool> IsMountPoint(const std::filesystem::path& path);
+
+}  // namespace sealift::agent

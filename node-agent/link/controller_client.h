@@ -1,0 +1,104 @@
+// The controller as the agent sees it: two seams of plain values, one for each listener.
+//
+// The real ones speak gRPC (grpc_controller.h). Calls block, each with its own deadline; thread-safe.
+// Errors: UNAVAILABLE, DEADLINE_EXCEEDED, RESOURCE_EXHAUSTED: trying again helps. Others come from the
+// controller with its reason id, as they are.
+#pragma once
+
+#include <chrono>
+#include <functional>
+#include <map>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "node-agent/tpm/tpm.h"
+#include "node-agent/update/update_engine.h"
+#include "shared/base/bytes.h"
+#include "shared/base/secret.h"
+#include "shared/base/status.h"
+#include "shared/tpm/quote.h"
+
+namespace sealift::agent {
+
+// What a machine says of itself when it asks in.
+struct EnrolmentOffer {
+  EndorsementKey endorsement;
+  TpmKeys keys;
+};
+
+struct EnrolmentChallenge {
+  std::string session;
+  Bytes credential_blob;
+  Bytes encrypted_secret;
+  Bytes nonce;
+};
+
+struct EnrolmentProof {
+  std::string session;
+  SecretBytes activated_secret;
+  Attestation tls_certification;
+  Bytes certificate_request;
+  tpm::QuoteEvidence quote;
+  Bytes event_log;
+};
+
+enum class EnrolmentState { kIssued, kPending, kRefused };
+
+struct EnrolmentOutcome {
+  EnrolmentState state = EnrolmentState::kRefused;
+  // DER, leaf first, without the root; when issued.
+  std::vector<Bytes> certificate_chain;
+  std::string node_id;
+  // When pending or refused.
+  std::string reason;
+  std::string message;
+};
+
+class EnrolmentClient {
+ public:
+  virtual ~EnrolmentClient() = default;
+  virtual Result<EnrolmentChallenge> Begin(const EnrolmentOffer& offer) = 0;
+  virtual Result<EnrolmentOutcome> Complete(const EnrolmentProof& proof) = 0;
+};
+
+struct CheckIn {
+  EngineStatus status;
+  std::string boot_id;
+  std::string agent_version;
+  std::map<std::string, std::string> labels;
+};
+
+struct CheckInAnswer {
+  std::chrono::milliseconds poll_after{};
+  // 32 bytes when the controller wants a quote; empty otherwise.
+  Bytes quote_nonce;
+  // Nothing: stay as you are.
+  std::optional<DesiredRelease> desired;
+  // DSSE envelopes, unverified.
+  std::vector<Bytes> signed_orders;
+};
+
+// The controller's opinion of a quote. `reasons` is empty when trusted.
+struct AttestAnswer {
+  enum class Outcome { kUnknown, kTrusted, kUntrusted };
+  Outcome outcome = Outcome::kUnknown;
+  std::vector<std::string> reasons;
+};
+
+class ControllerClient {
+ public:
+  virtual ~ControllerClient() = default;
+  virtual Result<CheckInAnswer> SendCheckIn(const CheckIn& check_in) = 0;
+  // True when the controller has stored it.
+  virtual Result<bool> SendReport(const UpdateReport& report, const std::optional<BootInventory>& running,
+                                  const std::string& boot_id) = 0;
+  virtual Result<AttestAnswer> Attest(const tpm::QuoteEvidence& quote, ByteView event_log) = 0;
+  // TUF metadata by file name. Errors also: NOT_FOUND.
+  virtual Result<std::string> GetMetadata(std::string_view name) = 0;
+  // Pieces of the object from `offset` to its end. An error of `sink` ends the call and comes back unchanged.
+  virtual Status FetchContent(const Sha256Digest& digest, std::uint64_t offset,
+                              const std::function<Status(ByteView)>& sink) = 0;
+};
+
+}  // namespace sealift::agent
