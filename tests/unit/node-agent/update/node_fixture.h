@@ -10,6 +10,7 @@
 #include <optional>
 #include <set>
 #include <string>
+#include <type_traits>
 #include <vector>
 
 #include "node-agent/update/content_fetcher.h"
@@ -81,10 +82,33 @@ class TestPlace final : public StatePlace {
   KillSwitch& kill_;
 };
 
+// The power goes at a step that the agent makes on the ESP; the boot loader's own do not count.
+struct EspPower {
+  MemoryFileSystem& fs;
+  std::optional<std::size_t> cut_at;
+
+  template <typename Step>
+  std::invoke_result_t<Step> During(Step step) {
+    if (!cut_at) return step();
+    const std::size_t before = fs.steps();
+    fs.CutPowerAt(*cut_at);
+    auto result = step();
+    fs.CutPowerAt(kNever);
+    if (fs.powered()) {
+      *cut_at -= fs.steps() - before;
+    } else {
+      cut_at.reset();
+    }
+    return result;
+  }
+  static constexpr std::size_t kNever = std::size_t{1} << 40;
+};
+
 // The real stager, but for the signature check, which has its own tests and needs signed images.
 class TestStager final : public Stager {
  public:
-  TestStager(EspStager stager, KillSwitch& kill) : inner_(std::move(stager)), kill_(kill) {}
+  TestStager(EspStager stager, KillSwitch& kill, EspPower& power)
+      : inner_(std::move(stager)), kill_(kill), power_(power) {}
 
   Result<BootInventory> Inspect() override {
     if (!fail_inspect.ok()) return fail_inspect;
@@ -101,43 +125,39 @@ class TestStager final : public Stager {
     return Evidence::Of(file, expected.version, bytes);
   }
   Result<StagedImage> Stage(const VerifiedImage& image) override {
-    kill_.Point();
     if (!fail_stage.ok()) return fail_stage;
-    auto staged = inner_.Stage(image);
-    kill_.Point();
-    return staged;
+    return Killable([&] { return inner_.Stage(image); });
   }
   Result<StagedImage> FindStaged(const std::string& version, const Sha256Digest& digest) override {
     return inner_.FindStaged(version, digest);
   }
   Status Activate(const StagedImage& image, std::uint32_t tries) override {
-    kill_.Point();
     if (!fail_activate.ok()) return fail_activate;
-    const Status status = inner_.Activate(image, tries);
-    kill_.Point();
-    return status;
+    return Killable([&] { return inner_.Activate(image, tries); });
   }
   Status Bless() override {
-    kill_.Point();
     if (!fail_bless.ok()) return fail_bless;
-    const Status status = inner_.Bless();
-    kill_.Point();
-    return status;
+    return Killable([&] { return inner_.Bless(); });
   }
   Result<std::optional<Fallback>> FellBack() override { return inner_.FellBack(); }
   Result<std::uint64_t> CollectGarbage() override {
-    kill_.Point();
-    auto freed = inner_.CollectGarbage();
-    kill_.Point();
-    return freed;
+    return Killable([&] { return inner_.CollectGarbage(); });
   }
 
   Status fail_inspect, fail_verify, fail_stage, fail_activate, fail_bless;
   int verifications = 0;
 
  private:
+  template <typename Step>
+  std::invoke_result_t<Step> Killable(Step step) {
+    kill_.Point();
+    auto result = power_.During(step);
+    kill_.Point();
+    return result;
+  }
   EspStager inner_;
   KillSwitch& kill_;
+  EspPower& power_;
 };
 
 class TestCatalog final : public ReleaseCatalog {
@@ -243,7 +263,7 @@ class UpdateNode {
   void Start() {
     engine.reset();
     settings.boot_id = esp.boot_id;
-    stager = std::make_unique<TestStager>(esp.Stager(), kill);
+    stager = std::make_unique<TestStager>(esp.Stager(), kill, power);
     engine = std::make_unique<UpdateEngine>(
         settings, UpdateEngine::Seams{place, catalog_seam ? *catalog_seam : catalog, *fetcher, *stager,
                                       rebooter, health, agent_clock});
@@ -266,6 +286,7 @@ class UpdateNode {
         esp.CountDown(was, fmt::format("active+{}-{}.conf", *choice->tries_left - 1, choice->tries_done + 1));
       }
       booted.push_back(version);
+      health.health = {.healthy = !unhealthy.contains(version), .problem = "unit database.service failed"};
       if (broken.contains(version)) continue;
       esp.Boot(was, version);
       Start();
@@ -277,7 +298,7 @@ class UpdateNode {
   // Steps until the machine has nothing more to do at this moment.
   void Settle(int steps = 200) {
     for (int i = 0; i < steps; ++i) {
-      if (!engine->Tick().busy) return;
+      if (!engine->Tick().busy || !esp.fs.powered()) return;
       ExpectSafe();
     }
     FAIL() << "the machine never comes to rest";
@@ -295,7 +316,7 @@ class UpdateNode {
       }
     }
     Settle();
-    if (rebooter.requested) Reboot();
+    if (rebooter.requested && esp.fs.powered()) Reboot();
     Pass(std::chrono::minutes(1));
   }
 
@@ -313,9 +334,17 @@ class UpdateNode {
   }
 
   UpdateState state() const { return engine->status().state; }
+  // What a new process would find, whatever this one believes.
+  UpdateState PersistedState() {
+    engine.reset();
+    auto loaded = place.open_store()->Load();
+    EXPECT_TRUE(loaded.ok()) << loaded.status();
+    return loaded.ok() ? loaded->record.state : UpdateState::kIdle;
+  }
 
   KillSwitch kill;
   EspNode esp;
+  EspPower power{esp.fs, std::nullopt};
   TestPlace place;
   TestCatalog catalog;
   ReleaseCatalog* catalog_seam = nullptr;
@@ -329,6 +358,8 @@ class UpdateNode {
   UpdateSettings settings;
   std::unique_ptr<UpdateEngine> engine;
   std::set<std::string> broken;
+  // Versions that come up, and stay ill.
+  std::set<std::string> unhealthy;
   std::vector<std::string> booted;
   std::vector<UpdateReport> reports;
 

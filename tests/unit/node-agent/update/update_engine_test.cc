@@ -467,8 +467,8 @@ TEST(UpdateEngine, BlessesOnLocalHealthAfterTheControllerWasAwayForLong) {
 
 TEST(UpdateEngine, LeavesAnUnhealthyImageByRebootsAndRemembersIt) {
   UpdateNode node;
+  node.unhealthy.insert("2.0");
   BootInto(node, "2.0");
-  node.health.health = {.healthy = false, .problem = "unit database.service failed"};
   int boots = 0;
   for (int i = 0; i < 60 && node.esp.running_version == "2.0"; ++i) {
     node.Settle();
@@ -481,7 +481,6 @@ TEST(UpdateEngine, LeavesAnUnhealthyImageByRebootsAndRemembersIt) {
   }
   EXPECT_EQ(boots, 3);
   EXPECT_EQ(node.esp.running_version, "1.0");
-  node.health.health = {.healthy = true};
   node.Settle();
   EXPECT_EQ(node.state(), UpdateState::kFellBack);
   const auto report = node.engine->DueReport();
@@ -696,7 +695,7 @@ TEST(UpdateEngine, KeepsTheTimeThatMetadataProvedAcrossReboots) {
   // The battery is dead: the next boot starts in 1970.
   FakeClock dead(UnixMillis{});
   AgentClock restarted(dead, UnixMillis{});
-  TestStager stager(node.esp.Stager(), node.kill);
+  TestStager stager(node.esp.Stager(), node.kill, node.power);
   UpdateEngine engine(node.settings, {node.place, node.catalog, *node.fetcher, stager, node.rebooter,
                                       node.health, restarted});
   engine.Resume();

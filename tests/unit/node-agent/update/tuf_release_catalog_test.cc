@@ -1,0 +1,168 @@
+// From a real TUF repository to a release, and every way in which it must not work.
+#include "node-agent/update/tuf_release_catalog.h"
+
+#include <gtest/gtest.h>
+
+#include "tests/support/status_matchers.h"
+#include "tests/unit/node-agent/update/node_fixture.h"
+#include "tests/unit/shared/tuf/test_repository.h"
+
+namespace sealift::agent {
+namespace {
+
+using test::ReasonIdFrom;
+
+constexpr const char* kToday = "2030-01-01T00:00:00Z";
+
+Manifest ManifestOf(const std::string& version) {
+  const Bytes image = ImageBytes(version);
+  Manifest manifest;
+  manifest.channel = "stable";
+  manifest.version = version;
+  manifest.minimum_agent_version = "0.1";
+  manifest.hardware_class = "generic-x86_64";
+  manifest.files.push_back({.path = "EFI/kairos/norole.efi",
+                            .role = FileRole::kUki,
+                            .digest = Sha256(image),
+                            .size = image.size(),
+                            .authenticode = Sha256(image)});
+  manifest.pcr11.push_back({.phase = "sysinit:ready", .pcr11 = Sha256(image)});
+  manifest.stub_version = "252";
+  manifest.secure_boot_certificates.push_back(Sha256(image));
+  manifest.pcr_keys.push_back(Sha256(image));
+  return manifest;
+}
+
+class Catalog : public testing::Test {
+ protected:
+  Catalog() { node_.catalog_seam = &catalog_; }
+
+  // Publishes a manifest, and the targets of its files, under the name of `version`.
+  void Publish(const Manifest& manifest, const std::string& version) {
+    const std::string text = SerializeManifest(manifest);
+    node_.content.objects[Sha256(AsBytes(text))] = ToBytes(text);
+    repository_.AddTarget(ManifestTargetName("stable", version), text);
+    for (const ReleaseFile& file : manifest.files) {
+      node_.content.objects[Sha256(ImageBytes(manifest.version))] = ImageBytes(manifest.version);
+      repository_.targets.targets[FileTargetName("stable", version, file.path)] = {.length = file.size,
+                                                                                   .sha256 = file.digest};
+    }
+    repository_.PublishNext();
+  }
+  std::string Reason(const std::string& version = "2.0") {
+    return ReasonIdFrom(catalog_.Resolve(node_.Desired(version)));
+  }
+
+  UpdateNode node_;
+  tuf::TestRepository repository_;
+  tuf::MemoryStore store_;
+  FakeClock clock_{tuf::At(kToday)};
+  ContentFetcher manifests_{node_.content, node_.temp() / "manifests", {.reserve_bytes = 0}};
+  TufReleaseCatalog catalog_{repository_.FirstRoot(), repository_.source, store_, clock_, manifests_};
+};
+
+TEST_F(Catalog, FindsAReleaseWithItsIdImageAndTime) {
+  const Manifest manifest = ManifestOf("2.0");
+  Publish(manifest, "2.0");
+  DesiredRelease desired = node_.Desired("2.0");
+  desired.release_id = ReleaseIdOf(SerializeManifest(manifest)).digest;
+  const auto release = catalog_.Resolve(desired);
+  ASSERT_TRUE(release.ok()) << release.status();
+  EXPECT_EQ(release->id().digest, desired.release_id);
+  EXPECT_EQ(release->image().digest, Sha256(ImageBytes("2.0")));
+  EXPECT_EQ(release->not_before(), tuf::At("2029-12-31T00:00:00Z"));
+}
+
+TEST_F(Catalog, UpgradesANodeFromSignedMetadata) {
+  Publish(ManifestOf("2.0"), "2.0");
+  node_.Start();
+  for (int i = 0; i < 6; ++i) node_.Round("2.0");
+  EXPECT_EQ(node_.esp.running_version, "2.0");
+  EXPECT_EQ(node_.state(), UpdateState::kIdle);
+}
+
+TEST_F(Catalog, KnowsNoReleaseThatIsNotListed) { EXPECT_EQ(Reason("9.9"), "TUF_TARGET_UNKNOWN"); }
+
+TEST_F(Catalog, RefusesAnotherReleaseIdThanTheControllerNames) {
+  Publish(ManifestOf("2.0"), "2.0");
+  DesiredRelease desired = node_.Desired("2.0");
+  desired.release_id.bytes[3] = 7;
+  EXPECT_EQ(ReasonIdFrom(catalog_.Resolve(desired)), "RELEASE_MIXED");
+}
+
+TEST_F(Catalog, RefusesAManifestOfAnotherVersionUnderTheName) {
+  Publish(ManifestOf("1.9"), "2.0");
+  EXPECT_EQ(Reason(), "RELEASE_MIXED");
+}
+
+TEST_F(Catalog, RefusesAnImageThatOnlyTheManifestNames) {
+  Publish(ManifestOf("2.0"), "2.0");
+  repository_.targets.targets.erase(FileTargetName("stable", "2.0", "EFI/kairos/norole.efi"));
+  repository_.PublishNext();
+  EXPECT_EQ(Reason(), "RELEASE_MIXED");
+}
+
+TEST_F(Catalog, RefusesAnImageThatManifestAndMetadataDescribeDifferently) {
+  Publish(ManifestOf("2.0"), "2.0");
+  repository_.targets.targets[FileTargetName("stable", "2.0", "EFI/kairos/norole.efi")].length += 1;
+  repository_.PublishNext();
+  EXPECT_EQ(Reason(), "RELEASE_MIXED");
+}
+
+TEST_F(Catalog, RefusesAManifestThatDoesNotParse) {
+  node_.content.objects[Sha256(AsBytes("{\"files\":"))] = ToBytes("{\"files\":");
+  repository_.AddTarget(ManifestTargetName("stable", "2.0"), "{\"files\":");
+  repository_.PublishNext();
+  EXPECT_EQ(Reason(), "RELEASE_MANIFEST_INVALID");
+}
+
+TEST_F(Catalog, RefusesAManifestOtherThanTheSignedBeforeAParserSeesIt) {
+  const Manifest manifest = ManifestOf("2.0");
+  Publish(manifest, "2.0");
+  node_.content.objects[Sha256(AsBytes(SerializeManifest(manifest)))].back() ^= 1;
+  EXPECT_EQ(Reason(), "CONTENT_DIGEST_MISMATCH");
+}
+
+TEST_F(Catalog, RefusesExpiredRolledBackAndMixedMetadata) {
+  Publish(ManifestOf("2.0"), "2.0");
+  const auto files = repository_.source.files;
+  ASSERT_EQ(Reason(), "NONE");
+  Publish(ManifestOf("2.1"), "2.1");
+  ASSERT_EQ(Reason(), "NONE");
+
+  const auto newest = repository_.source.files;
+  repository_.source.files["timestamp.json"] = files.at("timestamp.json");
+  EXPECT_EQ(Reason(), "TUF_ROLLBACK");
+  repository_.source.files = newest;
+
+  clock_.SetWall(tuf::At("2030-02-02T00:00:00Z"));
+  EXPECT_EQ(Reason(), "TUF_EXPIRED");
+}
+
+TEST_F(Catalog, LeavesTheNodeAsItIsOnMetadataItRefuses) {
+  Publish(ManifestOf("2.0"), "2.0");
+  clock_.SetWall(tuf::At("2030-02-02T00:00:00Z"));
+  node_.Start();
+  for (int i = 0; i < 4; ++i) node_.Round("2.0");
+  EXPECT_EQ(node_.state(), UpdateState::kIdle);
+  EXPECT_EQ(node_.esp.running_version, "1.0");
+  ASSERT_FALSE(node_.reports.empty());
+  EXPECT_EQ(node_.reports[0].reason, "TUF_EXPIRED");
+  EXPECT_TRUE(node_.engine->status().failures.empty());
+  EXPECT_EQ(node_.stager->verifications, 0);
+}
+
+TEST_F(Catalog, DoesNotLetTheOnlineKeysPushTimeBeyondTheOfflineOnes) {
+  repository_.timestamp.signed_at = tuf::At("2090-01-01T00:00:00Z");
+  repository_.timestamp.expires = tuf::At("2091-01-01T00:00:00Z");
+  Publish(ManifestOf("2.0"), "2.0");
+  const auto release = catalog_.Resolve(node_.Desired("2.0"));
+  if (release.ok()) {
+    EXPECT_EQ(release->not_before(), repository_.targets.expires);
+  } else {
+    EXPECT_EQ(ReasonIdFrom(release), "TUF_MALFORMED");
+  }
+}
+
+}  // namespace
+}  // namespace sealift::agent
