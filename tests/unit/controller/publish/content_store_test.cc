@@ -3,7 +3,9 @@
 #include <gtest/gtest.h>
 #include <sys/file.h>
 
+#include <atomic>
 #include <fstream>
+#include <thread>
 
 namespace sealift::controller {
 namespace {
@@ -86,6 +88,22 @@ TEST_F(ContentStoreTest, DamageIsFoundAndPutAside) {
   EXPECT_TRUE(fs::exists(PathOf(digest_).string() + ".damaged"));
   ASSERT_TRUE(store_->Put(digest_, AsBytes(text_)).ok());
   EXPECT_TRUE(store_->Read(digest_).ok());
+}
+
+TEST_F(ContentStoreTest, ManyThreadsMayPutAndReadTheSameObject) {
+  std::vector<std::thread> threads;
+  std::atomic<int> failures = 0;
+  for (int i = 0; i < 4; ++i) {
+    threads.emplace_back([&] {
+      for (int round = 0; round < 5; ++round) {
+        if (!store_->Put(digest_, AsBytes(text_)).ok()) ++failures;
+        if (store_->ReadAll(digest_, 100).value_or(Bytes()) != ToBytes(text_)) ++failures;
+      }
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+  EXPECT_EQ(failures, 0);
+  EXPECT_EQ(Incoming(), 0u);
 }
 
 TEST_F(ContentStoreTest, LinkInPlaceOfAnObjectIsNotFollowed) {

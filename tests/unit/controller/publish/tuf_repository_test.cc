@@ -1,6 +1,8 @@
 #include "controller/publish/tuf_repository.h"
 
-#include "shared/tuf/json.h"
+#include <atomic>
+#include <thread>
+
 #include "tests/unit/controller/publish/publish_fixture.h"
 
 namespace sealift::controller {
@@ -173,6 +175,24 @@ TEST_F(TufRepositoryTest, TakesTheNextRootAndServesItToNodes) {
   EXPECT_EQ(ReasonOf(repository_->AddRoot(SignedRoot(4, *signers_[tuf::Role::kRoot]))), Reason::kTufRollback);
   const auto stranger = SoftwareSigner::Generate(KeyType::kEcP256).value();
   EXPECT_EQ(ReasonOf(repository_->AddRoot(SignedRoot(3, *stranger))), Reason::kTufSignatureThreshold);
+}
+
+TEST_F(TufRepositoryTest, ReadersSeeOnePublicationOrTheNextWhileItIsMade) {
+  StoreObject();
+  ASSERT_TRUE(repository_->PublishTargets(Targets(1)).ok());
+  std::atomic<bool> done = false;
+  std::thread reader([&] {
+    tuf::MemoryStore state;
+    LocalUploader uploader(*repository_, *content_);
+    while (!done) {
+      const auto seen = tuf::TufClient(root_json_, uploader.metadata(), state, clock_).Refresh();
+      EXPECT_TRUE(seen.ok()) << Describe(seen.status());
+    }
+  });
+  for (std::uint32_t version = 2; version < 8; ++version)
+    EXPECT_TRUE(repository_->PublishTargets(Targets(version)).ok());
+  done = true;
+  reader.join();
 }
 
 TEST_F(TufRepositoryTest, ServesMetadataNamesOnly) {
