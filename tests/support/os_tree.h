@@ -9,6 +9,7 @@
 #include <string>
 
 #include "controller/build/release_builder.h"
+#include "shared/base/files.h"
 #include "shared/crypto/hash.h"
 #include "shared/efi/auth_variable.h"
 #include "tests/support/synthetic_pe.h"
