@@ -28,9 +28,11 @@ const tpm::PublicArea& Key() {
 
 // The input: how long the attestation is (two bytes, big-endian), attestation, signature.
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
-  if (size < 2) return 0;
-  const ByteView rest(data + 2, size - 2);
-  const ByteView attest = rest.first(std::min<std::size_t>(rest.size(), data[0] << 8 | data[1]));
+  ByteReader reader(ByteView(data, size), ByteReader::Endian::kBig);
+  const std::size_t attest_size = reader.U16();
+  if (!reader.ok()) return 0;
+  const ByteView rest = ByteView(data, size).subspan(2);
+  const ByteView attest = rest.first(std::min(rest.size(), attest_size));
   const ByteView signature = rest.subspan(attest.size());
   tpm::QuoteEvidence evidence{.attest = ToBytes(attest), .signature = ToBytes(signature), .pcrs = {}};
   Bytes nonce;
