@@ -381,4 +381,21 @@ class UpdateNode {
   TempDir temp_;
 };
 
+inline void Wish(UpdateNode& node, const std::string& version) {
+  node.engine->OnDesired(node.Desired(version));
+}
+
+// Steps until the machine is in `state`.
+inline void StepTo(UpdateNode& node, UpdateState state) {
+  for (int i = 0; i < 200 && node.state() != state; ++i) node.engine->Tick();
+  ASSERT_EQ(node.state(), state) << node.engine->status().problem;
+}
+
+inline void BootInto(UpdateNode& node, const std::string& version) {
+  Wish(node, version);
+  node.Settle();
+  ASSERT_TRUE(node.rebooter.requested);
+  node.Reboot();
+}
+
 }  // namespace sealift::agent

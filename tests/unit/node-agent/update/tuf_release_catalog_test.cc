@@ -135,6 +135,14 @@ TEST_F(Catalog, RefusesExpiredRolledBackAndMixedMetadata) {
   EXPECT_EQ(Reason(), "TUF_ROLLBACK");
   repository_.source.files = newest;
 
+  // The targets of one publication under the name that the snapshot of another expects.
+  Publish(ManifestOf("2.2"), "2.2");
+  repository_.source.files[fmt::format("{}.targets.json", repository_.targets.version)] =
+      newest.at(fmt::format("{}.targets.json", repository_.targets.version - 1));
+  EXPECT_EQ(Reason(), "TUF_MIX_AND_MATCH");
+  repository_.PublishNext();
+  EXPECT_EQ(Reason(), "NONE");
+
   clock_.SetWall(tuf::At("2030-02-02T00:00:00Z"));
   EXPECT_EQ(Reason(), "TUF_EXPIRED");
 }
