@@ -12,6 +12,8 @@ namespace {
 
 constexpr std::size_t kSectionHeaderBytes = 40;
 constexpr std::uint64_t kPageBytes = 4096;
+// Reserved behind the image, so that signing it does not move it in memory.
+constexpr std::size_t kSignatureRoom = 16 << 10;
 // Initialised data, readable.
 constexpr std::uint32_t kDataCharacteristics = 0x40000040;
 constexpr std::uint16_t kNxCompat = 0x0100;
@@ -106,7 +108,7 @@ Result<Bytes> AssembleUki(ByteView stub_bytes, std::span<const UkiSection> secti
   for (const UkiSection& section : sections) total += RoundUp(section.content.size(), file_alignment);
   if (total > UINT32_MAX) return Invalid("it would be larger than 4 GiB");
   Bytes out;
-  out.reserve(static_cast<std::size_t>(total));
+  out.reserve(static_cast<std::size_t>(total) + kSignatureRoom);
   const std::size_t table_end = stub.section_table_offset() + kSectionHeaderBytes * stub.sections().size();
   Append(out, stub_bytes.first(table_end));
   out.resize(static_cast<std::size_t>(plan.headers));
