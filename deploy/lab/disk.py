@@ -44,7 +44,7 @@ class Release:
 
     def image_name(self):
         """Where an installed node keeps this UKI: named by version and digest, shared by all roles."""
-        return f"EFI/kairos/{self.version}-{self.uki['digest'][:12]}.efi"
+        return f"EFI/kairos/{self.version}-{self.uki['sha256'][:12]}.efi"
 
 
 def entry_text(role, version, image, options=None):

@@ -77,7 +77,7 @@ def last_line(path):
     return lines.strip()[:100]
 
 
-def wait_until(condition, timeout, what):
+def wait_until(condition, timeout, what, pause=0.05):
     """Polls `condition` until it returns something true, which is returned. LabError after `timeout` seconds."""
     deadline = time.monotonic() + timeout
     while True:
@@ -85,8 +85,8 @@ def wait_until(condition, timeout, what):
         if result:
             return result
         if time.monotonic() > deadline:
-            raise LabError(f"{what}: not within {timeout} s")
-        time.sleep(0.05)
+            raise LabError(f"{what}: not within {timeout:.0f} s")
+        time.sleep(pause)
 
 
 def _start_time(pid):
@@ -141,6 +141,10 @@ class Process:
                 continue
         if self._child is not None:
             self._child.poll()
+
+    def exit_code(self):
+        """Of a child that ended; negative for a signal. None for one that runs, or that another program started."""
+        return None if self._child is None else self._child.poll()
 
     def to_json(self):
         return {"name": self.name, "pid": self.pid, "started": self.started, "log": self.log}

@@ -5,21 +5,25 @@
     story.py --stop [--work DIR]
 
 Everything it makes lies below --work (default build/demo) and is made anew each time; the caches of build-rootfs.sh
-are kept. It leaves no process behind, unless --keep: then the machine stays on until --stop.
+are kept. It leaves no process behind, unless --keep: then machine and controller run on until --stop.
 """
 import argparse
+import json
 import pathlib
 import shutil
 import sys
 import tempfile
 import time
 
+import controller as controller_lab
 import disk
 import vm
-from processes import LabError, end_on_signals, run, run_with_progress, say
+from processes import LabError, end_on_signals, run, run_with_progress, say, wait_until
 
 HERE = pathlib.Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
+CHANNEL = "stable"
+PEOPLE = (("olga", "operator"), ("ada", "approver"))
 KEY_GROUPS = ("root", "release", "online", "custody")
 
 
@@ -27,10 +31,11 @@ class Story:
     """One telling. Each chapter is a method; tell() runs them in order. Not thread-safe."""
 
     def __init__(self, work, build, keep=False):
-        self.work, self.programs, self.keep = pathlib.Path(work).absolute(), pathlib.Path(build).absolute() / "bin", keep
+        self.work, self.build, self.keep = pathlib.Path(work).absolute(), pathlib.Path(build).absolute(), keep
+        self.programs = self.build / "bin"
         self.keys = self.work / "keys"
         self.tokens, self.releases, self.facts = {}, {}, []
-        self.vendor = self.node = self.machine = None
+        self.vendor = self.node = self.machine = self.controller = None
 
     # What every chapter uses.
 
@@ -57,14 +62,16 @@ class Story:
             pin.write_text(pin.read_text(encoding="ascii").strip(), encoding="ascii")
             pin.chmod(0o600)
             # One store for all: SoftHSM opens a single one in a program, and keys init uses all four tokens.
-            self.tokens[group] = self.sealift("token", "create", "--store", self.work / "tokens", "--label",
-                                              f"demo-{group}", "--pin-file", pin).strip()
+            self.tokens[group] = self.sealift("token", "create", "--store", self.work / "tokens", "--label", f"demo-{group}",
+                                              "--pin-file", pin).strip()
         self.note("tokens", ", ".join(KEY_GROUPS))
 
     def make_keys(self):
         """the keys are born in the tokens; only public material comes out"""
-        self.sealift("keys", "init", "demo", *self.token_arguments(*KEY_GROUPS),
-                     "--skip-microsoft-certs-I-KNOW-WHAT-IM-DOING", "-o", self.keys)
+        # Virtual machines have no option ROMs signed by others. The controller is known by the loopback here and by
+        # the address that machines reach it under.
+        self.sealift("keys", "init", "demo", *self.token_arguments(*KEY_GROUPS), "--skip-microsoft-certs-I-KNOW-WHAT-IM-DOING",
+                     "--controller-san", "IP:127.0.0.1", "--controller-san", f"IP:{vm.CONTROLLER_ADDRESS}", "-o", self.keys)
 
     def build_first_release(self):
         """version 1.0: root file system, UKI, predictions, signatures"""
@@ -72,21 +79,29 @@ class Story:
 
     def build_release(self, version):
         tree, out = self.work / f"rootfs-{version}", self.work / f"release-{version}"
-        self.build_rootfs(tree, "--version", version)
-        self.releases[version] = self.build_uki(tree, out)
-        release = self.releases[version]
+        if not self.with_fleet():
+            self.build_rootfs(tree, "--version", version)
+            self.releases[version] = self.build_uki(tree, out)
+            return
+        packages = sorted((self.build / "packages").glob("sealift-agent_*.deb"))
+        if len(packages) != 1:
+            raise LabError(f"{self.build}/packages holds {len(packages)} agent packages, not one: build target package-agent")
+        config = self.work / "node.toml"
+        config.write_text(controller_lab.node_config(self.keys), encoding="utf-8")
+        self.build_rootfs(tree, "--version", version, "--agent-deb", packages[0])
+        release = self.releases[version] = self.build_uki(tree, out, "--node-config", config)
         self.note(f"release {version}", f"UKI {release.path(release.uki).stat().st_size >> 20} MiB, "
-                                        f"PCR 11 {release.manifest['pcr11'][-1]['pcr11'][:16]}...")
+                                        f"PCR 11 will be {release.manifest['pcr11'][-1]['pcr11'][:16]}...")
 
     def build_rootfs(self, tree, *arguments):
         took = run_with_progress("root file system", HERE / "build-rootfs.sh", *arguments, tree, log=self.work / "rootfs.log")
         say(f"  {tree.name}: {took:.1f} s")
 
-    def build_uki(self, tree, out):
+    def build_uki(self, tree, out, *arguments):
         """`sealift build-uki` with the options of the lab: firmware in setup mode takes the keys at the first boot."""
         began = time.monotonic()
         self.sealift("build-uki", f"dir:{tree}", "-t", "uki", "-d", out, "--keys", self.keys, *self.token_arguments("release"),
-                     "--secure-boot-enroll", "force", "--i-verified-these-keys-on-this-hardware")
+                     "--secure-boot-enroll", "force", "--i-verified-these-keys-on-this-hardware", "--menu-timeout", "0", *arguments)
         say(f"  {out.name}: {time.monotonic() - began:.1f} s")
         return disk.Release(out)
 
@@ -98,10 +113,31 @@ class Story:
             disk.installed_tree(self.releases["1.0"], tree)
             disk.make_disk(self.node.disk, tree)
 
+    def start_controller(self):
+        """the controller starts with the online token; two people get profiles; version 1.0 is published"""
+        makers = self.work / "tpm-makers"
+        self.vendor.publish_certificates(makers)
+        self.controller = controller_lab.Controller(self.programs, self.work / "controller", self.keys,
+                                                    [f"online={self.tokens['online']}"], makers)
+        self.controller.start(self.keep)
+        say(f"  listens on {self.controller.addresses['fleet']}")
+        for name, role in PEOPLE:
+            self.sealift("operator", "issue", name, "--role", role, "--keys", self.keys, *self.token_arguments("custody"),
+                         "--controller", self.controller.addresses["fleet"], "-o", self.work / "people" / name)
+        self.publish("1.0")
+
+    def publish(self, version):
+        self.as_operator("release", "publish", self.releases[version].tree, "--channel", CHANNEL, "--keys", self.keys,
+                         *self.token_arguments("release"), timeout=600)
+
+    def admit_node(self):
+        """the TPM's endorsement key, from the vendor's delivery note, goes on the list of admitted machines"""
+        self.as_approver("node", "admit-ek", self.node.ek_digest(), "--note", "delivered to the lab")
+
     def first_boot(self):
         """setup mode: the firmware takes our keys, resets, and from then on Secure Boot is on"""
         accelerator = vm.best_accelerator(ROOT / "build/lab/cache")
-        self.machine = vm.Machine(self.node, accelerator=accelerator, keep=self.keep)
+        self.machine = vm.Machine(self.node, accelerator=accelerator, keep=self.keep, forwards=self.controller.forwards() if self.controller else {})
         began = time.monotonic()
         self.machine.start()
         self.machine.serial.wait("BdsDxe: starting", 20 * vm.patience())
@@ -109,6 +145,55 @@ class Story:
         self.machine.wait_for_boot(0, 60)
         say(f"  multi-user {time.monotonic() - began:.0f} s after power-on, Secure Boot {self.secure_boot()}")
         self.note("first boot", f"{time.monotonic() - began:.0f} s under {accelerator}, Secure Boot {self.secure_boot()}")
+
+    def enrol(self):
+        """the agent proves its TPM and what it booted, and gets a certificate"""
+        shown = self.wait_for_verdict("1.0", 60)
+        self.note("enrolled", f"node {shown['id'][:8]}..., verdict on 1.0: trusted")
+
+    def build_second_release(self):
+        """version 2.0 is built and published"""
+        self.build_release("2.0")
+        self.publish("2.0")
+
+    def roll_out(self):
+        """rollout of 2.0: the node fetches, verifies, stages, reboots, and is attested on 2.0"""
+        began, boots = time.monotonic(), self.machine.boots()
+        created = json.loads(self.as_operator("rollout", "create", "--channel", CHANNEL, "--release", "2.0", "--waves", "100%", "-o", "json"))
+        self.machine.wait_for_boot(boots, 120)
+        say(f"  rebooted {time.monotonic() - began:.0f} s after the order")
+        self.wait_for_verdict("2.0", 60)
+        self.wait_for_rollout(created["id"], 60)
+        self.note("upgraded", f"in {time.monotonic() - began:.0f} s, verdict on 2.0: trusted, rollout done")
+
+    def wait_for_verdict(self, version, seconds):
+        """Waits until the controller trusts the node on that version; returns the node as `node show` gives it."""
+        def trusted():
+            nodes = json.loads(self.as_operator("node", "list", "-o", "json"))["nodes"]
+            verdict = nodes[0].get("last_verdict") if nodes else None
+            if verdict and verdict["outcome"] == "trusted" and verdict["release_version"] == version:
+                return nodes[0]
+            return None
+
+        began = time.monotonic()
+        node = wait_until(trusted, seconds * vm.patience(), f"a trusted verdict on {version}", pause=0.5)
+        say(f"  trusted on {version} after {time.monotonic() - began:.0f} s")
+        return node
+
+    def wait_for_rollout(self, rollout, seconds):
+        def done():
+            shown = json.loads(self.as_operator("rollout", "status", rollout, "-o", "json"))
+            if shown["state"] not in ("running", "done"):
+                raise LabError(f"the rollout is {shown['state']}: {shown}")
+            return shown["state"] == "done"
+
+        wait_until(done, seconds * vm.patience(), "the end of the rollout", pause=0.5)
+
+    def as_operator(self, *arguments, **options):
+        return self.sealift(*arguments, "--profile", self.work / "people/olga/profile.toml", **options)
+
+    def as_approver(self, *arguments, **options):
+        return self.sealift(*arguments, "--profile", self.work / "people/ada/profile.toml", **options)
 
     def secure_boot(self):
         return "on" if self.efi_variable("SecureBoot")[4:] == b"\1" else "off"
@@ -123,7 +208,13 @@ class Story:
         return self.machine.run(f"cat /sys/class/tpm/tpm0/pcr-sha256/{index}").strip().lower()
 
     def chapters(self):
-        return [self.make_tokens, self.make_keys, self.build_first_release, self.manufacture_node, self.first_boot]
+        machine = [self.make_tokens, self.make_keys, self.build_first_release, self.manufacture_node]
+        if not self.with_fleet():
+            return [*machine, self.first_boot]
+        return [*machine, self.start_controller, self.admit_node, self.first_boot, self.enrol, self.build_second_release, self.roll_out]
+
+    def with_fleet(self):
+        return (self.programs / "sealift-controller").exists() and any((self.build / "packages").glob("sealift-agent_*.deb"))
 
     def tell(self, after=lambda chapter: None):
         """Runs all chapters; `after` is called with the name of each that is over."""
@@ -137,14 +228,19 @@ class Story:
 
     def close(self):
         """Ends what runs; nothing when it was told to keep it."""
-        if self.machine is not None and not self.keep:
+        if self.keep:
+            return
+        if self.machine is not None:
             self.machine.stop()
             self.machine = None
+        if self.controller is not None:
+            self.controller.stop()
 
 
 def stop(work):
     """Ends what an earlier telling with --keep left running."""
     vm.stop_kept(pathlib.Path(work) / "node")
+    controller_lab.stop_kept(pathlib.Path(work) / "controller")
 
 
 def print_table(facts):

@@ -75,10 +75,12 @@ class TpmVendor:
             "--write-ek-cert-files", certificates, "--runas",
             "root" if os.geteuid() == 0 else str(os.geteuid()), "--logfile", state / "setup.log", timeout=60 * patience())
 
-    def certificates(self):
-        """PEM of the root and of the issuing certificate, which a controller is given as CAs it accepts."""
-        names = ("swtpm-localca-rootca-cert.pem", "issuercert.pem")
-        return "".join((self.folder / "ca" / name).read_text(encoding="ascii") for name in names)
+    def publish_certificates(self, folder):
+        """Puts the root and the issuing certificate into a folder, from where a controller takes the CAs it accepts."""
+        folder = pathlib.Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        for name in ("swtpm-localca-rootca-cert.pem", "issuercert.pem"):
+            shutil.copy(self.folder / "ca" / name, folder / name)
 
 
 def best_accelerator(cache):

@@ -49,17 +49,28 @@ class VmStory:
                        lambda prediction=prediction: equal(self.systemd_measure(release, prediction["phase"]), prediction["pcr11"]))
 
     def after_first_boot(self):
-        story, release = self.story, self.story.releases["1.0"]
+        story = self.story
         self.check("inside the guest: SecureBoot=1, SetupMode=0", lambda: equal(
             (story.efi_variable("SecureBoot")[4:], story.efi_variable("SetupMode")[4:]), (b"\1", b"\0")))
         self.check("the firmware's PK, KEK and db are ours to the byte", self.enrolled_lists)
-        expected = self.predictions(release)
-        for index in (4, 7, 11, 12, 13):
-            self.check(f"real PCR {index} equals the prediction", lambda index=index: equal(story.pcr(index), expected[index]))
-        self.check("PCR 11 is the one of the final phase", lambda: equal(story.pcr(11), release.manifest["pcr11"][-1]["pcr11"]))
+        self.registers("1.0")
         self.check("tpm2_eventlog replays to the real PCR 4 and 7", self.event_log)
         self.check("/efi, /usr/local and /oem are mounted as the contract says", self.mounts)
+
+    def after_roll_out(self):
+        story = self.story
+        self.check("the guest runs 2.0", lambda: equal(story.machine.run(". /etc/os-release; echo $VERSION_ID").strip(), "2.0"))
+        self.check("Secure Boot is still on", lambda: equal(story.secure_boot(), "on"))
+        self.registers("2.0")
+        self.check("active is the new image without a counter, passive the old one", self.roles_after_upgrade)
         self.check("no unit failed", lambda: equal(story.machine.run("systemctl --failed --no-legend --plain"), ""))
+
+    def registers(self, version):
+        story, release = self.story, self.story.releases[version]
+        expected = self.predictions(release)
+        for index in (4, 7, 11, 12, 13):
+            self.check(f"{version}: real PCR {index} equals the prediction", lambda index=index: equal(story.pcr(index), expected[index]))
+        self.check(f"{version}: PCR 11 is the one of the final phase", lambda: equal(story.pcr(11), release.manifest["pcr11"][-1]["pcr11"]))
 
     # How.
 
@@ -105,6 +116,14 @@ class VmStory:
                 replayed[int(fields[0])] = fields[1].strip().removeprefix("0x")
         for index in (4, 7):
             equal(replayed.get(index), self.story.pcr(index))
+
+    def roles_after_upgrade(self):
+        machine = self.story.machine
+        names = machine.run("ls /efi/loader/entries").split()
+        assert {"active.conf", "passive.conf"} <= set(names) and not any("+" in name for name in names), names
+        for role, version in (("active", "2.0"), ("passive", "1.0")):
+            entry = dict(line.split(None, 1) for line in machine.run(f"cat /efi/loader/entries/{role}.conf").splitlines())
+            equal(entry["efi"], "/" + self.story.releases[version].image_name())
 
     def mounts(self):
         for path, kind in (("/efi", "vfat"), ("/usr/local", "ext4"), ("/oem", "ext4")):
