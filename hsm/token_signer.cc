@@ -4,6 +4,7 @@
 #include <openssl/ecdsa.h>
 
 #include <array>
+#include <utility>
 
 #include "hsm/objects.h"
 
@@ -98,8 +99,10 @@ Result<Bytes> TokenSigner::Try(const SigningRequest& request, SessionPool::Lease
     return key.status();
   }
   const bool rsa = public_key_.type() == KeyType::kRsa;
-  Bytes input(rsa ? Bytes(kSha256Prefix.begin(), kSha256Prefix.end()) : Bytes());
-  Append(input, request.digest);
+  ByteWriter writer(ByteWriter::Endian::kBig);
+  if (rsa) writer.Raw(kSha256Prefix);
+  writer.Raw(request.digest);
+  Bytes input = std::move(writer).Finish();
   CK_MECHANISM mechanism{rsa ? CKM_RSA_PKCS : CKM_ECDSA, nullptr, 0};
   if (const CK_RV rv = pool.api().C_SignInit(lease.handle(), &mechanism, *key); rv != CKR_OK) {
     return fail(rv, "C_SignInit");
