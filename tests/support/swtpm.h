@@ -178,17 +178,10 @@ class Swtpm {
     const std::string state = "dir=" + (folder_.path() / "state").string();
     const std::string server = "type=tcp,bindaddr=127.0.0.1,port=" + std::to_string(port_);
     const std::string control = "type=tcp,bindaddr=127.0.0.1,port=" + std::to_string(port_ + 1);
-    std::vector<std::string> argv{"swtpm",
-                                  "socket",
-                                  "--tpm2",
-                                  "--tpmstate",
-                                  state,
-                                  "--server",
-                                  server,
-                                  "--ctrl",
-                                  control,
-                                  "--flags",
-                                  "startup-clear,not-need-init"};
+    // Goes down with this process, also when a check ends it.
+    std::vector<std::string> argv{
+        "setpriv", "--pdeathsig", "TERM", "swtpm",  "socket", "--tpm2",  "--tpmstate",
+        state,     "--server",    server, "--ctrl", control,  "--flags", "startup-clear,not-need-init"};
     std::vector<char*> pointers;
     for (std::string& word : argv) pointers.push_back(word.data());
     pointers.push_back(nullptr);
@@ -197,7 +190,7 @@ class Swtpm {
     const std::string log = (folder_.path() / "swtpm.log").string();
     posix_spawn_file_actions_addopen(&actions, 1, log.c_str(), O_WRONLY | O_CREAT | O_APPEND, 0600);
     posix_spawn_file_actions_adddup2(&actions, 1, 2);
-    const int spawned = ::posix_spawnp(&pid_, "swtpm", &actions, nullptr, pointers.data(), environ);
+    const int spawned = ::posix_spawnp(&pid_, "setpriv", &actions, nullptr, pointers.data(), environ);
     posix_spawn_file_actions_destroy(&actions);
     if (spawned != 0) {
       pid_ = -1;
