@@ -48,6 +48,7 @@ struct Settings {
   std::string tcti;
   std::filesystem::path event_log;
   std::filesystem::path os_release;
+  std::filesystem::path boot_id;
 };
 
 // Errors: INVALID_ARGUMENT/CONFIG_INVALID naming every problem.

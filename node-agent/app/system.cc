@@ -2,13 +2,12 @@
 
 #include <fcntl.h>
 #include <fmt/format.h>
-#include <sys/file.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include <cerrno>
-#include <sstream>
 
 #include "shared/base/log.h"
 #include "shared/base/subprocess.h"
@@ -20,26 +19,17 @@ std::string FirstLine(std::string_view text) {
   return std::string(text.substr(0, text.find('\n')).substr(0, 300));
 }
 
-// mountinfo writes blanks and the like as \040.
-std::string Unescape(std::string_view text) {
-  std::string plain;
-  for (std::size_t i = 0; i < text.size(); ++i) {
-    if (text[i] != '\\' || i + 3 >= text.size()) {
-      plain += text[i];
-      continue;
-    }
-    int value = 0;
-    for (std::size_t digit = 1; digit <= 3; ++digit) value = value * 8 + (text[i + digit] - '0');
-    plain += static_cast<char>(value);
-    i += 3;
-  }
-  return plain;
+struct flock WholeFile(short type) {
+  struct flock lock {};
+  lock.l_type = type;
+  lock.l_whence = SEEK_SET;
+  return lock;
 }
 
 }  // namespace
 
-Result<std::string> ReadBootId() {
-  SEALIFT_ASSIGN_OR_RETURN(std::string text, ReadTextFile("/proc/sys/kernel/random/boot_id", 128));
+Result<std::string> ReadBootId(const std::filesystem::path& file) {
+  SEALIFT_ASSIGN_OR_RETURN(std::string text, ReadTextFile(file, 128));
   while (!text.empty() && text.back() == '\n') text.pop_back();
   return text;
 }
@@ -66,17 +56,25 @@ Status ForbidCoreDumps() {
 
 Result<UniqueFd> LockAgent(const std::filesystem::path& runtime_directory) {
   SEALIFT_RETURN_IF_ERROR(MakeDirectories(runtime_directory, 0755));
-  const std::filesystem::path path = runtime_directory / "agent.lock";
-  UniqueFd fd(::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600));
+  const std::filesystem::path path = runtime_directory / kLockFileName;
+  UniqueFd fd(::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0644));
   if (!fd.valid()) {
     return ErrnoError(Code::kUnavailable, Reason::kFileUnwritable, fmt::format("lock '{}'", path.string()),
                       "open", errno);
   }
-  if (::flock(fd.get(), LOCK_EX | LOCK_NB) != 0) {
+  struct flock whole = WholeFile(F_WRLCK);
+  if (::fcntl(fd.get(), F_OFD_SETLK, &whole) != 0) {
     return MakeError(Code::kFailedPrecondition, Reason::kAgentRunning,
                      fmt::format("lock '{}': another sealift-agent holds it", path.string()));
   }
   return fd;
+}
+
+bool AgentRuns(const std::filesystem::path& runtime_directory) {
+  const UniqueFd fd(::open((runtime_directory / kLockFileName).c_str(), O_RDONLY | O_CLOEXEC));
+  // Asks only: taking the lock for a moment would turn away an agent that starts in that moment.
+  struct flock whole = WholeFile(F_RDLCK);
+  return fd.valid() && ::fcntl(fd.get(), F_OFD_GETLK, &whole) == 0 && whole.l_type != F_UNLCK;
 }
 
 Status CommandRebooter::RequestReboot(const std::string& why) {
@@ -100,21 +98,6 @@ Health CommandHealthCheck::Check() {
     if (!output.ok()) return {.healthy = false, .problem = Describe(output.status())};
   }
   return {.healthy = true};
-}
-
-Result<bool> IsMountPoint(const std::filesystem::path& path) {
-  SEALIFT_ASSIGN_OR_RETURN(const std::string table, ReadTextFile("/proc/self/mountinfo", 8u << 20));
-  std::istringstream lines(table);
-  std::string line;
-  while (std::getline(lines, line)) {
-    // "36 35 98:0 /root /mount/point options ...": the fifth field.
-    std::istringstream fields(line);
-    std::string field;
-    for (int i = 0; i < 5 && fields >> field; ++i) {
-    }
-    if (fields && Unescape(field) == path.lexically_normal().string()) return true;
-  }
-  return false;
 }
 
 }  // namespace sealift::agent

@@ -3,6 +3,7 @@
 
 #include <filesystem>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "node-agent/update/seams.h"
@@ -12,8 +13,8 @@
 
 namespace sealift::agent {
 
-// /proc/sys/kernel/random/boot_id. Errors: those of ReadTextFile.
-Result<std::string> ReadBootId();
+// The kernel's id of this boot. Errors: those of ReadTextFile.
+Result<std::string> ReadBootId(const std::filesystem::path& file);
 // When the image was made, as far as the times of its files tell: agent time never runs before it. `file`
 // lies in the measured image. Errors: UNAVAILABLE/FILE_UNREADABLE.
 Result<UnixMillis> ReadImageBuildTime(const std::filesystem::path& file);
@@ -21,8 +22,11 @@ Result<UnixMillis> ReadImageBuildTime(const std::filesystem::path& file);
 // UNAVAILABLE/INTERNAL.
 Status ForbidCoreDumps();
 
+inline constexpr std::string_view kLockFileName = "agent.lock";
 // Held while this process lives: two agents would write one ESP. Errors: FAILED_PRECONDITION/AGENT_RUNNING.
 Result<UniqueFd> LockAgent(const std::filesystem::path& runtime_directory);
+// Whether an agent holds that lock.
+bool AgentRuns(const std::filesystem::path& runtime_directory);
 
 // Runs a command. Thread-compatible.
 class CommandRebooter final : public Rebooter {
@@ -47,8 +51,5 @@ class CommandHealthCheck final : public HealthCheck {
   std::vector<std::vector<std::string>> commands_;
   std::chrono::milliseconds timeout_;
 };
-
-// True when `path` is where a file system is mounted, in /proc/self/mountinfo's words.
-Result<bool> IsMountPoint(const std::filesystem::path& path);
 
 }  // namespace sealift::agent

@@ -1,0 +1,192 @@
+#include "node-agent/app/daemon.h"
+
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
+#include <unistd.h>
+
+#include <array>
+#include <cerrno>
+#include <thread>
+
+#include "node-agent/app/agent.h"
+#include "node-agent/app/system.h"
+#include "node-agent/esp/esp_stager.h"
+#include "node-agent/esp/os_release.h"
+#include "node-agent/tpm/esys_tpm.h"
+#include "node-agent/tpm/tls_signer.h"
+#include "node-agent/update/content_fetcher.h"
+#include "node-agent/update/state_place.h"
+#include "node-agent/update/tuf_release_catalog.h"
+#include "shared/base/log.h"
+#include "shared/crypto/key_reference.h"
+#include "shared/wire/tls.h"
+
+namespace sealift::agent {
+namespace {
+
+constexpr std::string_view kIdentityFileName = "node-certificate.pem";
+
+// Turns SIGTERM and SIGINT into a stop request. Signals are handled, not blocked: programs that the agent
+// starts would inherit a block. One at a time.
+class StopOnSignal {
+ public:
+  static Result<std::unique_ptr<StopOnSignal>> Install() {
+    std::array<int, 2> ends{};
+    if (::pipe2(ends.data(), O_CLOEXEC | O_NONBLOCK) != 0) {
+      return ErrnoError(Code::kUnavailable, Reason::kInternal, "wait for signals", "pipe2", errno);
+    }
+    std::unique_ptr<StopOnSignal> self(new StopOnSignal(UniqueFd(ends[0]), UniqueFd(ends[1])));
+    write_end_ = self->write_.get();
+    struct sigaction action {};
+    action.sa_handler = &StopOnSignal::Handle;
+    for (const int number : {SIGTERM, SIGINT}) {
+      if (::sigaction(number, &action, nullptr) != 0) {
+        return ErrnoError(Code::kUnavailable, Reason::kInternal, "wait for signals", "sigaction", errno);
+      }
+    }
+    self->watcher_ = std::jthread([raw = self.get()](std::stop_token ended) { raw->Watch(ended); });
+    return self;
+  }
+  ~StopOnSignal() {
+    watcher_.request_stop();
+    Handle(0);
+  }
+  std::stop_token token() const { return stop_.get_token(); }
+
+ private:
+  StopOnSignal(UniqueFd read, UniqueFd write) : read_(std::move(read)), write_(std::move(write)) {}
+
+  static void Handle(int) {
+    const int saved = errno;
+    const char byte = 0;
+    // A full pipe has a request waiting already.
+    [[maybe_unused]] const ssize_t written = ::write(write_end_, &byte, 1);
+    errno = saved;
+  }
+  void Watch(const std::stop_token& ended) {
+    pollfd readable{.fd = read_.get(), .events = POLLIN, .revents = 0};
+    while (::poll(&readable, 1, -1) <= 0) {
+    }
+    if (!ended.stop_requested()) stop_.request_stop();
+  }
+
+  inline static int write_end_ = -1;
+  UniqueFd read_;
+  UniqueFd write_;
+  std::stop_source stop_;
+  // Last: it uses the others.
+  std::jthread watcher_;
+};
+
+struct TpmParts {
+  std::shared_ptr<Tpm> tpm;
+  std::shared_ptr<Signer> tls_signer;
+};
+
+Result<TpmParts> OpenTpm(const std::string& tcti) {
+  SEALIFT_ASSIGN_OR_RETURN(std::shared_ptr<Tpm> tpm, OpenEsysTpm({.tcti = tcti}));
+  SEALIFT_ASSIGN_OR_RETURN(std::shared_ptr<Signer> signer, MakeTlsSigner(tpm));
+  return TpmParts{.tpm = std::move(tpm), .tls_signer = std::move(signer)};
+}
+
+// A device that appears late, or a TPM in lockout: waited for.
+Result<TpmParts> WaitForTpm(const std::string& tcti, Clock& clock, std::stop_token stop) {
+  Backoff backoff(std::chrono::seconds(1), std::chrono::seconds(60), SystemRandom());
+  std::string told;
+  while (true) {
+    Result<TpmParts> parts = OpenTpm(tcti);
+    if (parts.ok()) return parts;
+    if (const std::string now = Describe(parts.status()); now != told) {
+      log::Error("waiting for the TPM", {{"error", now}});
+      told = now;
+    }
+    if (!clock.SleepFor(backoff.Next(), stop)) {
+      return MakeError(Code::kCancelled, Reason::kCancelled, "wait for the TPM: stopped");
+    }
+  }
+}
+
+Result<std::string> RunningVersion(const std::filesystem::path& os_release) {
+  SEALIFT_ASSIGN_OR_RETURN(const std::string text, ReadTextFile(os_release, 64u << 10));
+  return OsReleaseVersion(text);
+}
+
+UpdateSettings EngineSettings(const Settings& settings, const std::string& boot_id) {
+  return {.channel = settings.channel,
+          .hardware_class = settings.hardware_class,
+          .agent_version = SEALIFT_VERSION,
+          .boot_id = boot_id,
+          .boot_tries = settings.boot_tries,
+          .max_attempts = settings.max_attempts,
+          .retry_after = settings.retry_after,
+          .health_deadline = settings.health_deadline,
+          .assess_offline_after = settings.assess_offline_after};
+}
+
+Status RunLoop(const Settings& settings, const std::string& boot_id, const std::string& version,
+               AgentClock& clock, std::stop_token stop) {
+  SEALIFT_ASSIGN_OR_RETURN(const TpmParts tpm, WaitForTpm(settings.tcti, clock, stop));
+  RegisterTpmKeyResolver(tpm.tpm);
+  SEALIFT_ASSIGN_OR_RETURN(const std::unique_ptr<EnrolmentClient> enrolment,
+                           OpenEnrolmentClient(settings.controller));
+  ControllerLink link(settings.controller);
+
+  PosixFileSystem esp(settings.esp);
+  EfivarfsVariables variables(settings.efivars);
+  EspStager stager(&esp, &variables,
+                   {.running_version = version, .boot_id = boot_id, .runtime_directory = settings.runtime});
+
+  MountedStatePlace place(settings.state_mount, settings.state);
+  LinkMetadataSource metadata(link);
+  LinkContentSource content(link);
+  tuf::FileMetadataStore trusted(place.metadata_directory());
+  ContentFetcher images(content, place.content_directory());
+  ContentFetcher manifests(content, settings.state / "manifests");
+  TufReleaseCatalog catalog(settings.tuf_root_json, metadata, trusted, clock, manifests);
+  CommandRebooter rebooter(settings.reboot_command);
+  CommandHealthCheck health(settings.health_commands, settings.health_timeout);
+  UpdateEngine engine(EngineSettings(settings, boot_id), {.place = place,
+                                                          .catalog = catalog,
+                                                          .fetcher = images,
+                                                          .stager = stager,
+                                                          .rebooter = rebooter,
+                                                          .health = health,
+                                                          .clock = clock});
+  Agent agent({.agent_version = SEALIFT_VERSION,
+               .boot_id = boot_id,
+               .labels = settings.labels,
+               .runtime = settings.runtime,
+               .identity_file = settings.state / kIdentityFileName},
+              {.tpm = *tpm.tpm,
+               .tls_signer = tpm.tls_signer,
+               .enrolment = *enrolment,
+               .link = link,
+               .engine = engine,
+               .place = place,
+               .read_event_log = [file = settings.event_log] { return ReadEventLog(file); },
+               .clock = clock,
+               .random = SystemRandom()});
+  agent.Run(stop);
+  return OkStatus();
+}
+
+}  // namespace
+
+Status RunDaemon(const Settings& settings) {
+  SEALIFT_RETURN_IF_ERROR(ForbidCoreDumps());
+  wire::InitialiseGrpc();
+  SEALIFT_RETURN_IF_ERROR(InstallKeyProvider());
+  SEALIFT_ASSIGN_OR_RETURN(const UniqueFd lock, LockAgent(settings.runtime));
+  SEALIFT_ASSIGN_OR_RETURN(const std::string boot_id, ReadBootId(settings.boot_id));
+  SEALIFT_ASSIGN_OR_RETURN(const std::string version, RunningVersion(settings.os_release));
+  SEALIFT_ASSIGN_OR_RETURN(const UnixMillis built, ReadImageBuildTime(settings.os_release));
+  SystemClock system;
+  AgentClock clock(system, built);
+  SEALIFT_ASSIGN_OR_RETURN(const std::unique_ptr<StopOnSignal> signals, StopOnSignal::Install());
+  log::Info("agent starts", {{"version", SEALIFT_VERSION}, {"release", version}});
+  const Status status = RunLoop(settings, boot_id, version, clock, signals->token());
+  return signals->token().stop_requested() ? OkStatus() : status;
+}
+
+}  // namespace sealift::agent

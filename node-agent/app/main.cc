@@ -1,0 +1,104 @@
+// sealift-agent: see --help.
+#include <CLI/CLI.hpp>
+#include <iostream>
+
+#include "node-agent/app/daemon.h"
+#include "node-agent/app/settings.h"
+#include "node-agent/app/status_file.h"
+#include "node-agent/app/system.h"
+#include "shared/base/files.h"
+#include "shared/base/log.h"
+
+namespace sealift::agent {
+namespace {
+
+// Documented in --help; scripts rely on them.
+constexpr int kExitOk = 0;
+constexpr int kExitFailed = 1;
+constexpr int kExitUsage = 2;
+constexpr int kExitNotRunning = 3;
+
+constexpr const char* kFooter =
+    "Examples:\n"
+    "  sealift-agent run\n"
+    "  sealift-agent run --check-config --config ./node.toml\n"
+    "  sealift-agent status -o json\n"
+    "\n"
+    "Exit codes: 0 success; 1 failure, with the reason on stderr; 2 wrong usage; 3 no agent runs (status).\n"
+    "The daemon stops in order on SIGTERM and SIGINT, and may be killed at any moment without harm.\n"
+    "docs/node-config.md lists every key of node.toml.";
+
+int Fail(const Status& status) {
+  std::cerr << "sealift-agent: " << Describe(status) << "\n" << ReasonAdvice(ReasonOf(status)) << "\n";
+  return kExitFailed;
+}
+
+int ShowStatus(const std::filesystem::path& runtime, const std::string& format) {
+  if (!AgentRuns(runtime)) {
+    std::cerr << "sealift-agent: no agent runs here\n";
+    return kExitNotRunning;
+  }
+  const Result<std::string> json = ReadTextFile(runtime / kStatusFileName, 4u << 20);
+  if (!json.ok()) return Fail(json.status());
+  if (format == "json") {
+    std::cout << *json;
+    return kExitOk;
+  }
+  const Result<std::string> text = StatusText(*json);
+  if (!text.ok()) return Fail(text.status());
+  std::cout << *text;
+  return kExitOk;
+}
+
+int RunOrCheck(const std::filesystem::path& config, bool check_only) {
+  const Result<Settings> settings = LoadSettings(config);
+  if (!settings.ok()) return Fail(settings.status());
+  if (check_only) {
+    std::cout << config.string() << ": ok\n";
+    return kExitOk;
+  }
+  const Status status = RunDaemon(*settings);
+  return status.ok() ? kExitOk : Fail(status);
+}
+
+int Main(int argc, char** argv) {
+  CLI::App app("Keeps this node enrolled, attested and on the release its controller wants.",
+               "sealift-agent");
+  app.set_version_flag("--version", SEALIFT_VERSION);
+  app.footer(kFooter);
+  app.require_subcommand(1);
+
+  std::string config(kDefaultConfigPath);
+  bool check_config = false;
+  std::string level = "info";
+  CLI::App* run = app.add_subcommand("run", "Run the daemon in the foreground (systemd starts it)");
+  run->add_option("--config", config, "Configuration")->capture_default_str();
+  run->add_flag("--check-config", check_config,
+                "Only read the configuration and say all that is wrong with it");
+  run->add_option("--log-level", level, "debug, info, warning or error")->capture_default_str();
+
+  std::string runtime = "/run/sealift";
+  std::string format = "text";
+  CLI::App* status = app.add_subcommand("status", "Show what the running agent is at");
+  status->add_option("--runtime", runtime, "Runtime directory of the agent")->capture_default_str();
+  status->add_option("-o,--output", format, "text or json")
+      ->check(CLI::IsMember({"text", "json"}))
+      ->capture_default_str();
+
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::ParseError& error) {
+    const int code = app.exit(error);
+    return code == 0 ? kExitOk : kExitUsage;
+  }
+  if (status->parsed()) return ShowStatus(runtime, format);
+  const Result<log::Level> parsed = log::ParseLevel(level);
+  if (!parsed.ok()) return Fail(parsed.status());
+  log::SetLevel(*parsed);
+  return RunOrCheck(config, check_config);
+}
+
+}  // namespace
+}  // namespace sealift::agent
+
+int main(int argc, char** argv) { return sealift::agent::Main(argc, argv); }
