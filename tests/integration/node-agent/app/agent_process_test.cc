@@ -11,6 +11,7 @@
 #include <nlohmann/json.hpp>
 #include <set>
 #include <thread>
+#include <tuple>
 
 #include "node-agent/esp/boot_entries.h"
 #include "node-agent/esp/efi_variables.h"
@@ -83,13 +84,13 @@ class AgentProcess : public testing::Test {
     const efi::SignatureLists lists = {efi::X509SignatureList(efi::kGlobalVariable, db_.certificate)};
     PutVariable("db", kImageSecurityVendor, efi::SerializeSignatureLists(lists));
     PutVariable("SecureBoot", kGlobalVendor, {1});
-    old_image_ = Image("1.0");
-    new_image_ = Image("2.0");
+    old_image_ = Image("1.0", &db_);
+    new_image_ = Image("2.0", &db_);
     PutImage("1.0", old_image_);
     PutEntry("active.conf", BootRole::kActive, "1.0", old_image_);
     PutEntry("passive.conf", BootRole::kPassive, "1.0", old_image_);
     Boot("active.conf", "1.0");
-    PublishRelease();
+    PublishRelease("2.0", new_image_);
     WriteConfig();
   }
   void TearDown() override {
@@ -105,12 +106,13 @@ class AgentProcess : public testing::Test {
     Append(content, value);
     Put(fmt::format("efivars/{}-{}", name, vendor), content);
   }
-  Bytes Image(const std::string& version) {
+  Bytes Image(const std::string& version, const test::TestKey* signer) {
     test::SyntheticPe pe;
     pe.sections = {{".osrel", "IMAGE_VERSION=" + version + "\n"},
                    {".linux", std::string(300'000, 'k') + version},
                    {".pcrpkey", pcr_.signer->public_key().Pem()}};
-    return efi::SignImage(pe.Build(), *db_.signer, db_.certificate, "test").value().bytes;
+    if (signer == nullptr) return pe.Build();
+    return efi::SignImage(pe.Build(), *signer->signer, signer->certificate, "test").value().bytes;
   }
   void PutImage(const std::string& version, const Bytes& image) {
     Put("efi/" + ImageFilePath(version, Sha256(image)), image);
@@ -133,34 +135,47 @@ class AgentProcess : public testing::Test {
     fs::remove(root() / "rebooted");
   }
 
-  void PublishRelease() {
-    Manifest manifest{.channel = "stable",
-                      .version = "2.0",
-                      .minimum_agent_version = "0.0.1",
-                      .hardware_class = "generic-x86_64",
-                      .built = SystemClock().Now(),
-                      .files = {{.path = "EFI/kairos/norole.efi",
-                                 .role = FileRole::kUki,
-                                 .digest = Sha256(new_image_),
-                                 .size = new_image_.size(),
-                                 .authenticode = efi::AuthenticodeDigest(*efi::PeImage::Parse(new_image_))}},
-                      .pcr11 = {{.phase = "", .pcr11 = Sha256({})}},
-                      .stub_version = "252",
-                      .secure_boot_certificates = {Sha256(db_.certificate)},
-                      .pcr_keys = {pcr_.signer->public_key().key_id()}};
+  // Signed metadata lists the release, the controller has its content and wants it to run.
+  void PublishRelease(const std::string& version, const Bytes& image) {
+    const auto parsed = efi::PeImage::Parse(image);
+    Manifest manifest{
+        .channel = "stable",
+        .version = version,
+        .minimum_agent_version = "0.0.1",
+        .hardware_class = "generic-x86_64",
+        .built = SystemClock().Now(),
+        .files = {{.path = "EFI/kairos/norole.efi",
+                   .role = FileRole::kUki,
+                   .digest = Sha256(image),
+                   .size = image.size(),
+                   .authenticode = parsed.ok() ? efi::AuthenticodeDigest(*parsed) : Sha256(image)}},
+        .pcr11 = {{.phase = "", .pcr11 = Sha256({})}},
+        .stub_version = "252",
+        .secure_boot_certificates = {Sha256(db_.certificate)},
+        .pcr_keys = {pcr_.signer->public_key().key_id()}};
     const std::string json = SerializeManifest(manifest);
     ASSERT_TRUE(ParseManifest(json).ok()) << Describe(ParseManifest(json).status());
-    repository_.targets.targets = TargetsOfRelease(manifest, json, manifest.built);
+    for (const auto& [name, target] : TargetsOfRelease(manifest, json, manifest.built)) {
+      repository_.targets.targets[name] = target;
+    }
     repository_.timestamp.signed_at = SystemClock().Now();
-    repository_.Publish();
+    repository_.PublishNext();
     const auto lock = controller_->Lock();
     controller_->answers.metadata = repository_.source.files;
     controller_->answers.content[Sha256(AsBytes(json))] = ToBytes(json);
-    controller_->answers.content[Sha256(new_image_)] = new_image_;
+    controller_->answers.content[Sha256(image)] = image;
     controller_->answers.check_in.set_poll_after_ms(100);
     controller_->answers.check_in.mutable_desired()->set_channel("stable");
-    controller_->answers.check_in.mutable_desired()->set_version("2.0");
+    controller_->answers.check_in.mutable_desired()->set_version(version);
     controller_->answers.check_in.mutable_desired()->set_release_id(ToText(Sha256(AsBytes(json)).view()));
+  }
+  // The reason that the controller was told for giving up `version`; empty when it was told none.
+  std::string ReasonTold(const std::string& version) {
+    const auto lock = controller_->Lock();
+    for (const v1::ReportRequest& report : controller_->seen.reports) {
+      if (report.version() == version && !report.reason().empty()) return report.reason();
+    }
+    return "";
   }
 
   // `/proc` is a mounted file system on every Linux; the state itself lies in the test's folder.
@@ -264,6 +279,36 @@ TEST_F(AgentProcess, UpgradesThoughItIsKilledAtEveryChangeOfState) {
   ASSERT_NE(blessed, controller_->seen.reports.end());
   EXPECT_EQ(blessed->version(), "2.0");
   EXPECT_EQ(controller_->seen.check_ins.back().running().version(), "2.0");
+}
+
+// Signed metadata is no excuse: the firmware would not start these images, so they never reach the ESP.
+TEST_F(AgentProcess, RefusesBadImagesWithTheirReasonsAndLeavesTheEspAlone) {
+  const test::TestKey other = test::MakeTestKey("other db");
+  Bytes tampered = Image("2.2", &db_);
+  tampered[efi::PeImage::Parse(tampered)->sections()[1].raw_offset + 5] ^= 1;
+  const Bytes whole = Image("2.4", &db_);
+  const Bytes truncated(whole.begin(), whole.begin() + static_cast<std::ptrdiff_t>(whole.size() / 2));
+  const std::vector<std::tuple<std::string, Bytes, std::string>> bad = {
+      {"2.1", Image("2.1", nullptr), "IMAGE_UNSIGNED"},
+      {"2.2", tampered, "IMAGE_SIGNATURE_INVALID"},
+      {"2.3", Image("2.3", &other), "IMAGE_SIGNER_UNKNOWN"},
+      {"2.4", truncated, "IMAGE_TRUNCATED"},
+  };
+  const auto entries_before = fs::last_write_time(root() / "efi/loader/entries");
+  const auto images_before = fs::last_write_time(root() / "efi/EFI/kairos");
+  std::unique_ptr<Process> process;
+  for (const auto& [version, image, reason] : bad) {
+    PublishRelease(version, image);
+    if (process == nullptr) process = Start();
+    ASSERT_TRUE(Eventually([&] { return !ReasonTold(version).empty(); })) << version << " " << State();
+    EXPECT_EQ(ReasonTold(version), reason) << version;
+  }
+  ASSERT_TRUE(Eventually([&] { return Shown().is_object() && Shown().at("failures").size() == bad.size(); }));
+  EXPECT_EQ(process->End(SIGTERM), 0);
+  EXPECT_EQ(fs::last_write_time(root() / "efi/loader/entries"), entries_before);
+  EXPECT_EQ(fs::last_write_time(root() / "efi/EFI/kairos"), images_before);
+  EXPECT_FALSE(fs::exists(root() / "rebooted"));
+  ExpectBootable("bad images");
 }
 
 TEST_F(AgentProcess, AttestsWhenAskedAndShowsIt) {
