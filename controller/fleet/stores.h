@@ -20,6 +20,7 @@ namespace sealift::controller {
 // What decides the answer to a check-in, without the bulk of a node's record.
 struct CheckInView {
   Admission admission = Admission::kPending;
+  std::map<std::string, std::string> labels;
   // What was recorded before this check-in.
   NodeStatus previous;
   Trust last_trust = Trust::kUnspecified;

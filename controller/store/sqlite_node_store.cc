@@ -155,8 +155,9 @@ class SqliteNodeStatusStore final : public NodeStatusStore {
     SEALIFT_RETURN_IF_ERROR(db_.Read([&](SqliteConnection& connection) -> Status {
       SEALIFT_ASSIGN_OR_RETURN(
           auto query,
-          connection.Prepare("SELECT admission, status, verdict_trust, verdict_decided_ms, verdict_boot, "
-                             "desired_channel, desired_version, desired_release FROM nodes WHERE id = $1"));
+          connection.Prepare(
+              "SELECT admission, status, verdict_trust, verdict_decided_ms, verdict_boot, "
+              "desired_channel, desired_version, desired_release, labels FROM nodes WHERE id = $1"));
       SEALIFT_ASSIGN_OR_RETURN(const bool row, query.Text(id.text()).Step());
       if (!row) return NoSuchNode(id);
       view.admission = static_cast<Admission>(query.IntegerAt(0));
@@ -165,6 +166,7 @@ class SqliteNodeStatusStore final : public NodeStatusStore {
       view.last_decided = query.TimeAt(3);
       view.last_verdict_boot_id = query.TextAt(4);
       SEALIFT_ASSIGN_OR_RETURN(view.desired, ReadDesired(query, 5));
+      SEALIFT_ASSIGN_OR_RETURN(view.labels, DecodeLabels(query.TextAt(8)));
       return OkStatus();
     }));
     return view;

@@ -1,6 +1,7 @@
 #include "shared/wire/tls.h"
 
 #include <fmt/format.h>
+#include <google/protobuf/stubs/logging.h>
 #include <grpc/grpc_security_constants.h>
 #include <grpc/support/log.h>
 #include <openssl/pem.h>
@@ -24,6 +25,13 @@ void ForwardLog(gpr_log_func_args* args) {
   // gRPC's own error lines tell of peers that went away or failed a handshake; nobody must act on one.
   const log::Level level = args->severity == GPR_LOG_SEVERITY_ERROR ? log::Level::kInfo : log::Level::kDebug;
   log::Write(level, "gRPC says", {{"error", std::string(text)}});
+}
+
+// Tells of each field of a peer that is not UTF-8: the peer's doing, and as often as it likes.
+void ForwardProtobufLog(google::protobuf::LogLevel level, const char*, int, const std::string& message) {
+  // FATAL ends the process right after.
+  const bool last = level == google::protobuf::LOGLEVEL_FATAL;
+  log::Write(last ? log::Level::kError : log::Level::kDebug, "protobuf says", {{"error", message}});
 }
 
 Result<X509Ptr> FirstCertificate(const std::string& chain) {
@@ -50,6 +58,7 @@ void InitialiseGrpc() {
   std::call_once(once, [] {
     SEALIFT_CHECK(setenv("GRPC_SSL_CIPHER_SUITES", kNoTls12, 1) == 0);
     gpr_set_log_function(ForwardLog);
+    google::protobuf::SetLogHandler(ForwardProtobufLog);
   });
 }
 

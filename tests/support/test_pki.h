@@ -35,6 +35,8 @@ struct CertificateRequest {
   long not_before = -3600;
   long not_after = 24 * 3600;
   bool ca = false;
+  // "clientAuth", "serverAuth"; empty: none.
+  std::string extended_key_usage = "clientAuth";
 };
 
 inline void AddExtension(X509* certificate, X509* issuer, int nid, const std::string& value) {
@@ -66,6 +68,9 @@ inline TestCertificate Issue(const CertificateRequest& request, const TestCertif
   AddExtension(x, issued_by, NID_basic_constraints, request.ca ? "critical,CA:TRUE" : "critical,CA:FALSE");
   AddExtension(x, issued_by, NID_key_usage,
                request.ca ? "critical,keyCertSign,cRLSign" : "critical,digitalSignature");
+  if (!request.ca && !request.extended_key_usage.empty()) {
+    AddExtension(x, issued_by, NID_ext_key_usage, request.extended_key_usage);
+  }
   if (!request.subject_alt_name.empty()) {
     AddExtension(x, issued_by, NID_subject_alt_name, request.subject_alt_name);
   }

@@ -33,8 +33,10 @@ class TlsTest : public ::testing::Test {
     dir_.emplace(std::move(dir).value());
     ca_ = test::MakeCa("server ca");
     client_ca_ = test::MakeCa("client ca");
-    server_certificate_ =
-        test::Issue({.common_name = "controller", .subject_alt_name = "DNS:localhost,IP:127.0.0.1"}, &ca_);
+    server_certificate_ = test::Issue({.common_name = "controller",
+                                       .subject_alt_name = "DNS:localhost,IP:127.0.0.1",
+                                       .extended_key_usage = "serverAuth"},
+                                      &ca_);
     client_ = test::Issue({.common_name = "client"}, &client_ca_);
   }
 

@@ -1,0 +1,208 @@
+#include "controller/api/convert.h"
+
+#include <fmt/format.h>
+
+#include "shared/wire/convert.h"
+
+namespace sealift::controller {
+namespace {
+
+constexpr std::size_t kMaxReasonBytes = 64;
+constexpr std::size_t kMaxMessageBytes = 512;
+constexpr std::size_t kMaxIdBytes = 64;
+constexpr int kMaxFailures = 32;
+constexpr std::size_t kMaxQuoteBytes = 4096;
+constexpr std::size_t kMaxEventLogBytes = 1u << 20;
+constexpr std::uint32_t kMaxPcr = 23;
+
+v1::PcrFinding ToProto(const PcrFinding& finding) {
+  v1::PcrFinding out;
+  out.set_pcr(finding.pcr);
+  out.set_outcome(finding.outcome);
+  for (const Sha256Digest& digest : finding.expected) out.add_expected(wire::ToWire(digest));
+  if (finding.found) out.set_found(wire::ToWire(*finding.found));
+  out.set_first_difference(finding.first_difference);
+  return out;
+}
+
+v1::RunningImage ToProto(const RunningImage& running) {
+  v1::RunningImage out;
+  out.set_version(running.version);
+  if (running.image_digest) out.set_image_digest(wire::ToWire(*running.image_digest));
+  out.set_role(running.role);
+  out.set_boot_id(running.boot_id);
+  return out;
+}
+
+v1::VersionFailure ToProto(const VersionFailure& failure) {
+  v1::VersionFailure out;
+  out.set_version(failure.version);
+  out.set_reason(failure.reason);
+  out.set_message(failure.message);
+  out.set_at_unix_ms(ToUnixMs(failure.at));
+  return out;
+}
+
+v1::RolloutNode ToProto(const RolloutNode& node) {
+  v1::RolloutNode out;
+  out.set_node_id(node.node_id.text());
+  out.set_progress(static_cast<v1::RolloutNode::Progress>(node.progress));
+  out.set_reason(node.reason);
+  out.set_message(node.message);
+  return out;
+}
+
+Result<VersionFailure> FailureFromProto(const v1::VersionFailure& failure) {
+  SEALIFT_RETURN_IF_ERROR(CheckVersion("failures.version", failure.version()));
+  SEALIFT_RETURN_IF_ERROR(CheckText("failures.reason", failure.reason(), kMaxReasonBytes));
+  SEALIFT_RETURN_IF_ERROR(CheckText("failures.message", failure.message(), kMaxMessageBytes));
+  return VersionFailure{failure.version(), failure.reason(), failure.message(), FromUnixMs(failure.at_unix_ms())};
+}
+
+Status Bad(std::string_view what, std::string_view why) {
+  return MakeError(Code::kInvalidArgument, Reason::kInvalidArgument, fmt::format("read {}: {}", what, why));
+}
+
+}  // namespace
+
+Status CheckText(std::string_view what, std::string_view text, std::size_t max_bytes) {
+  return text.size() <= max_bytes ? OkStatus() : Bad(what, fmt::format("longer than {} bytes", max_bytes));
+}
+
+Status CheckVersion(std::string_view what, std::string_view version) {
+  return version.empty() || IsValidVersion(version) ? OkStatus() : Bad(what, "not a version");
+}
+
+v1::Desired ToProto(const Desired& desired) {
+  v1::Desired out;
+  out.set_channel(desired.channel);
+  out.set_version(desired.version);
+  out.set_release_id(wire::ToWire(desired.release_id));
+  return out;
+}
+
+v1::Verdict ToProto(const Verdict& verdict) {
+  v1::Verdict out;
+  out.set_outcome(static_cast<v1::Verdict::Outcome>(verdict.trust));
+  for (const std::string& reason : verdict.reasons) out.add_reasons(reason);
+  for (const PcrFinding& finding : verdict.findings) *out.add_findings() = ToProto(finding);
+  out.set_release_version(verdict.release_version);
+  if (verdict.release_id) out.set_release_id(wire::ToWire(*verdict.release_id));
+  out.set_decided_unix_ms(ToUnixMs(verdict.decided));
+  out.set_degraded_boot(verdict.degraded_boot);
+  return out;
+}
+
+v1::Node ToProto(const Node& node) {
+  v1::Node out;
+  out.set_id(node.id.text());
+  out.set_ek_digest(wire::ToWire(node.ek_digest));
+  out.set_admission(static_cast<v1::Node::Admission>(node.admission));
+  for (const auto& [key, value] : node.labels) (*out.mutable_labels())[key] = value;
+  out.set_state(static_cast<v1::UpdateState>(node.status.state));
+  *out.mutable_running() = ToProto(node.status.running);
+  out.set_staged_version(node.status.staged_version);
+  for (const VersionFailure& failure : node.status.failures) *out.add_failures() = ToProto(failure);
+  out.set_healthy(node.status.healthy);
+  out.set_enrolled_unix_ms(ToUnixMs(node.enrolled));
+  out.set_last_seen_unix_ms(ToUnixMs(node.last_seen));
+  if (node.last_verdict) *out.mutable_last_verdict() = ToProto(*node.last_verdict);
+  if (node.desired) *out.mutable_desired() = ToProto(*node.desired);
+  out.set_certificate_not_after_unix_ms(ToUnixMs(node.certificate_not_after));
+  out.set_agent_version(node.status.agent_version);
+  return out;
+}
+
+v1::Rollout ToProto(const Rollout& rollout) {
+  v1::Rollout out;
+  out.set_id(rollout.id);
+  out.set_channel(rollout.channel);
+  out.set_version(rollout.version);
+  out.set_release_id(wire::ToWire(rollout.release_id));
+  out.set_selector(rollout.selector);
+  out.set_state(static_cast<v1::Rollout::State>(rollout.state));
+  for (const Wave& wave : rollout.waves) {
+    v1::Wave& to = *out.add_waves();
+    to.set_size(wave.size);
+    for (const RolloutNode& node : wave.nodes) *to.add_nodes() = ToProto(node);
+  }
+  out.set_current_wave(rollout.current_wave);
+  out.set_created_unix_ms(ToUnixMs(rollout.created));
+  out.set_created_by(rollout.created_by);
+  out.set_halted_reason(rollout.halted_reason);
+  return out;
+}
+
+v1::Release ToProto(const ReleaseRecord& release) {
+  v1::Release out;
+  out.set_channel(release.channel);
+  out.set_version(release.version);
+  out.set_release_id(wire::ToWire(release.release_id));
+  out.set_published_unix_ms(ToUnixMs(release.published));
+  out.set_total_bytes(release.total_bytes);
+  return out;
+}
+
+v1::AuditEntry ToProto(const AuditRecord& record) {
+  v1::AuditEntry out;
+  out.set_sequence(record.sequence);
+  out.set_at_unix_ms(ToUnixMs(record.at));
+  out.set_operator_name(record.operator_name);
+  out.set_role(record.role);
+  out.set_rpc(record.rpc);
+  out.set_request(record.request);
+  out.set_outcome(record.outcome);
+  return out;
+}
+
+Result<UpdateState> StateFromProto(v1::UpdateState state) {
+  // Proto3 enums are open: any number may arrive.
+  if (!v1::UpdateState_IsValid(state)) return Bad("state", "not a state of this version");
+  return static_cast<UpdateState>(state);
+}
+
+Result<RunningImage> RunningFromProto(const v1::RunningImage& running) {
+  SEALIFT_RETURN_IF_ERROR(CheckVersion("running.version", running.version()));
+  SEALIFT_RETURN_IF_ERROR(CheckText("running.role", running.role(), kMaxIdBytes));
+  SEALIFT_RETURN_IF_ERROR(CheckText("running.boot_id", running.boot_id(), kMaxIdBytes));
+  RunningImage out{.version = running.version(), .role = running.role(), .boot_id = running.boot_id()};
+  if (!running.image_digest().empty()) {
+    SEALIFT_ASSIGN_OR_RETURN(out.image_digest,
+                             wire::DigestFromWire("running.image_digest", running.image_digest()));
+  }
+  return out;
+}
+
+Result<NodeStatus> StatusFromProto(const v1::CheckInRequest& request) {
+  NodeStatus status;
+  SEALIFT_ASSIGN_OR_RETURN(status.state, StateFromProto(request.state()));
+  SEALIFT_ASSIGN_OR_RETURN(status.running, RunningFromProto(request.running()));
+  SEALIFT_RETURN_IF_ERROR(CheckVersion("staged_version", request.staged_version()));
+  status.staged_version = request.staged_version();
+  if (request.failures_size() > kMaxFailures) return Bad("failures", "more than 32");
+  for (const v1::VersionFailure& failure : request.failures()) {
+    SEALIFT_ASSIGN_OR_RETURN(VersionFailure one, FailureFromProto(failure));
+    status.failures.push_back(std::move(one));
+  }
+  SEALIFT_RETURN_IF_ERROR(CheckText("agent_version", request.agent_version(), kMaxIdBytes));
+  status.agent_version = request.agent_version();
+  status.healthy = request.healthy();
+  return status;
+}
+
+Result<AttestationEvidence> EvidenceFromProto(const v1::Quote& quote) {
+  SEALIFT_RETURN_IF_ERROR(CheckText("quote.attest", quote.attest(), kMaxQuoteBytes));
+  SEALIFT_RETURN_IF_ERROR(CheckText("quote.signature", quote.signature(), kMaxQuoteBytes));
+  SEALIFT_RETURN_IF_ERROR(CheckText("quote.event_log", quote.event_log(), kMaxEventLogBytes));
+  AttestationEvidence out{.attest = ToBytes(quote.attest()),
+                          .signature = ToBytes(quote.signature()),
+                          .event_log = ToBytes(quote.event_log())};
+  for (const auto& [pcr, value] : quote.pcrs()) {
+    if (pcr > kMaxPcr) return Bad("quote.pcrs", "no such register");
+    SEALIFT_ASSIGN_OR_RETURN(const Sha256Digest digest, wire::DigestFromWire("quote.pcrs", value));
+    out.pcrs.emplace(pcr, digest);
+  }
+  return out;
+}
+
+}  // namespace sealift::controller

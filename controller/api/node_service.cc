@@ -1,0 +1,200 @@
+#include "controller/api/node_service.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include "controller/api/convert.h"
+#include "shared/base/log.h"
+#include "shared/crypto/hash.h"
+#include "shared/wire/convert.h"
+
+namespace sealift::controller {
+namespace {
+
+constexpr std::size_t kNonceBytes = 32;
+constexpr std::size_t kPieceBytes = 64u << 10;
+constexpr std::size_t kMaxReasonBytes = 64;
+constexpr std::size_t kMaxMessageBytes = 512;
+constexpr std::size_t kMaxFailures = 32;
+
+std::string NotAudited() { return {}; }
+
+// A failure that was reported replaces an older one of the same version.
+void Remember(NodeStatus& status, VersionFailure failure) {
+  std::erase_if(status.failures, [&](const VersionFailure& old) { return old.version == failure.version; });
+  if (status.failures.size() >= kMaxFailures) status.failures.erase(status.failures.begin());
+  status.failures.push_back(std::move(failure));
+}
+
+}  // namespace
+
+grpc::Status NodeServiceImpl::CheckIn(grpc::ServerContext* context, const v1::CheckInRequest* request,
+                                      v1::CheckInResponse* response) {
+  return parts_.runner.Run(
+      *context, "/sealift.v1.NodeService/CheckIn", NotAudited,
+      [&](const Caller& caller) { return HandleCheckIn(*caller.node, *request, *response); });
+}
+
+grpc::Status NodeServiceImpl::Report(grpc::ServerContext* context, const v1::ReportRequest* request,
+                                     v1::ReportResponse* response) {
+  return parts_.runner.Run(*context, "/sealift.v1.NodeService/Report", NotAudited,
+                           [&](const Caller& caller) -> Status {
+                             SEALIFT_RETURN_IF_ERROR(HandleReport(*caller.node, *request));
+                             response->set_accepted(true);
+                             return OkStatus();
+                           });
+}
+
+grpc::Status NodeServiceImpl::Attest(grpc::ServerContext* context, const v1::AttestRequest* request,
+                                     v1::AttestResponse* response) {
+  return parts_.runner.Run(*context, "/sealift.v1.NodeService/Attest", NotAudited, [&](const Caller& caller) {
+    return HandleAttest(*caller.node, *request, *response);
+  });
+}
+
+grpc::Status NodeServiceImpl::GetMetadata(grpc::ServerContext* context, const v1::GetMetadataRequest* request,
+                                          v1::GetMetadataResponse* response) {
+  return parts_.runner.Run(*context, "/sealift.v1.NodeService/GetMetadata", NotAudited,
+                           [&](const Caller& caller) -> Status {
+                             SEALIFT_RETURN_IF_ERROR(AdmittedView(*caller.node).status());
+                             SEALIFT_ASSIGN_OR_RETURN(*response->mutable_content(),
+                                                      parts_.repository.ReadMetadata(request->name()));
+                             return OkStatus();
+                           });
+}
+
+grpc::Status NodeServiceImpl::FetchContent(grpc::ServerContext* context,
+                                           const v1::FetchContentRequest* request,
+                                           grpc::ServerWriter<v1::FetchContentResponse>* writer) {
+  return parts_.runner.Run(*context, "/sealift.v1.NodeService/FetchContent", NotAudited,
+                           [&](const Caller& caller) -> Status {
+                             SEALIFT_RETURN_IF_ERROR(AdmittedView(*caller.node).status());
+                             return HandleFetch(*request, *context, *writer);
+                           });
+}
+
+Result<CheckInView> NodeServiceImpl::AdmittedView(const NodeId& id) {
+  SEALIFT_ASSIGN_OR_RETURN(CheckInView view, parts_.node_status.ViewForCheckIn(id));
+  if (view.admission == Admission::kRevoked) {
+    return MakeError(Code::kPermissionDenied, Reason::kNodeNotAdmitted,
+                     fmt::format("serve node {}: it is revoked", id.text()));
+  }
+  return view;
+}
+
+Status NodeServiceImpl::HandleCheckIn(const NodeId& id, const v1::CheckInRequest& request,
+                                      v1::CheckInResponse& response) {
+  SEALIFT_ASSIGN_OR_RETURN(const NodeStatus status, StatusFromProto(request));
+  SEALIFT_ASSIGN_OR_RETURN(const CheckInView view, AdmittedView(id));
+  SEALIFT_RETURN_IF_ERROR(AdoptLabels(id, view, request));
+  const UnixMillis now = parts_.clock.Now();
+  std::optional<NodeStatusStore::QuoteNonce> nonce;
+  if (QuoteDue(view, status, now, parts_.policy)) {
+    nonce = NodeStatusStore::QuoteNonce{RandomBytes(kNonceBytes), now + parts_.policy.nonce_lifetime};
+    response.set_quote_nonce(ToText(nonce->nonce));
+  }
+  SEALIFT_RETURN_IF_ERROR(parts_.node_status.RecordStatus(id, status, now, nonce));
+  if (status != view.previous) parts_.engine.Poke();
+  // A quarantined node is heard and told nothing.
+  if (view.desired && view.admission == Admission::kAdmitted)
+    *response.mutable_desired() = ToProto(*view.desired);
+  const Bytes random = RandomBytes(1);
+  response.set_poll_after_ms(
+      static_cast<std::uint32_t>(PollAfter(view, status, parts_.policy, random.front()).count()));
+  return OkStatus();
+}
+
+// Labels of the image are a default: what an operator set stays.
+Status NodeServiceImpl::AdoptLabels(const NodeId& id, const CheckInView& view,
+                                    const v1::CheckInRequest& request) {
+  std::map<std::string, std::string> labels = view.labels;
+  for (const auto& [key, value] : request.labels()) labels.emplace(key, value);
+  if (labels.size() == view.labels.size()) return OkStatus();
+  SEALIFT_RETURN_IF_ERROR(CheckLabels(labels));
+  return parts_.nodes.SetLabels(id, labels);
+}
+
+Status NodeServiceImpl::HandleReport(const NodeId& id, const v1::ReportRequest& request) {
+  SEALIFT_ASSIGN_OR_RETURN(const CheckInView view, AdmittedView(id));
+  NodeStatus status = view.previous;
+  SEALIFT_ASSIGN_OR_RETURN(status.state, StateFromProto(request.state()));
+  SEALIFT_RETURN_IF_ERROR(CheckVersion("version", request.version()));
+  SEALIFT_RETURN_IF_ERROR(CheckText("reason", request.reason(), kMaxReasonBytes));
+  SEALIFT_RETURN_IF_ERROR(CheckText("message", request.message(), kMaxMessageBytes));
+  if (request.has_running()) {
+    SEALIFT_ASSIGN_OR_RETURN(status.running, RunningFromProto(request.running()));
+  }
+  status.healthy = request.healthy();
+  const UnixMillis now = parts_.clock.Now();
+  if (!request.reason().empty() && !request.version().empty()) {
+    Remember(status, {request.version(), request.reason(), request.message(), now});
+  }
+  SEALIFT_RETURN_IF_ERROR(parts_.node_status.RecordStatus(id, status, now, std::nullopt));
+  log::Info("node reported", {{"node", id.text()},
+                              {"state", std::string(UpdateStateName(status.state))},
+                              {"version", request.version()},
+                              {"reason", request.reason()}});
+  parts_.engine.Poke();
+  return OkStatus();
+}
+
+Status NodeServiceImpl::HandleAttest(const NodeId& id, const v1::AttestRequest& request,
+                                     v1::AttestResponse& response) {
+  SEALIFT_RETURN_IF_ERROR(AdmittedView(id).status());
+  SEALIFT_ASSIGN_OR_RETURN(const AttestationEvidence evidence, EvidenceFromProto(request.quote()));
+  const UnixMillis now = parts_.clock.Now();
+  SEALIFT_ASSIGN_OR_RETURN(const auto nonce, parts_.node_status.TakeQuoteNonce(id, now));
+  if (!nonce) {
+    return MakeError(Code::kFailedPrecondition, Reason::kQuoteNonceStale,
+                     fmt::format("attest node {}: no nonce is open; check in first", id.text()));
+  }
+  SEALIFT_ASSIGN_OR_RETURN(const Node node, parts_.nodes.Get(id));
+  SEALIFT_ASSIGN_OR_RETURN(Verdict verdict, parts_.attestor.Attest(node, evidence, *nonce, now));
+  verdict.boot_id = node.status.running.boot_id;
+  verdict.decided = now;
+  SEALIFT_RETURN_IF_ERROR(
+      parts_.evidence.Append({id, verdict, evidence.attest, evidence.signature, evidence.event_log}));
+  SEALIFT_RETURN_IF_ERROR(parts_.node_status.RecordVerdict(id, verdict));
+  parts_.metrics.CountVerdict(verdict.trust);
+  log::Info("node attested", {{"node", id.text()},
+                              {"state", std::string(TrustName(verdict.trust))},
+                              {"version", verdict.release_version},
+                              {"reason", verdict.reasons.empty() ? "" : verdict.reasons.front()}});
+  parts_.engine.Poke();
+  response.set_outcome(static_cast<v1::Verdict::Outcome>(verdict.trust));
+  for (const std::string& reason : verdict.reasons) response.add_reasons(reason);
+  return OkStatus();
+}
+
+Status NodeServiceImpl::HandleFetch(const v1::FetchContentRequest& request, grpc::ServerContext& context,
+                                    grpc::ServerWriter<v1::FetchContentResponse>& writer) {
+  SEALIFT_ASSIGN_OR_RETURN(const Sha256Digest digest, wire::DigestFromWire("digest", request.digest()));
+  SEALIFT_ASSIGN_OR_RETURN(const auto reader, parts_.content.Read(digest));
+  if (request.offset() > reader.size()) {
+    return MakeError(
+        Code::kOutOfRange, Reason::kInvalidArgument,
+        fmt::format("fetch {}: offset {} of {} bytes", digest.hex(), request.offset(), reader.size()));
+  }
+  const std::uint64_t rest = reader.size() - request.offset();
+  const std::uint64_t wanted = request.length() == 0 ? rest : std::min<std::uint64_t>(request.length(), rest);
+  v1::FetchContentResponse piece;
+  piece.set_total_size(reader.size());
+  std::uint64_t sent = 0;
+  // An empty object is one empty message, so that the size always arrives.
+  do {
+    const auto size = static_cast<std::size_t>(std::min<std::uint64_t>(kPieceBytes, wanted - sent));
+    SEALIFT_ASSIGN_OR_RETURN(const Bytes bytes, reader.ReadAt(request.offset() + sent, size));
+    piece.set_data(bytes.data(), bytes.size());
+    if (!writer.Write(piece)) {
+      return MakeError(Code::kCancelled, Reason::kCancelled,
+                       fmt::format("fetch {}: the node left", context.peer()));
+    }
+    parts_.metrics.CountContentBytes(bytes.size());
+    sent += bytes.size();
+    piece.Clear();
+  } while (sent < wanted);
+  return OkStatus();
+}
+
+}  // namespace sealift::controller

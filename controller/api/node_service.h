@@ -1,0 +1,60 @@
+// NodeService: what a node asks. Each call acts for the node of the certificate and for no other.
+#pragma once
+
+#include <functional>
+
+#include "controller/api/ports.h"
+#include "controller/api/rpc_runner.h"
+#include "controller/fleet/check_in_policy.h"
+#include "controller/fleet/rollout_engine.h"
+#include "controller/publish/content_store.h"
+#include "controller/publish/tuf_repository.h"
+#include "sealift/v1/node.grpc.pb.h"
+
+namespace sealift::controller {
+
+// All borrowed.
+struct NodeServiceParts {
+  RpcRunner& runner;
+  NodeStore& nodes;
+  NodeStatusStore& node_status;
+  EvidenceStore& evidence;
+  RolloutEngine& engine;
+  NodeAttestor& attestor;
+  TufRepository& repository;
+  ContentStore& content;
+  Metrics& metrics;
+  const Clock& clock;
+  CheckInPolicy policy;
+};
+
+// Thread-safe.
+class NodeServiceImpl final : public v1::NodeService::Service {
+ public:
+  explicit NodeServiceImpl(NodeServiceParts parts) : parts_(std::move(parts)) {}
+
+  grpc::Status CheckIn(grpc::ServerContext* context, const v1::CheckInRequest* request,
+                       v1::CheckInResponse* response) override;
+  grpc::Status Report(grpc::ServerContext* context, const v1::ReportRequest* request,
+                      v1::ReportResponse* response) override;
+  grpc::Status Attest(grpc::ServerContext* context, const v1::AttestRequest* request,
+                      v1::AttestResponse* response) override;
+  grpc::Status GetMetadata(grpc::ServerContext* context, const v1::GetMetadataRequest* request,
+                           v1::GetMetadataResponse* response) override;
+  grpc::Status FetchContent(grpc::ServerContext* context, const v1::FetchContentRequest* request,
+                            grpc::ServerWriter<v1::FetchContentResponse>* writer) override;
+
+ private:
+  Status HandleCheckIn(const NodeId& id, const v1::CheckInRequest& request, v1::CheckInResponse& response);
+  Status HandleReport(const NodeId& id, const v1::ReportRequest& request);
+  Status HandleAttest(const NodeId& id, const v1::AttestRequest& request, v1::AttestResponse& response);
+  Status HandleFetch(const v1::FetchContentRequest& request, grpc::ServerContext& context,
+                     grpc::ServerWriter<v1::FetchContentResponse>& writer);
+  Status AdoptLabels(const NodeId& id, const CheckInView& view, const v1::CheckInRequest& request);
+  // Refuses a node that was thrown out.
+  Result<CheckInView> AdmittedView(const NodeId& id);
+
+  NodeServiceParts parts_;
+};
+
+}  // namespace sealift::controller

@@ -1,0 +1,46 @@
+// What the services need from rooms that they do not know: seams of plain values, filled in by the
+// composition root. All implementations are thread-safe.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "controller/fleet/node.h"
+#include "controller/fleet/stores.h"
+#include "shared/base/bytes.h"
+#include "shared/base/status.h"
+
+namespace sealift::controller {
+
+// A quote as a node sent it; nothing of it is believed yet.
+struct AttestationEvidence {
+  Bytes attest;
+  Bytes signature;
+  Bytes event_log;
+  std::map<std::uint32_t, Sha256Digest> pcrs;
+};
+
+// Turns a quote into a verdict.
+class NodeAttestor {
+ public:
+  virtual ~NodeAttestor() = default;
+  // Bad evidence is a verdict (untrusted, with reasons), not an error. Errors: what kept it from deciding at
+  // all.
+  virtual Result<Verdict> Attest(const Node& node, const AttestationEvidence& evidence, ByteView nonce,
+                                 UnixMillis now) = 0;
+};
+
+// Counters; names of metrics are the implementation's business.
+class Metrics {
+ public:
+  virtual ~Metrics() = default;
+  // `method`: one of the authorisation table or "unknown".
+  virtual void CountRpc(std::string_view method, Code code) = 0;
+  virtual void CountVerdict(Trust trust) = 0;
+  virtual void CountContentBytes(std::uint64_t bytes) = 0;
+};
+
+}  // namespace sealift::controller

@@ -1,0 +1,22 @@
+#include "controller/fleet/check_in_policy.h"
+
+namespace sealift::controller {
+
+bool QuoteDue(const CheckInView& view, const NodeStatus& status, UnixMillis now,
+              const CheckInPolicy& policy) {
+  if (view.last_trust == Trust::kUnspecified) return true;
+  if (view.last_verdict_boot_id != status.running.boot_id) return true;
+  if (view.last_trust != Trust::kTrusted) return now >= view.last_decided + policy.quote_retry;
+  return now >= view.last_decided + policy.quote_interval;
+}
+
+std::chrono::milliseconds PollAfter(const CheckInView& view, const NodeStatus& status,
+                                    const CheckInPolicy& policy, std::uint32_t spread) {
+  const bool elsewhere = view.desired && view.desired->version != status.running.version;
+  const bool settled = status.state == UpdateState::kIdle || status.state == UpdateState::kBlessed;
+  const auto base =
+      elsewhere || !settled || view.last_trust != Trust::kTrusted ? policy.busy_poll : policy.poll;
+  return base * (80 + spread % 41) / 100;
+}
+
+}  // namespace sealift::controller

@@ -1,0 +1,30 @@
+// What a node is told at a check-in: when to come again, and whether to quote. Pure.
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+
+#include "controller/fleet/stores.h"
+
+namespace sealift::controller {
+
+struct CheckInPolicy {
+  // Between check-ins of a node with nothing to do.
+  std::chrono::milliseconds poll = std::chrono::seconds(30);
+  // While it has another version to reach, or is not trusted.
+  std::chrono::milliseconds busy_poll = std::chrono::seconds(5);
+  // A trusted verdict is renewed after this.
+  std::chrono::milliseconds quote_interval = std::chrono::hours(1);
+  // After a verdict that was not trusted.
+  std::chrono::milliseconds quote_retry = std::chrono::seconds(15);
+  // How long a nonce may be quoted.
+  std::chrono::milliseconds nonce_lifetime = std::chrono::minutes(2);
+};
+
+// A quote is due after each boot, at the interval, and again while the last one was not trusted.
+bool QuoteDue(const CheckInView& view, const NodeStatus& status, UnixMillis now, const CheckInPolicy& policy);
+// `spread`: any number; turns the interval into 80 % to 120 % of it, so that a fleet does not come at once.
+std::chrono::milliseconds PollAfter(const CheckInView& view, const NodeStatus& status,
+                                    const CheckInPolicy& policy, std::uint32_t spread);
+
+}  // namespace sealift::controller
