@@ -2,6 +2,7 @@
 #include <cstdio>
 #include <exception>
 
+#include "controller/cli/fleet_verbs.h"
 #include "controller/cli/release_verbs.h"
 #include "controller/cli/verbs.h"
 
@@ -14,6 +15,7 @@ int main(int argc, char** argv) {
   app.get_formatter()->column_width(44);
   cli::Session session;
   cli::AddReleaseVerbs(app, session);
+  cli::AddFleetVerbs(app, session);
   cli::AddBuildVerbs(app, session);
   cli::AddTokenVerbs(app, session);
   cli::AddKeysVerbs(app, session);

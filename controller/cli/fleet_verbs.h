@@ -1,0 +1,11 @@
+// `sealift node`, `rollout`, `audit`, `certificate`: what operators ask of a controller.
+#pragma once
+
+#include "controller/cli/verbs.h"
+
+namespace sealift::cli {
+
+// Borrows `session`, which outlives the app.
+void AddFleetVerbs(CLI::App& app, Session& session);
+
+}  // namespace sealift::cli
