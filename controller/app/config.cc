@@ -1,0 +1,95 @@
+#include "controller/app/config.h"
+
+#include <arpa/inet.h>
+
+#include <algorithm>
+
+#include "shared/base/config.h"
+#include "shared/base/files.h"
+
+namespace sealift::controller {
+namespace {
+
+constexpr std::int64_t kHour = 3'600'000;
+
+bool IsIpAddress(const std::string& text) {
+  unsigned char buffer[sizeof(in6_addr)];
+  return inet_pton(AF_INET, text.c_str(), buffer) == 1 || inet_pton(AF_INET6, text.c_str(), buffer) == 1;
+}
+
+bool IsAddress(const std::string& text) {
+  const std::size_t colon = text.rfind(':');
+  if (colon == std::string::npos || colon == 0) return false;
+  const std::string port = text.substr(colon + 1);
+  return !port.empty() && port.size() <= 5 &&
+         std::all_of(port.begin(), port.end(), [](char c) { return c >= '0' && c <= '9'; }) &&
+         std::stoi(port) <= 65535;
+}
+
+std::chrono::milliseconds Millis(ConfigReader& config, std::string_view path, std::int64_t fallback,
+                                 std::int64_t min, std::int64_t max) {
+  return std::chrono::milliseconds(config.Integer(path, fallback, min, max));
+}
+
+std::string Address(ConfigReader& config, std::string_view path, std::string_view fallback, bool may_be_off) {
+  std::string address = config.String(path, fallback);
+  if (!(may_be_off && address.empty()) && !IsAddress(address)) config.Problem(path, "is not host:port");
+  return address;
+}
+
+void ReadTls(ConfigReader& config, ControllerConfig& out) {
+  for (const std::string& name : config.Strings("tls.names")) {
+    if (name.empty() || name.size() > 253) config.Problem("tls.names", "holds a name that is none");
+    (IsIpAddress(name) ? out.ip_addresses : out.dns_names).push_back(name);
+  }
+}
+
+void ReadNodes(ConfigReader& config, ControllerConfig& out) {
+  out.certificate_lifetime = std::chrono::hours(config.Integer("nodes.certificate_hours", 24, 1, 24 * 90));
+  out.check_in.poll = Millis(config, "nodes.poll_ms", 30'000, 100, 24 * kHour);
+  out.check_in.busy_poll = Millis(config, "nodes.busy_poll_ms", 5'000, 100, kHour);
+  out.check_in.quote_interval = Millis(config, "nodes.quote_interval_ms", kHour, 1'000, 24 * kHour);
+  out.check_in.quote_retry = Millis(config, "nodes.quote_retry_ms", 15'000, 100, kHour);
+}
+
+}  // namespace
+
+Result<ControllerConfig> ParseControllerConfig(std::string_view text, const std::filesystem::path& source) {
+  ConfigReader config = ConfigReader::Parse(text, source.string());
+  const std::filesystem::path folder = source.parent_path();
+  ControllerConfig out;
+  out.state_dir = folder / config.RequiredString("state_dir");
+  out.keys = folder / config.RequiredString("keys");
+  out.tokens = config.Strings("tokens");
+  if (out.tokens.empty()) config.Problem("tokens", "required: the online token, as [\"online=pkcs11:...\"]");
+  out.listen_fleet = Address(config, "listen.fleet", "0.0.0.0:7443", false);
+  out.listen_enrolment = Address(config, "listen.enrolment", "0.0.0.0:7444", false);
+  out.listen_metrics = Address(config, "listen.metrics", "127.0.0.1:9464", true);
+  if (const std::string ready = config.String("listen.ready_file", ""); !ready.empty())
+    out.ready_file = folder / ready;
+  ReadTls(config, out);
+  out.tuf_root = folder / config.String("tuf.root", (out.keys / "tuf/1.root.json").string());
+  out.snapshot_lifetime = std::chrono::hours(config.Integer("tuf.snapshot_hours", 168, 1, 24 * 365));
+  out.timestamp_lifetime = std::chrono::hours(config.Integer("tuf.timestamp_hours", 24, 1, 24 * 30));
+  if (const std::string makers = config.String("enrolment.tpm_makers", ""); !makers.empty()) {
+    out.tpm_makers = folder / makers;
+  }
+  out.secure_boot = folder / config.String("enrolment.secure_boot", out.keys.string());
+  ReadNodes(config, out);
+  const auto level = log::ParseLevel(config.String("log.level", "info"));
+  if (level.ok()) {
+    out.log_level = *level;
+  } else {
+    config.Problem("log.level", "is not debug, info, warning or error");
+  }
+  out.drain = Millis(config, "shutdown.drain_ms", 5'000, 0, 600'000);
+  SEALIFT_RETURN_IF_ERROR(config.Finish());
+  return out;
+}
+
+Result<ControllerConfig> LoadControllerConfig(const std::filesystem::path& path) {
+  SEALIFT_ASSIGN_OR_RETURN(const std::string text, ReadTextFile(path, 256 << 10));
+  return ParseControllerConfig(text, std::filesystem::absolute(path));
+}
+
+}  // namespace sealift::controller

@@ -1,0 +1,81 @@
+// Settings of sealift-controller: one TOML file, validated whole into an immutable struct.
+//
+//   state_dir = "/var/lib/sealift"            # database, evidence, content, published metadata
+//   keys = "/etc/sealift/keys"                # the public folder that `sealift keys init` wrote
+//   tokens = ["online=pkcs11:token=..."]      # as --token; `online` only: root and custody are refused
+//
+//   [listen]
+//   fleet = "0.0.0.0:7443"                    # operators and nodes; client certificate required
+//   enrolment = "0.0.0.0:7444"                # machines that are no nodes yet
+//   metrics = "127.0.0.1:9464"                # Prometheus; "" is off
+//   ready_file = ""                           # JSON with the addresses in use, written when all listen
+//
+//   [tls]
+//   names = []                                # DNS names and IP addresses for which the node CA issues the
+//   server's
+//                                             # certificate at each start; none: the certificate of `keys
+//                                             init`
+//
+//   [tuf]
+//   root = "<keys>/tuf/1.root.json"           # the first root of this set of keys
+//   snapshot_hours = 168                      # how long a signature holds; renewed at half time
+//   timestamp_hours = 24
+//
+//   [enrolment]
+//   tpm_makers = ""                           # folder of TPM makers' CA certificates; "" accepts listed EKs
+//   only secure_boot = "<keys>"                    # folder of PK.esl, KEK.esl, db.esl as enrolled
+//
+//   [nodes]
+//   certificate_hours = 24                    # a node's certificate; it renews by itself
+//   poll_ms = 30000                           # between check-ins of a settled node
+//   busy_poll_ms = 5000                       # of one that has a version to reach
+//   quote_interval_ms = 3600000               # a trusted verdict is renewed after this
+//   quote_retry_ms = 15000                    # after one that was not trusted
+//
+//   [log]
+//   level = "info"                            # debug, info, warning, error
+//
+//   [shutdown]
+//   drain_ms = 5000                           # how long calls under way may take
+#pragma once
+
+#include <chrono>
+#include <filesystem>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "controller/fleet/check_in_policy.h"
+#include "shared/base/log.h"
+#include "shared/base/status.h"
+
+namespace sealift::controller {
+
+struct ControllerConfig {
+  std::filesystem::path state_dir;
+  std::filesystem::path keys;
+  std::vector<std::string> tokens;
+  std::string listen_fleet;
+  std::string listen_enrolment;
+  std::string listen_metrics;
+  std::filesystem::path ready_file;
+  std::vector<std::string> dns_names;
+  std::vector<std::string> ip_addresses;
+  std::filesystem::path tuf_root;
+  std::chrono::hours snapshot_lifetime{};
+  std::chrono::hours timestamp_lifetime{};
+  std::filesystem::path tpm_makers;
+  std::filesystem::path secure_boot;
+  std::chrono::hours certificate_lifetime{};
+  CheckInPolicy check_in;
+  log::Level log_level = log::Level::kInfo;
+  std::chrono::milliseconds drain{};
+};
+
+// Relative paths are relative to `folder`, the configuration file's. Errors: INVALID_ARGUMENT/CONFIG_INVALID
+// naming every problem.
+Result<ControllerConfig> ParseControllerConfig(std::string_view text, const std::filesystem::path& source);
+// Errors: those of ReadTextFile and ParseControllerConfig.
+Result<ControllerConfig> LoadControllerConfig(const std::filesystem::path& path);
+
+}  // namespace sealift::controller

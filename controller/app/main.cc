@@ -1,0 +1,95 @@
+// `sealift-controller`: the daemon.
+#include <pthread.h>
+#include <signal.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+
+#include <CLI/CLI.hpp>
+#include <cstdio>
+#include <string>
+
+#include "controller/app/config.h"
+#include "controller/app/online_keys.h"
+#include "controller/app/server.h"
+#include "shared/base/clock.h"
+#include "shared/base/log.h"
+#include "shared/wire/tls.h"
+
+namespace sealift::controller {
+namespace {
+
+// PINs pass through this process: neither a core file nor a debugger of the same user may see them.
+void DisableDumps() {
+  const rlimit none{0, 0};
+  SEALIFT_CHECK(setrlimit(RLIMIT_CORE, &none) == 0);
+  SEALIFT_CHECK(prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) == 0);
+}
+
+// Before the first thread starts, so that every thread inherits the mask and the signal waits for sigwait.
+sigset_t BlockStopSignals() {
+  sigset_t signals;
+  sigemptyset(&signals);
+  sigaddset(&signals, SIGTERM);
+  sigaddset(&signals, SIGINT);
+  SEALIFT_CHECK(pthread_sigmask(SIG_BLOCK, &signals, nullptr) == 0);
+  signal(SIGPIPE, SIG_IGN);
+  return signals;
+}
+
+int Fail(const Status& status) {
+  log::Error("the controller does not start",
+             {{"error", Describe(status)}, {"reason", std::string(ReasonAdvice(ReasonOf(status)))}});
+  return ReasonOf(status) == Reason::kConfigInvalid ? 2 : 1;
+}
+
+int Serve(const ControllerConfig& config, const sigset_t& signals) {
+  SystemClock clock;
+  auto keys = OpenOnlineKeys(config, clock);
+  if (!keys.ok()) return Fail(keys.status());
+  auto server = ControllerServer::Start(config, std::move(keys).value(), clock, {});
+  if (!server.ok()) return Fail(server.status());
+  int signal_number = 0;
+  sigwait(&signals, &signal_number);
+  log::Info("the controller stops");
+  (*server)->Stop();
+  return 0;
+}
+
+int Run(const std::string& path, bool check_only) {
+  const sigset_t signals = BlockStopSignals();
+  DisableDumps();
+  wire::InitialiseGrpc();
+  const auto config = LoadControllerConfig(path);
+  if (!config.ok()) {
+    if (!check_only) return Fail(config.status());
+    std::fprintf(stderr, "%s\n", Describe(config.status()).c_str());
+    return 2;
+  }
+  if (check_only) {
+    std::printf("%s: good\n", path.c_str());
+    return 0;
+  }
+  log::SetLevel(config->log_level);
+  return Serve(*config, signals);
+}
+
+}  // namespace
+}  // namespace sealift::controller
+
+int main(int argc, char** argv) {
+  CLI::App app{"Signs metadata, enrols and attests nodes, and rolls releases out", "sealift-controller"};
+  app.set_version_flag("--version", std::string("sealift-controller ") + SEALIFT_VERSION);
+  std::string config;
+  bool check_only = false;
+  app.add_option("--config", config, "its TOML file; controller/app/config.h lists the settings")->required();
+  app.add_flag("--check-config", check_only, "name every problem of the file and end");
+  app.footer(
+      "Example:\n  sealift-controller --config /etc/sealift/controller.toml\n"
+      "Exit codes: 0 stopped by SIGTERM or the file is good, 1 it could not start, 2 wrong usage or file.");
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::ParseError& error) {
+    return app.exit(error) == 0 ? 0 : 2;
+  }
+  return sealift::controller::Run(config, check_only);
+}

@@ -1,0 +1,99 @@
+#include "controller/app/online_keys.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include "hsm/key_ring.h"
+#include "shared/base/files.h"
+#include "shared/base/log.h"
+#include "shared/crypto/key_reference.h"
+
+namespace sealift::controller {
+namespace {
+
+// Clocks of machines differ: a certificate that starts now would be refused by one that is a little behind.
+constexpr auto kBackdate = std::chrono::minutes(10);
+constexpr auto kServerCertificateLifetime = std::chrono::hours(24 * 398);
+
+Status RefuseForeignGroups(hsm::KeyRing& ring) {
+  SEALIFT_ASSIGN_OR_RETURN(const auto held, ring.HeldGroups());
+  for (const hsm::Group group : held) {
+    if (group == hsm::Group::kRoot || group == hsm::Group::kCustody) {
+      return MakeError(
+          Code::kFailedPrecondition, Reason::kTokenGroupForbidden,
+          fmt::format("open tokens: one of them holds keys of group '{}', which a daemon must not reach",
+                      hsm::GroupName(group)));
+    }
+    if (group == hsm::Group::kRelease) {
+      log::Warning("the daemon can sign releases: give it a token that holds group 'online' only");
+    }
+  }
+  return OkStatus();
+}
+
+// A reference names the key by token and id; the token is open, so no PIN is asked for.
+Result<std::string> TlsKeyReference(const ControllerConfig& config, const PublicKey& key) {
+  for (const std::string& argument : config.tokens) {
+    SEALIFT_ASSIGN_OR_RETURN(const auto token, hsm::TokenArgument::Parse(argument));
+    if (token.group.empty() || token.group == hsm::GroupName(hsm::Group::kOnline)) {
+      return KeyReferencePem(hsm::KeyUri(token.uri, key.key_id()).Text());
+    }
+  }
+  return MakeError(Code::kInvalidArgument, Reason::kConfigInvalid,
+                   "open tokens: none is given for group 'online'");
+}
+
+}  // namespace
+
+Result<Certificate> IssueServerCertificate(const ControllerConfig& config, const PublicKey& key,
+                                           const std::shared_ptr<Signer>& ca,
+                                           const Certificate& ca_certificate, UnixMillis now) {
+  CertificateSpec spec{.common_name = "sealift-controller",
+                       .dns_names = config.dns_names,
+                       .ip_addresses = config.ip_addresses,
+                       .server_auth = true,
+                       .not_before = now - kBackdate,
+                       .not_after = std::min(now + kServerCertificateLifetime, ca_certificate.not_after())};
+  return IssueCertificate(spec, key, ca, ca_certificate, "certificate controller-tls");
+}
+
+Result<OnlineKeys> OpenOnlineKeys(const ControllerConfig& config, const Clock& clock) {
+  SEALIFT_RETURN_IF_ERROR(InstallKeyProvider());
+  hsm::RegisterPkcs11Resolver();
+  SEALIFT_ASSIGN_OR_RETURN(const auto ring, hsm::KeyRing::Open(config.keys, config.tokens));
+  SEALIFT_RETURN_IF_ERROR(RefuseForeignGroups(*ring));
+  SEALIFT_ASSIGN_OR_RETURN(Certificate node_ca_certificate, ring->CertificateFor("node-ca"));
+  SEALIFT_ASSIGN_OR_RETURN(const Certificate operator_ca, ring->CertificateFor("operator-ca"));
+  SEALIFT_ASSIGN_OR_RETURN(auto node_ca, ring->SignerFor("node-ca"));
+  SEALIFT_ASSIGN_OR_RETURN(const auto tls, ring->SignerFor("controller-tls"));
+  OnlineSigners tuf;
+  SEALIFT_ASSIGN_OR_RETURN(tuf.snapshot, ring->SignerFor("tuf-snapshot"));
+  SEALIFT_ASSIGN_OR_RETURN(tuf.timestamp, ring->SignerFor("tuf-timestamp"));
+  SEALIFT_ASSIGN_OR_RETURN(
+      const Certificate server,
+      config.dns_names.empty() && config.ip_addresses.empty()
+          ? ring->CertificateFor("controller-tls")
+          : IssueServerCertificate(config, tls->public_key(), node_ca, node_ca_certificate, clock.Now()));
+  SEALIFT_ASSIGN_OR_RETURN(std::string key, TlsKeyReference(config, tls->public_key()));
+  return OnlineKeys{.tuf = std::move(tuf),
+                    .node_ca = std::move(node_ca),
+                    .node_ca_certificate = node_ca_certificate,
+                    .node_cas = {node_ca_certificate},
+                    .operator_cas = {operator_ca},
+                    .tls = {.certificate_chain = server.Pem(), .key = std::move(key)}};
+}
+
+Result<IssuedNodeCertificate> NodeCa::IssueNodeCertificate(const NodeId& id, const PublicKey& tls_key) {
+  const UnixMillis now = clock_.Now();
+  CertificateSpec spec{.common_name = id.text(),
+                       .uris = {id.SubjectUri()},
+                       .client_auth = true,
+                       .not_before = now - kBackdate,
+                       .not_after = std::min(now + lifetime_, certificate_.not_after())};
+  SEALIFT_ASSIGN_OR_RETURN(const Certificate issued, IssueCertificate(spec, tls_key, signer_, certificate_,
+                                                                      "certificate node " + id.text()));
+  return IssuedNodeCertificate{.chain = {issued.der()}, .not_after = issued.not_after()};
+}
+
+}  // namespace sealift::controller

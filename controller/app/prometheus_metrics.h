@@ -1,0 +1,47 @@
+// Counters and gauges for Prometheus, on a listener of their own.
+//
+// Names: sealift_rpcs_total{method,code}, sealift_verdicts_total{outcome}, sealift_content_bytes_total,
+// sealift_nodes{state,admission,trust} (counted at each scrape), sealift_rollouts_active.
+#pragma once
+
+#include <prometheus/collectable.h>
+#include <prometheus/counter.h>
+#include <prometheus/exposer.h>
+#include <prometheus/family.h>
+#include <prometheus/registry.h>
+
+#include <memory>
+#include <string>
+
+#include "controller/api/ports.h"
+
+namespace sealift::controller {
+
+// Thread-safe.
+class PrometheusMetrics final : public Metrics {
+ public:
+  // Borrows the stores, which are read at scrapes.
+  PrometheusMetrics(NodeStore& nodes, RolloutStore& rollouts);
+  ~PrometheusMetrics() override;
+
+  // Serves /metrics at `address` ("host:port"; port 0: any) until this goes away. Returns the address in use.
+  // Errors: UNAVAILABLE/LISTEN_FAILED.
+  Result<std::string> Serve(const std::string& address);
+
+  void CountRpc(std::string_view method, Code code) override;
+  void CountVerdict(Trust trust) override;
+  void CountContentBytes(std::uint64_t bytes) override;
+
+ private:
+  class FleetCollector;
+
+  std::shared_ptr<prometheus::Registry> registry_;
+  std::shared_ptr<FleetCollector> fleet_;
+  prometheus::Family<prometheus::Counter>& rpcs_;
+  prometheus::Family<prometheus::Counter>& verdicts_;
+  prometheus::Counter& content_bytes_;
+  // Last: it reads the others from its own threads.
+  std::unique_ptr<prometheus::Exposer> exposer_;
+};
+
+}  // namespace sealift::controller

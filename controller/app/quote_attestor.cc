@@ -1,0 +1,17 @@
+#include "controller/app/quote_attestor.h"
+
+namespace sealift::controller {
+
+Result<Verdict> QuoteAttestor::Attest(const Node& node, const AttestationEvidence& evidence, ByteView nonce,
+                                      UnixMillis now) {
+  // Ours: it passed its checks at enrolment. That it does not parse now is a damaged record.
+  SEALIFT_ASSIGN_OR_RETURN(const tpm::PublicArea attestation_key, tpm::ParsePublic(node.ak_public));
+  SEALIFT_ASSIGN_OR_RETURN(const auto candidates, expectations_.Candidates());
+  const Evidence given{
+      .quote = {.attest = evidence.attest, .signature = evidence.signature, .pcrs = evidence.pcrs},
+      .event_log = evidence.event_log};
+  const auto verdict = JudgeEvidence(given, attestation_key, nonce, *candidates, PhaseRule::kFinalPhase, now);
+  return verdict.ok() ? *verdict : RefusedEvidence(verdict.status(), now);
+}
+
+}  // namespace sealift::controller

@@ -1,0 +1,275 @@
+#include "controller/app/server.h"
+
+#include <fmt/format.h>
+#include <grpcpp/ext/proto_server_reflection_plugin.h>
+#include <grpcpp/health_check_service_interface.h>
+#include <grpcpp/resource_quota.h>
+#include <grpcpp/server_builder.h>
+
+#include <nlohmann/json.hpp>
+#include <stop_token>
+#include <thread>
+
+#include "controller/api/enrolment_service.h"
+#include "controller/api/fleet_service.h"
+#include "controller/api/node_service.h"
+#include "controller/app/prometheus_metrics.h"
+#include "controller/app/quote_attestor.h"
+#include "controller/store/sqlite_stores.h"
+#include "shared/base/files.h"
+#include "shared/base/log.h"
+#include "shared/wire/channel.h"
+#include "shared/wire/tls.h"
+
+namespace sealift::controller {
+namespace {
+
+constexpr auto kRefreshInterval = std::chrono::minutes(1);
+constexpr int kEnrolmentMaxMessageBytes = 2 << 20;
+// Threads of the synchronous servers: the bound on calls under way at once.
+constexpr int kFleetThreads = 512;
+constexpr int kEnrolmentThreads = 64;
+// A node that has nothing to say costs no connection.
+constexpr int kMaxConnectionIdleMs = 5 * 60'000;
+constexpr int kMinPingIntervalMs = 10'000;
+// The enrolment listener is open to strangers: none stays long.
+constexpr int kMaxEnrolmentConnectionMs = 10 * 60'000;
+
+struct Listener {
+  std::unique_ptr<grpc::Server> server;
+  std::string address;
+};
+
+Result<Listener> Listen(grpc::ServerBuilder& builder, const std::string& address,
+                        std::shared_ptr<grpc::ServerCredentials> credentials, AccessGate& gate) {
+  credentials->SetAuthMetadataProcessor(gate.Processor());
+  int port = 0;
+  builder.AddListeningPort(address, credentials, &port);
+  // Two controllers on one port would share its calls by chance.
+  builder.AddChannelArgument(GRPC_ARG_ALLOW_REUSEPORT, 0);
+  builder.AddChannelArgument(GRPC_ARG_MAX_CONNECTION_IDLE_MS, kMaxConnectionIdleMs);
+  builder.AddChannelArgument(GRPC_ARG_HTTP2_MIN_RECV_PING_INTERVAL_WITHOUT_DATA_MS, kMinPingIntervalMs);
+  builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_PERMIT_WITHOUT_CALLS, 1);
+  Listener listener{.server = builder.BuildAndStart()};
+  if (!listener.server || port == 0) {
+    return MakeError(Code::kUnavailable, Reason::kListenFailed, fmt::format("listen at {}", address));
+  }
+  listener.address = fmt::format("{}:{}", address.substr(0, address.rfind(':')), port);
+  return listener;
+}
+
+void LimitThreads(grpc::ServerBuilder& builder, const char* name, int threads) {
+  grpc::ResourceQuota quota(name);
+  quota.SetMaxThreads(threads);
+  builder.SetResourceQuota(quota);
+}
+
+}  // namespace
+
+// In order of need: each member may use those above it, and goes before them.
+struct ControllerServer::Parts {
+  Parts(const ControllerConfig& configuration, OnlineKeys online_keys, const Clock& the_clock)
+      : config(configuration), keys(std::move(online_keys)), clock(the_clock) {}
+
+  const ControllerConfig config;
+  const OnlineKeys keys;
+  const Clock& clock;
+  std::stop_source stop;
+
+  std::unique_ptr<SqliteStores> stores;
+  std::unique_ptr<ContentStore> content;
+  std::unique_ptr<TufRepository> repository;
+  std::unique_ptr<PrometheusMetrics> metrics;
+  std::unique_ptr<AccessGate> gate;
+  std::unique_ptr<RpcRunner> runner;
+  std::unique_ptr<RolloutEngine> engine;
+  std::unique_ptr<ReleaseExpectations> expectations;
+  std::unique_ptr<QuoteAttestor> attestor;
+  std::unique_ptr<NodeCa> node_ca;
+  std::unique_ptr<EnrolmentSessions> sessions;
+  std::unique_ptr<Enrolment> enrolment;
+
+  std::unique_ptr<EnrolmentServiceImpl> enrolment_service;
+  std::unique_ptr<NodeServiceImpl> node_service;
+  std::unique_ptr<FleetServiceImpl> fleet_service;
+  Listener enrolment_listener;
+  Listener fleet_listener;
+  ServerAddresses addresses;
+  std::jthread engine_thread;
+  std::jthread refresh_thread;
+
+  Status OpenStores();
+  Status OpenAttestation();
+  void MakeServices(NodeAttestor* given_attestor);
+  Status ListenAll();
+  void RunTasks();
+  Status TellReady() const;
+};
+
+Status ControllerServer::Parts::OpenStores() {
+  SEALIFT_RETURN_IF_ERROR(MakeDirectories(config.state_dir, 0700));
+  SEALIFT_ASSIGN_OR_RETURN(stores, SqliteStores::Open(config.state_dir));
+  SEALIFT_ASSIGN_OR_RETURN(content, ContentStore::Open(config.state_dir / "content"));
+  SEALIFT_ASSIGN_OR_RETURN(const std::string root, ReadTextFile(config.tuf_root));
+  TufRepositoryOptions options{.directory = config.state_dir / "tuf",
+                               .snapshot_lifetime = config.snapshot_lifetime,
+                               .timestamp_lifetime = config.timestamp_lifetime};
+  SEALIFT_ASSIGN_OR_RETURN(repository,
+                           TufRepository::Open(std::move(options), root, keys.tuf, *content, clock));
+  // A crash between publication and record, or a restored database.
+  return RecordReleases(*repository, *content, stores->releases());
+}
+
+Status ControllerServer::Parts::OpenAttestation() {
+  SEALIFT_ASSIGN_OR_RETURN(KeySet secure_boot, LoadKeySet(config.secure_boot));
+  TpmMakers makers;
+  if (!config.tpm_makers.empty()) {
+    SEALIFT_ASSIGN_OR_RETURN(makers, LoadTpmMakers(config.tpm_makers));
+  }
+  expectations = std::make_unique<ReleaseExpectations>(stores->releases(), std::move(secure_boot));
+  attestor = std::make_unique<QuoteAttestor>(*expectations);
+  node_ca =
+      std::make_unique<NodeCa>(keys.node_ca, keys.node_ca_certificate, config.certificate_lifetime, clock);
+  sessions = MakeMemoryEnrolmentSessions();
+  enrolment = std::make_unique<Enrolment>(EnrolmentParts{.nodes = stores->nodes(),
+                                                         .node_status = stores->node_status(),
+                                                         .admission = stores->admission(),
+                                                         .evidence = stores->evidence(),
+                                                         .certificates = stores->certificates(),
+                                                         .sessions = *sessions,
+                                                         .expectations = *expectations,
+                                                         .issuer = *node_ca,
+                                                         .clock = clock},
+                                          std::move(makers), EnrolmentOptions{});
+  return OkStatus();
+}
+
+void ControllerServer::Parts::MakeServices(NodeAttestor* given_attestor) {
+  metrics = std::make_unique<PrometheusMetrics>(stores->nodes(), stores->rollouts());
+  gate = std::make_unique<AccessGate>(
+      GateOptions{
+          .node_cas = keys.node_cas,
+          .operator_cas = keys.operator_cas,
+          .on_refusal = [this](std::string_view method, Code code) { metrics->CountRpc(method, code); }},
+      stores->certificates(), clock);
+  runner = std::make_unique<RpcRunner>(*gate, stores->audit(), *metrics, clock);
+  engine = std::make_unique<RolloutEngine>(stores->nodes(), stores->rollouts(), clock);
+  enrolment_service = std::make_unique<EnrolmentServiceImpl>(*runner, *enrolment);
+  NodeAttestor& judge = given_attestor == nullptr ? static_cast<NodeAttestor&>(*attestor) : *given_attestor;
+  node_service = std::make_unique<NodeServiceImpl>(NodeServiceParts{.runner = *runner,
+                                                                    .nodes = stores->nodes(),
+                                                                    .node_status = stores->node_status(),
+                                                                    .evidence = stores->evidence(),
+                                                                    .engine = *engine,
+                                                                    .attestor = judge,
+                                                                    .repository = *repository,
+                                                                    .content = *content,
+                                                                    .metrics = *metrics,
+                                                                    .clock = clock,
+                                                                    .policy = config.check_in});
+  fleet_service = std::make_unique<FleetServiceImpl>(FleetServiceParts{.runner = *runner,
+                                                                       .nodes = stores->nodes(),
+                                                                       .rollouts = stores->rollouts(),
+                                                                       .releases = stores->releases(),
+                                                                       .admission = stores->admission(),
+                                                                       .audit = stores->audit(),
+                                                                       .certificates = stores->certificates(),
+                                                                       .engine = *engine,
+                                                                       .repository = *repository,
+                                                                       .content = *content,
+                                                                       .clock = clock,
+                                                                       .stop = stop.get_token()});
+}
+
+Status ControllerServer::Parts::ListenAll() {
+  grpc::EnableDefaultHealthCheckService(true);
+  grpc::reflection::InitProtoReflectionServerBuilderPlugin();
+  std::string client_cas;
+  for (const Certificate& ca : keys.node_cas) client_cas += ca.Pem();
+  for (const Certificate& ca : keys.operator_cas) client_cas += ca.Pem();
+  SEALIFT_ASSIGN_OR_RETURN(
+      auto fleet_credentials,
+      wire::MakeServerCredentials(keys.tls, wire::ClientCertificates::kRequired, client_cas));
+  SEALIFT_ASSIGN_OR_RETURN(auto enrolment_credentials,
+                           wire::MakeServerCredentials(keys.tls, wire::ClientCertificates::kNone, ""));
+
+  grpc::ServerBuilder fleet;
+  fleet.RegisterService(node_service.get()).RegisterService(fleet_service.get());
+  fleet.SetMaxReceiveMessageSize(wire::kMaxMessageBytes);
+  LimitThreads(fleet, "fleet", kFleetThreads);
+  SEALIFT_ASSIGN_OR_RETURN(fleet_listener,
+                           Listen(fleet, config.listen_fleet, std::move(fleet_credentials), *gate));
+  addresses.fleet = fleet_listener.address;
+
+  grpc::ServerBuilder strangers;
+  strangers.RegisterService(enrolment_service.get());
+  strangers.SetMaxReceiveMessageSize(kEnrolmentMaxMessageBytes);
+  strangers.AddChannelArgument(GRPC_ARG_MAX_CONNECTION_AGE_MS, kMaxEnrolmentConnectionMs);
+  LimitThreads(strangers, "enrolment", kEnrolmentThreads);
+  SEALIFT_ASSIGN_OR_RETURN(enrolment_listener, Listen(strangers, config.listen_enrolment,
+                                                      std::move(enrolment_credentials), *gate));
+  addresses.enrolment = enrolment_listener.address;
+
+  if (!config.listen_metrics.empty()) {
+    SEALIFT_ASSIGN_OR_RETURN(addresses.metrics, metrics->Serve(config.listen_metrics));
+  }
+  return OkStatus();
+}
+
+void ControllerServer::Parts::RunTasks() {
+  engine_thread = std::jthread([this] { engine->Run(stop.get_token()); });
+  refresh_thread = std::jthread([this] {
+    SystemClock waiting;
+    do {
+      if (const auto refreshed = repository->RefreshIfDue(); !refreshed.ok()) {
+        log::Error("metadata could not be signed again", {{"error", Describe(refreshed.status())}});
+      }
+    } while (waiting.SleepFor(kRefreshInterval, stop.get_token()));
+  });
+}
+
+Status ControllerServer::Parts::TellReady() const {
+  log::Info("controller listens", {{"path", config.state_dir.string()},
+                                   {"peer", fmt::format("fleet {} enrolment {} metrics {}", addresses.fleet,
+                                                        addresses.enrolment, addresses.metrics)}});
+  if (config.ready_file.empty()) return OkStatus();
+  const nlohmann::json ready = {
+      {"fleet", addresses.fleet}, {"enrolment", addresses.enrolment}, {"metrics", addresses.metrics}};
+  return WriteFileAtomically(config.ready_file, AsBytes(ready.dump() + "\n"));
+}
+
+Result<std::unique_ptr<ControllerServer>> ControllerServer::Start(const ControllerConfig& config,
+                                                                  OnlineKeys keys, const Clock& clock,
+                                                                  Overrides overrides) {
+  auto parts = std::make_unique<Parts>(config, std::move(keys), clock);
+  SEALIFT_RETURN_IF_ERROR(parts->OpenStores());
+  SEALIFT_RETURN_IF_ERROR(parts->OpenAttestation());
+  parts->MakeServices(overrides.attestor);
+  // From here on its destructor has something to stop.
+  std::unique_ptr<ControllerServer> server(new ControllerServer(std::move(parts)));
+  SEALIFT_RETURN_IF_ERROR(server->parts_->ListenAll());
+  server->parts_->RunTasks();
+  SEALIFT_RETURN_IF_ERROR(server->parts_->TellReady());
+  return server;
+}
+
+ControllerServer::ControllerServer(std::unique_ptr<Parts> parts) : parts_(std::move(parts)) {}
+
+ControllerServer::~ControllerServer() { Stop(); }
+
+const ServerAddresses& ControllerServer::addresses() const { return parts_->addresses; }
+
+void ControllerServer::Stop() {
+  parts_->stop.request_stop();
+  const auto deadline = std::chrono::system_clock::now() + parts_->config.drain;
+  for (Listener* listener : {&parts_->enrolment_listener, &parts_->fleet_listener}) {
+    if (!listener->server) continue;
+    listener->server->Shutdown(deadline);
+    listener->server->Wait();
+    listener->server.reset();
+  }
+  if (parts_->engine_thread.joinable()) parts_->engine_thread.join();
+  if (parts_->refresh_thread.joinable()) parts_->refresh_thread.join();
+}
+
+}  // namespace sealift::controller

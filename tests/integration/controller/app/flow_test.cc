@@ -1,0 +1,336 @@
+// What nodes and operators do with a running controller.
+#include <fmt/format.h>
+
+#include <thread>
+
+#include "tests/integration/controller/app/controller_fixture.h"
+
+namespace sealift::controller {
+namespace {
+
+class FlowTest : public ControllerTest {
+ protected:
+  static v1::CheckInRequest On(const std::string& version, v1::UpdateState state = v1::IDLE) {
+    v1::CheckInRequest request;
+    request.set_state(state);
+    request.mutable_running()->set_version(version);
+    request.mutable_running()->set_boot_id("boot of " + version);
+    request.set_healthy(true);
+    return request;
+  }
+  static v1::CheckInResponse CheckIn(v1::NodeService::Stub& node, const v1::CheckInRequest& request) {
+    v1::CheckInResponse response;
+    const grpc::Status status = node.CheckIn(Context().get(), request, &response);
+    EXPECT_TRUE(status.ok()) << status.error_message();
+    return response;
+  }
+  static Result<v1::AttestResponse> Attest(v1::NodeService::Stub& node, const std::string& quote) {
+    v1::AttestRequest request;
+    request.mutable_quote()->set_attest(quote);
+    v1::AttestResponse response;
+    const grpc::Status status = node.Attest(Context().get(), request, &response);
+    if (!status.ok()) return StatusFromGrpc(status);
+    return response;
+  }
+  static Result<v1::Rollout> Create(v1::FleetService::Stub& fleet, const std::string& version,
+                                    const std::vector<std::string>& waves, const std::string& selector = "") {
+    v1::CreateRolloutRequest request;
+    request.set_channel("stable");
+    request.set_version(version);
+    request.set_selector(selector);
+    for (const std::string& wave : waves) request.add_waves(wave);
+    v1::Rollout response;
+    const grpc::Status status = fleet.CreateRollout(Context().get(), request, &response);
+    if (!status.ok()) return StatusFromGrpc(status);
+    return response;
+  }
+  // Streams states until `until` holds.
+  v1::Rollout WatchUntil(const std::string& id, const std::function<bool(const v1::Rollout&)>& until) {
+    const auto fleet = FleetStub("viewer");
+    const auto context = Context();
+    v1::GetRolloutRequest request;
+    request.set_id(id);
+    const auto stream = fleet->WatchRollout(context.get(), request);
+    v1::Rollout rollout;
+    while (stream->Read(&rollout)) {
+      if (until(rollout)) break;
+    }
+    context->TryCancel();
+    static_cast<void>(stream->Finish());
+    EXPECT_TRUE(until(rollout)) << rollout.DebugString();
+    return rollout;
+  }
+  void AttestAs(v1::NodeService::Stub& node, const v1::CheckInRequest& at, Verdict verdict) {
+    const v1::CheckInResponse answer = CheckIn(node, at);
+    ASSERT_EQ(answer.quote_nonce().size(), 32u);
+    attestor_.next = std::move(verdict);
+    const auto attested = Attest(node, answer.quote_nonce());
+    ASSERT_TRUE(attested.ok()) << Describe(attested.status());
+  }
+  ReleaseId IdOf(const std::string& version) {
+    return stores_->releases().Get("stable", version)->release_id;
+  }
+};
+
+TEST_F(FlowTest, NodeIsUpgradedOnlyWhenItsQuoteSaysSo) {
+  EnrolNode(1);
+  Publish({"1", "2"});
+  const auto node = NodeStub(1);
+  AttestAs(*node, On("1"), {.trust = Trust::kTrusted, .release_version = "1", .release_id = IdOf("1")});
+  EXPECT_TRUE(CheckIn(*node, On("1")).quote_nonce().empty());
+
+  const auto fleet = FleetStub("operator");
+  const auto rollout = Create(*fleet, "2", {"1", "50%", "100%"});
+  ASSERT_TRUE(rollout.ok()) << Describe(rollout.status());
+  const v1::CheckInResponse told = CheckIn(*node, On("1"));
+  EXPECT_EQ(told.desired().version(), "2");
+  EXPECT_EQ(told.desired().release_id(), wire::ToWire(IdOf("2")));
+  EXPECT_LE(told.poll_after_ms(), 6'000u);
+
+  // It claims everything, and proves nothing yet.
+  CheckIn(*node, On("2", v1::BLESSED));
+  v1::GetRolloutRequest by_id;
+  by_id.set_id(rollout->id());
+  v1::Rollout state;
+  ASSERT_TRUE(fleet->GetRollout(Context().get(), by_id, &state).ok());
+  EXPECT_EQ(state.state(), v1::Rollout::RUNNING);
+
+  AttestAs(*node, On("2", v1::BLESSED),
+           {.trust = Trust::kTrusted, .release_version = "2", .release_id = IdOf("2")});
+  WatchUntil(rollout->id(), [](const v1::Rollout& r) { return r.state() == v1::Rollout::DONE; });
+  const auto evidence = stores_->evidence().History(Id(1), 10);
+  ASSERT_TRUE(evidence.ok());
+  EXPECT_EQ(evidence->size(), 2u);
+  EXPECT_EQ((*evidence)[0].verdict.release_version, "2");
+}
+
+TEST_F(FlowTest, FailedNodeStopsTheNextWaveUntilAnOperatorResumes) {
+  EnrolNode(1);
+  EnrolNode(2);
+  Publish({"2"});
+  const auto fleet = FleetStub("operator");
+  const auto rollout = Create(*fleet, "2", {"1", "100%"});
+  ASSERT_TRUE(rollout.ok());
+  const auto first = NodeStub(1);
+  const auto second = NodeStub(2);
+  EXPECT_TRUE(CheckIn(*first, On("1")).has_desired());
+  EXPECT_FALSE(CheckIn(*second, On("1")).has_desired());
+
+  v1::ReportRequest report;
+  report.set_state(v1::FELL_BACK);
+  report.set_version("2");
+  report.set_reason("FELL_BACK");
+  report.set_message("three boots failed");
+  v1::ReportResponse reported;
+  ASSERT_TRUE(first->Report(Context().get(), report, &reported).ok());
+  EXPECT_TRUE(reported.accepted());
+  const v1::Rollout halted =
+      WatchUntil(rollout->id(), [](const v1::Rollout& r) { return r.state() == v1::Rollout::HALTED; });
+  EXPECT_NE(halted.halted_reason().find(Id(1).text()), std::string::npos);
+  EXPECT_FALSE(CheckIn(*first, On("1")).has_desired());
+  EXPECT_FALSE(CheckIn(*second, On("1")).has_desired());
+
+  v1::SetRolloutStateRequest resume;
+  resume.set_id(rollout->id());
+  resume.set_state(v1::Rollout::RUNNING);
+  v1::Rollout resumed;
+  ASSERT_TRUE(fleet->SetRolloutState(Context().get(), resume, &resumed).ok());
+  EXPECT_EQ(CheckIn(*second, On("1")).desired().version(), "2");
+}
+
+TEST_F(FlowTest, NonceIsGoodForOneNodeOnce) {
+  EnrolNode(1);
+  EnrolNode(2);
+  const auto first = NodeStub(1);
+  const auto second = NodeStub(2);
+  const std::string nonce = CheckIn(*first, On("1")).quote_nonce();
+  CheckIn(*second, On("1"));
+  // Another node's quote, though its own nonce is open.
+  const auto stolen = Attest(*second, nonce);
+  ASSERT_TRUE(stolen.ok());
+  EXPECT_EQ(stolen->outcome(), v1::Verdict::UNTRUSTED);
+  EXPECT_EQ(Attest(*first, nonce)->outcome(), v1::Verdict::TRUSTED);
+  EXPECT_EQ(ReasonOf(Attest(*first, nonce).status()), Reason::kQuoteNonceStale);
+}
+
+TEST_F(FlowTest, NodeChangesItsOwnRecordOnly) {
+  EnrolNode(1);
+  EnrolNode(2);
+  CheckIn(*NodeStub(2), On("7"));
+  EXPECT_EQ(stores_->nodes().Get(Id(2))->status.running.version, "7");
+  EXPECT_EQ(stores_->nodes().Get(Id(1))->status.running.version, "");
+}
+
+TEST_F(FlowTest, RevokedAndQuarantinedNodesGetNothing) {
+  EnrolNode(1);
+  Publish({"2"});
+  ASSERT_TRUE(Create(*FleetStub("operator"), "2", {}).ok());
+  const auto node = NodeStub(1);
+  EXPECT_TRUE(CheckIn(*node, On("1")).has_desired());
+  const auto approver = FleetStub("approver");
+  v1::SetNodeAdmissionRequest request;
+  request.set_id(Id(1).text());
+  request.set_admission(v1::Node::QUARANTINED);
+  v1::Node changed;
+  ASSERT_TRUE(approver->SetNodeAdmission(Context().get(), request, &changed).ok());
+  EXPECT_FALSE(CheckIn(*node, On("1")).has_desired());
+  request.set_admission(v1::Node::REVOKED);
+  ASSERT_TRUE(approver->SetNodeAdmission(Context().get(), request, &changed).ok());
+  v1::CheckInResponse answer;
+  EXPECT_EQ(ReasonOf(StatusFromGrpc(node->CheckIn(Context().get(), On("1"), &answer))),
+            Reason::kNodeNotAdmitted);
+  v1::GetMetadataRequest metadata;
+  metadata.set_name("timestamp.json");
+  v1::GetMetadataResponse got;
+  EXPECT_EQ(ReasonOf(StatusFromGrpc(node->GetMetadata(Context().get(), metadata, &got))),
+            Reason::kNodeNotAdmitted);
+}
+
+TEST_F(FlowTest, ContentComesFromAnyOffset) {
+  EnrolNode(1);
+  const auto fleet = FleetStub("operator");
+  std::string object(200'000, '\0');
+  for (std::size_t i = 0; i < object.size(); ++i) object[i] = static_cast<char>(i * 7);
+  const Sha256Digest digest = Sha256(AsBytes(object));
+  for (int round = 0; round < 2; ++round) {
+    const auto context = Context();
+    v1::UploadContentResponse response;
+    const auto stream = fleet->UploadContent(context.get(), &response);
+    v1::UploadContentRequest part;
+    part.mutable_start()->set_digest(wire::ToWire(digest));
+    part.mutable_start()->set_size(object.size());
+    stream->Write(part);
+    part.set_data(object);
+    stream->Write(part);
+    stream->WritesDone();
+    ASSERT_TRUE(stream->Finish().ok());
+    EXPECT_EQ(response.objects_stored(), round == 0 ? 1u : 0u);
+    EXPECT_EQ(response.objects_known(), round == 0 ? 0u : 1u);
+  }
+  const auto node = NodeStub(1);
+  const auto fetch = [&](std::uint64_t offset, std::uint64_t length) -> Result<std::string> {
+    const auto context = Context();
+    v1::FetchContentRequest request;
+    request.set_digest(wire::ToWire(digest));
+    request.set_offset(offset);
+    request.set_length(length);
+    const auto stream = node->FetchContent(context.get(), request);
+    v1::FetchContentResponse piece;
+    std::string got;
+    while (stream->Read(&piece)) {
+      EXPECT_LE(piece.data().size(), 64u << 10);
+      if (got.empty()) {
+        EXPECT_EQ(piece.total_size(), object.size());
+      }
+      got += piece.data();
+    }
+    const grpc::Status status = stream->Finish();
+    if (!status.ok()) return StatusFromGrpc(status);
+    return got;
+  };
+  EXPECT_EQ(*fetch(0, 0), object);
+  EXPECT_EQ(*fetch(70'001, 0), object.substr(70'001));
+  EXPECT_EQ(*fetch(199'999, 500), object.substr(199'999));
+  EXPECT_EQ(*fetch(10, 65'537), object.substr(10, 65'537));
+  EXPECT_EQ(*fetch(200'000, 0), "");
+  EXPECT_EQ(fetch(200'001, 0).status().code(), Code::kOutOfRange);
+}
+
+TEST_F(FlowTest, OverlongAndMisshapenRequestsAreRefused) {
+  EnrolNode(1);
+  const auto node = NodeStub(1);
+  const std::vector<std::function<void(v1::CheckInRequest&)>> breaks = {
+      [](auto& r) { r.set_state(static_cast<v1::UpdateState>(99)); },
+      [](auto& r) { r.mutable_running()->set_version("../../etc"); },
+      [](auto& r) { r.mutable_running()->set_boot_id(std::string(65, 'x')); },
+      [](auto& r) { r.mutable_running()->set_image_digest("short"); },
+      [](auto& r) { r.set_agent_version(std::string(1000, 'x')); },
+      [](auto& r) {
+        for (int i = 0; i < 33; ++i) r.add_failures()->set_version("1");
+      },
+      [](auto& r) { r.add_failures()->set_message(std::string(513, 'x')); },
+      [](auto& r) { (*r.mutable_labels())["UPPER CASE"] = "x"; },
+      [](auto& r) {
+        for (int i = 0; i < 17; ++i) (*r.mutable_labels())["k" + std::to_string(i)] = "x";
+      },
+  };
+  for (std::size_t i = 0; i < breaks.size(); ++i) {
+    v1::CheckInRequest request = On("1");
+    breaks[i](request);
+    v1::CheckInResponse response;
+    EXPECT_EQ(node->CheckIn(Context().get(), request, &response).error_code(),
+              grpc::StatusCode::INVALID_ARGUMENT)
+        << i;
+  }
+  EXPECT_EQ(stores_->nodes().Get(Id(1))->last_seen, UnixMillis());
+}
+
+TEST_F(FlowTest, RolloutNeedsAReleaseNodesAndWaves) {
+  const auto fleet = FleetStub("operator");
+  EXPECT_EQ(ReasonOf(Create(*fleet, "2", {}).status()), Reason::kReleaseUnknown);
+  Publish({"2"});
+  EXPECT_EQ(ReasonOf(Create(*fleet, "2", {}).status()), Reason::kSelectorMatchesNothing);
+  EnrolNode(1, {{"site", "lab"}});
+  EXPECT_EQ(ReasonOf(Create(*fleet, "2", {}, "site=other").status()), Reason::kSelectorMatchesNothing);
+  EXPECT_EQ(ReasonOf(Create(*fleet, "2", {}, "site").status()), Reason::kSelectorInvalid);
+  EXPECT_EQ(ReasonOf(Create(*fleet, "2", {"0"}).status()), Reason::kWavesInvalid);
+  EXPECT_TRUE(Create(*fleet, "2", {}, "site=lab").ok());
+  EXPECT_EQ(ReasonOf(Create(*fleet, "2", {}).status()), Reason::kRolloutOverlaps);
+}
+
+TEST_F(FlowTest, EveryChangeIsInTheAuditLogWithWhoAndOutcome) {
+  const auto approver = FleetStub("approver");
+  v1::AdmitEkRequest admit;
+  admit.set_ek_digest(std::string(32, '\7'));
+  admit.set_note("rack 3\nforged line");
+  v1::AdmitEkResponse admitted;
+  ASSERT_TRUE(approver->AdmitEk(Context().get(), admit, &admitted).ok());
+  admit.set_ek_digest("short");
+  EXPECT_FALSE(approver->AdmitEk(Context().get(), admit, &admitted).ok());
+  EXPECT_TRUE(stores_->admission().Find(*Sha256Digest::FromBytes(Bytes(32, 7)))->has_value());
+  v1::ListAuditRequest list;
+  v1::ListAuditResponse entries;
+  ASSERT_TRUE(FleetStub("viewer")->ListAudit(Context().get(), list, &entries).ok());
+  ASSERT_EQ(entries.entries_size(), 2);
+  EXPECT_EQ(entries.entries(0).operator_name(), "anna");
+  EXPECT_EQ(entries.entries(0).role(), "approver");
+  EXPECT_EQ(entries.entries(0).rpc(), "/sealift.v1.FleetService/AdmitEk");
+  EXPECT_EQ(entries.entries(0).outcome(), "OK");
+  EXPECT_EQ(entries.entries(0).request().find('\n'), std::string::npos);
+  EXPECT_EQ(entries.entries(1).outcome(), "MALFORMED");
+}
+
+TEST_F(FlowTest, EverythingIsThereAfterARestart) {
+  EnrolNode(1);
+  Publish({"2"});
+  const auto rollout = Create(*FleetStub("operator"), "2", {});
+  ASSERT_TRUE(rollout.ok());
+  server_.reset();
+  stores_.reset();
+  Start();
+  EXPECT_EQ(CheckIn(*NodeStub(1), On("1")).desired().version(), "2");
+}
+
+TEST_F(FlowTest, StopEndsAWatchAndThenNothingListens) {
+  EnrolNode(1);
+  Publish({"2"});
+  const auto rollout = Create(*FleetStub("operator"), "2", {});
+  ASSERT_TRUE(rollout.ok());
+  const auto viewer = FleetStub("viewer");
+  const auto context = Context();
+  v1::GetRolloutRequest request;
+  request.set_id(rollout->id());
+  const auto stream = viewer->WatchRollout(context.get(), request);
+  v1::Rollout state;
+  ASSERT_TRUE(stream->Read(&state));
+  server_->Stop();
+  while (stream->Read(&state)) {
+  }
+  EXPECT_EQ(stream->Finish().error_code(), grpc::StatusCode::UNAVAILABLE);
+  v1::ListNodesResponse nodes;
+  EXPECT_EQ(viewer->ListNodes(Context().get(), v1::ListNodesRequest(), &nodes).error_code(),
+            grpc::StatusCode::UNAVAILABLE);
+}
+
+}  // namespace
+}  // namespace sealift::controller
