@@ -18,6 +18,6 @@ if [[ ${1:-} != --stop ]]; then
     cat build/demo-configure.log >&2
     exit 1
   }
-  NINJA_STATUS='[%f/%t %es] ' cmake --build build/release --target sealift
+  NINJA_STATUS='[%f/%t %es] ' cmake --build build/release --target sealift sealift-controller package-agent
 fi
 exec /usr/bin/python3 deploy/lab/story.py "$@"

@@ -79,10 +79,6 @@ class Story:
 
     def build_release(self, version):
         tree, out = self.work / f"rootfs-{version}", self.work / f"release-{version}"
-        if not self.with_fleet():
-            self.build_rootfs(tree, "--version", version)
-            self.releases[version] = self.build_uki(tree, out)
-            return
         packages = sorted((self.build / "packages").glob("sealift-agent_*.deb"))
         if len(packages) != 1:
             raise LabError(f"{self.build}/packages holds {len(packages)} agent packages, not one: build target package-agent")
@@ -137,7 +133,7 @@ class Story:
     def first_boot(self):
         """setup mode: the firmware takes our keys, resets, and from then on Secure Boot is on"""
         accelerator = vm.best_accelerator(ROOT / "build/lab/cache")
-        self.machine = vm.Machine(self.node, accelerator=accelerator, keep=self.keep, forwards=self.controller.forwards() if self.controller else {})
+        self.machine = vm.Machine(self.node, accelerator=accelerator, keep=self.keep, forwards=self.controller.forwards())
         began = time.monotonic()
         self.machine.start()
         self.machine.serial.wait("BdsDxe: starting", 20 * vm.patience())
@@ -170,7 +166,7 @@ class Story:
         """Waits until the controller trusts the node on that version; returns the node as `node show` gives it."""
         def trusted():
             nodes = json.loads(self.as_operator("node", "list", "-o", "json"))["nodes"]
-            verdict = nodes[0].get("last_verdict") if nodes else None
+            verdict = nodes[0]["verdict"] if nodes else None
             if verdict and verdict["outcome"] == "trusted" and verdict["release_version"] == version:
                 return nodes[0]
             return None
@@ -208,13 +204,8 @@ class Story:
         return self.machine.run(f"cat /sys/class/tpm/tpm0/pcr-sha256/{index}").strip().lower()
 
     def chapters(self):
-        machine = [self.make_tokens, self.make_keys, self.build_first_release, self.manufacture_node]
-        if not self.with_fleet():
-            return [*machine, self.first_boot]
-        return [*machine, self.start_controller, self.admit_node, self.first_boot, self.enrol, self.build_second_release, self.roll_out]
-
-    def with_fleet(self):
-        return (self.programs / "sealift-controller").exists() and any((self.build / "packages").glob("sealift-agent_*.deb"))
+        return [self.make_tokens, self.make_keys, self.build_first_release, self.manufacture_node, self.start_controller,
+                self.admit_node, self.first_boot, self.enrol, self.build_second_release, self.roll_out]
 
     def tell(self, after=lambda chapter: None):
         """Runs all chapters; `after` is called with the name of each that is over."""
@@ -272,8 +263,11 @@ def main():
         story.close()
     print_table(story.facts)
     if options.keep:
-        print(f"The machine is still on:  deploy/lab/vm.py run {story.node.folder} 'systemctl status'\n"
-              "End it with:              bash deploy/demo.sh --stop\n")
+        sealift, people = story.programs / "sealift", story.work / "people"
+        print(f"Everything is still running. For example:\n"
+              f"  {sealift} node list --profile {people}/olga/profile.toml\n"
+              f"  {HERE}/vm.py run {story.node.folder} 'systemctl status sealift-agent'\n"
+              f"End it with:\n  bash deploy/demo.sh --stop\n")
     return 0
 
 
