@@ -22,7 +22,7 @@ sys.path.insert(0, str(ROOT / "deploy/lab"))
 import disk  # noqa: E402
 import story as main_story  # noqa: E402
 import vm  # noqa: E402
-from processes import LabError, end_on_signals, run, say  # noqa: E402
+from processes import LabError, end_on_signals, run, say, wait_until  # noqa: E402
 
 OPTIONS = "probe.option=1 words=two"  # what an entry asks for, and a signed image must ignore
 
@@ -119,8 +119,11 @@ class VmStory:
 
     def roles_after_upgrade(self):
         machine = self.story.machine
-        names = machine.run("ls /efi/loader/entries").split()
-        assert {"active.conf", "passive.conf"} <= set(names) and not any("+" in name for name in names), names
+
+        def blessed():  # the agent does it once its report was accepted
+            return set(machine.run("ls /efi/loader/entries").split()) == {"active.conf", "passive.conf"}
+
+        wait_until(blessed, 20 * vm.patience(), "entries active.conf and passive.conf, and no other", pause=0.5)
         for role, version in (("active", "2.0"), ("passive", "1.0")):
             entry = dict(line.split(None, 1) for line in machine.run(f"cat /efi/loader/entries/{role}.conf").splitlines())
             equal(entry["efi"], "/" + self.story.releases[version].image_name())
