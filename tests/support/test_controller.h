@@ -40,8 +40,10 @@ class TestController {
       : ca_(MakeCa("controller ca")),
         node_ca_key_(SoftwareSigner::Generate(KeyType::kEcP256).value()),
         node_ca_(MakeNodeCa(node_ca_key_)),
-        server_certificate_(
-            Issue({.common_name = "controller", .subject_alt_name = "DNS:localhost,IP:127.0.0.1"}, &ca_)),
+        server_certificate_(Issue({.common_name = "controller",
+                                   .subject_alt_name = "DNS:localhost,IP:127.0.0.1",
+                                   .extended_key_usage = "serverAuth"},
+                                  &ca_)),
         enrolment_(*this),
         node_(*this) {
     wire::InitialiseGrpc();
