@@ -94,8 +94,8 @@ Status NodeServiceImpl::HandleCheckIn(const NodeId& id, const v1::CheckInRequest
     nonce = NodeStatusStore::QuoteNonce{RandomBytes(kNonceBytes), now + parts_.policy.nonce_lifetime};
     response.set_quote_nonce(ToText(nonce->nonce));
   }
-  SEALIFT_RETURN_IF_ERROR(parts_.node_status.RecordStatus(id, status, now, nonce));
-  if (status != view.previous) parts_.engine.Poke();
+  SEALIFT_ASSIGN_OR_RETURN(const bool differs, parts_.node_status.RecordStatus(id, status, now, nonce));
+  if (differs) parts_.engine.Poke();
   // A quarantined node is heard and told nothing.
   if (view.desired && view.admission == Admission::kAdmitted)
     *response.mutable_desired() = ToProto(*view.desired);
@@ -116,8 +116,9 @@ Status NodeServiceImpl::AdoptLabels(const NodeId& id, const CheckInView& view,
 }
 
 Status NodeServiceImpl::HandleReport(const NodeId& id, const v1::ReportRequest& request) {
-  SEALIFT_ASSIGN_OR_RETURN(const CheckInView view, AdmittedView(id));
-  NodeStatus status = view.previous;
+  SEALIFT_RETURN_IF_ERROR(AdmittedView(id).status());
+  SEALIFT_ASSIGN_OR_RETURN(const Node node, parts_.nodes.Get(id));
+  NodeStatus status = node.status;
   SEALIFT_ASSIGN_OR_RETURN(status.state, StateFromProto(request.state()));
   SEALIFT_RETURN_IF_ERROR(CheckVersion("version", request.version()));
   SEALIFT_RETURN_IF_ERROR(CheckText("reason", request.reason(), kMaxReasonBytes));
@@ -130,7 +131,7 @@ Status NodeServiceImpl::HandleReport(const NodeId& id, const v1::ReportRequest& 
   if (!request.reason().empty() && !request.version().empty()) {
     Remember(status, {request.version(), request.reason(), request.message(), now});
   }
-  SEALIFT_RETURN_IF_ERROR(parts_.node_status.RecordStatus(id, status, now, std::nullopt));
+  SEALIFT_RETURN_IF_ERROR(parts_.node_status.RecordStatus(id, status, now, std::nullopt).status());
   log::Info("node reported", {{"node", id.text()},
                               {"state", std::string(UpdateStateName(status.state))},
                               {"version", request.version()},

@@ -58,7 +58,15 @@ Result<Listener> Listen(grpc::ServerBuilder& builder, const std::string& address
   return listener;
 }
 
-void LimitThreads(grpc::ServerBuilder& builder, const char* name, int threads) {
+// Handlers wait for the disk. With gRPC's default of two pollers each such wait starts a thread and each end
+// of one stops it; this many stay instead.
+constexpr int kStandingThreads = 64;
+constexpr int kPollersAtLeast = 1;
+
+void SetThreads(grpc::ServerBuilder& builder, const char* name, int threads) {
+  builder.SetSyncServerOption(grpc::ServerBuilder::NUM_CQS, 1);
+  builder.SetSyncServerOption(grpc::ServerBuilder::MIN_POLLERS, kPollersAtLeast);
+  builder.SetSyncServerOption(grpc::ServerBuilder::MAX_POLLERS, kStandingThreads);
   grpc::ResourceQuota quota(name);
   quota.SetMaxThreads(threads);
   builder.SetResourceQuota(quota);
@@ -196,7 +204,7 @@ Status ControllerServer::Parts::ListenAll() {
   grpc::ServerBuilder fleet;
   fleet.RegisterService(node_service.get()).RegisterService(fleet_service.get());
   fleet.SetMaxReceiveMessageSize(wire::kMaxMessageBytes);
-  LimitThreads(fleet, "fleet", kFleetThreads);
+  SetThreads(fleet, "fleet", kFleetThreads);
   SEALIFT_ASSIGN_OR_RETURN(fleet_listener,
                            Listen(fleet, config.listen_fleet, std::move(fleet_credentials), *gate));
   addresses.fleet = fleet_listener.address;
@@ -205,7 +213,7 @@ Status ControllerServer::Parts::ListenAll() {
   strangers.RegisterService(enrolment_service.get());
   strangers.SetMaxReceiveMessageSize(kEnrolmentMaxMessageBytes);
   strangers.AddChannelArgument(GRPC_ARG_MAX_CONNECTION_AGE_MS, kMaxEnrolmentConnectionMs);
-  LimitThreads(strangers, "enrolment", kEnrolmentThreads);
+  SetThreads(strangers, "enrolment", kEnrolmentThreads);
   SEALIFT_ASSIGN_OR_RETURN(enrolment_listener, Listen(strangers, config.listen_enrolment,
                                                       std::move(enrolment_credentials), *gate));
   addresses.enrolment = enrolment_listener.address;

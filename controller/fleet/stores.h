@@ -21,8 +21,6 @@ namespace sealift::controller {
 struct CheckInView {
   Admission admission = Admission::kPending;
   std::map<std::string, std::string> labels;
-  // What was recorded before this check-in.
-  NodeStatus previous;
   Trust last_trust = Trust::kUnspecified;
   UnixMillis last_decided;
   std::string last_verdict_boot_id;
@@ -66,8 +64,9 @@ class NodeStatusStore {
     Bytes nonce;
     UnixMillis expires;
   };
-  virtual Status RecordStatus(const NodeId& id, const NodeStatus& status, UnixMillis now,
-                              const std::optional<QuoteNonce>& nonce) = 0;
+  // The result says whether the status differs from the one before.
+  virtual Result<bool> RecordStatus(const NodeId& id, const NodeStatus& status, UnixMillis now,
+                                    const std::optional<QuoteNonce>& nonce) = 0;
   // Gives the nonce once; nothing when there is none or it has expired.
   virtual Result<std::optional<Bytes>> TakeQuoteNonce(const NodeId& id, UnixMillis now) = 0;
   virtual Status RecordVerdict(const NodeId& id, const Verdict& verdict) = 0;

@@ -14,7 +14,8 @@ namespace sealift::controller {
 namespace {
 
 constexpr int kBusyTimeoutMs = 10'000;
-constexpr std::size_t kMaxIdleReaders = 8;
+// As many as calls are commonly under way: opening one costs far more than keeping it.
+constexpr std::size_t kMaxIdleReaders = 64;
 
 Status SqliteError(sqlite3* db, std::string_view call) {
   return MakeError(
@@ -195,28 +196,43 @@ Result<std::unique_ptr<SqliteDb>> SqliteDb::Open(const std::filesystem::path& pa
 }
 
 Status SqliteDb::Write(const Work& work) {
-  Pending mine{.work = &work};
-  std::unique_lock lock(write_mutex_);
-  queue_.push_back(&mine);
-  mine.wake.wait(lock, [&] { return mine.done || !leading_; });
-  if (mine.done) return mine.result;
-  leading_ = true;
-  const std::deque<Pending*> batch = std::exchange(queue_, {});
-  lock.unlock();
-  CommitBatch(batch);
-  lock.lock();
-  leading_ = false;
-  // Others of the batch hold their Pending on their stacks: nothing of them may be touched after `done` is
-  // seen.
-  for (Pending* member : batch) {
-    member->done = true;
-    if (member != &mine) member->wake.notify_one();
+  const auto mine = std::make_shared<Pending>(work);
+  bool lead = false;
+  {
+    const std::lock_guard lock(write_mutex_);
+    queue_.push_back(mine);
+    lead = !std::exchange(leading_, true);
   }
-  if (!queue_.empty()) queue_.front()->wake.notify_one();
-  return mine.result;
+  if (!lead) {
+    mine->wake.acquire();
+    if (mine->done) return mine->result;
+  }
+  Batch batch;
+  {
+    const std::lock_guard lock(write_mutex_);
+    batch.swap(queue_);
+  }
+  CommitBatch(batch);
+  std::shared_ptr<Pending> next;
+  {
+    const std::lock_guard lock(write_mutex_);
+    if (queue_.empty()) {
+      leading_ = false;
+    } else {
+      next = queue_.front();
+    }
+  }
+  // Nobody is woken under the lock, only to wait for it. The next leader first: it has a disk to keep busy.
+  if (next) next->wake.release();
+  for (const auto& member : batch) {
+    if (member == mine) continue;
+    member->done = true;
+    member->wake.release();
+  }
+  return mine->result;
 }
 
-void SqliteDb::CommitBatch(const std::deque<Pending*>& batch) {
+void SqliteDb::CommitBatch(const Batch& batch) {
   Status status = writer_->Script("BEGIN IMMEDIATE");
   if (status.ok()) status = batch.size() == 1 ? RunAlone(*batch.front()) : RunTogether(batch);
   if (status.ok()) {
@@ -226,20 +242,20 @@ void SqliteDb::CommitBatch(const std::deque<Pending*>& batch) {
   if (status.ok()) return;
   // Closes the transaction also where SQLite did so itself already, on a full disk for instance.
   if (writer_->InTransaction()) (void)writer_->Script("ROLLBACK");
-  for (Pending* member : batch) {
+  for (const auto& member : batch) {
     if (member->result.ok()) member->result = status;
   }
 }
 
 Status SqliteDb::RunAlone(Pending& only) {
-  only.result = (*only.work)(*writer_);
+  only.result = only.work(*writer_);
   return only.result;
 }
 
-Status SqliteDb::RunTogether(const std::deque<Pending*>& batch) {
-  for (Pending* member : batch) {
+Status SqliteDb::RunTogether(const Batch& batch) {
+  for (const auto& member : batch) {
     SEALIFT_RETURN_IF_ERROR(writer_->Script("SAVEPOINT member"));
-    member->result = (*member->work)(*writer_);
+    member->result = member->work(*writer_);
     if (!writer_->InTransaction()) {
       return MakeError(Code::kUnavailable, Reason::kStoreFailed,
                        "use database: the transaction was rolled back");

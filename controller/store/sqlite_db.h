@@ -7,7 +7,6 @@
 
 #include <sqlite3.h>
 
-#include <condition_variable>
 #include <cstdint>
 #include <deque>
 #include <filesystem>
@@ -15,6 +14,7 @@
 #include <memory>
 #include <mutex>
 #include <optional>
+#include <semaphore>
 #include <string>
 #include <string_view>
 #include <unordered_map>
@@ -102,23 +102,28 @@ class SqliteDb {
   Result<std::string> CheckIntegrity();
 
  private:
+  // Shared by its caller and the thread that leads its batch: the caller may be gone the moment it is woken.
   struct Pending {
-    const Work* work;
+    explicit Pending(const Work& the_work) : work(the_work) {}
+    // Lives until `done`.
+    const Work& work;
     Status result;
+    // False after a wake: this caller leads the next batch.
     bool done = false;
-    std::condition_variable wake;
+    std::binary_semaphore wake{0};
   };
+  using Batch = std::deque<std::shared_ptr<Pending>>;
   explicit SqliteDb(std::filesystem::path path) : path_(std::move(path)) {}
-  void CommitBatch(const std::deque<Pending*>& batch);
+  void CommitBatch(const Batch& batch);
   Status RunAlone(Pending& only);
-  Status RunTogether(const std::deque<Pending*>& batch);
+  Status RunTogether(const Batch& batch);
 
   std::filesystem::path path_;
   // Touched by the one thread that leads a batch.
   std::unique_ptr<SqliteConnection> writer_;
 
   std::mutex write_mutex_;
-  std::deque<Pending*> queue_;
+  Batch queue_;
   bool leading_ = false;
 
   std::mutex read_mutex_;

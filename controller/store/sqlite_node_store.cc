@@ -64,7 +64,8 @@ class SqliteNodeStore final : public NodeStore {
     std::optional<Node> found;
     SEALIFT_RETURN_IF_ERROR(db_.Read([&](SqliteConnection& connection) -> Status {
       SEALIFT_ASSIGN_OR_RETURN(
-          auto query, connection.Prepare("SELECT " SEALIFT_NODE_COLUMNS " FROM nodes WHERE id = $1"));
+          auto query, connection.Prepare("SELECT " SEALIFT_NODE_COLUMNS
+                                         " FROM nodes JOIN node_check_ins ON node_id = id WHERE id = $1"));
       SEALIFT_ASSIGN_OR_RETURN(const bool row, query.Text(id.text()).Step());
       if (!row) return NoSuchNode(id);
       SEALIFT_ASSIGN_OR_RETURN(found, ReadNode(query));
@@ -77,7 +78,9 @@ class SqliteNodeStore final : public NodeStore {
     std::optional<Node> found;
     SEALIFT_RETURN_IF_ERROR(db_.Read([&](SqliteConnection& connection) -> Status {
       SEALIFT_ASSIGN_OR_RETURN(
-          auto query, connection.Prepare("SELECT " SEALIFT_NODE_COLUMNS " FROM nodes WHERE ek_digest = $1"));
+          auto query,
+          connection.Prepare("SELECT " SEALIFT_NODE_COLUMNS
+                             " FROM nodes JOIN node_check_ins ON node_id = id WHERE ek_digest = $1"));
       SEALIFT_ASSIGN_OR_RETURN(const bool row, query.Blob(ek_digest.view()).Step());
       if (!row) return OkStatus();
       SEALIFT_ASSIGN_OR_RETURN(found, ReadNode(query));
@@ -89,9 +92,10 @@ class SqliteNodeStore final : public NodeStore {
   Result<std::vector<Node>> List(const NodeQuery& wanted) override {
     std::vector<Node> nodes;
     SEALIFT_RETURN_IF_ERROR(db_.Read([&](SqliteConnection& connection) -> Status {
-      SEALIFT_ASSIGN_OR_RETURN(
-          auto query, connection.Prepare("SELECT " SEALIFT_NODE_COLUMNS
-                                         " FROM nodes WHERE id > $1 AND id >= $2 AND id < $3 ORDER BY id"));
+      SEALIFT_ASSIGN_OR_RETURN(auto query,
+                               connection.Prepare("SELECT " SEALIFT_NODE_COLUMNS
+                                                  " FROM nodes JOIN node_check_ins ON node_id = id WHERE id "
+                                                  "> $1 AND id >= $2 AND id < $3 ORDER BY id"));
       query.Text(wanted.after_id).Text(wanted.id_prefix).Text(AfterPrefix(wanted.id_prefix));
       while (nodes.size() < wanted.limit) {
         SEALIFT_ASSIGN_OR_RETURN(const bool row, query.Step());
@@ -133,14 +137,16 @@ class SqliteNodeStore final : public NodeStore {
   static Status Insert(SqliteConnection& connection, const Node& node) {
     SEALIFT_ASSIGN_OR_RETURN(
         auto insert,
-        connection.Prepare(
-            "INSERT INTO nodes (id, ek_digest, ak_public, admission, labels, status, enrolled_ms, "
-            "last_seen_ms, verdict_trust, verdict_decided_ms, verdict_boot, quote_nonce_expires_ms, "
-            "certificate_not_after_ms) VALUES ($1, $2, $3, $4, $5, $6, $7, 0, 0, 0, '', 0, $8)"));
+        connection.Prepare("INSERT INTO nodes (id, ek_digest, ak_public, admission, labels, enrolled_ms, "
+                           "verdict_trust, verdict_decided_ms, verdict_boot, certificate_not_after_ms) "
+                           "VALUES ($1, $2, $3, $4, $5, $6, 0, 0, '', $7)"));
     insert.Text(node.id.text()).Blob(node.ek_digest.view()).Blob(node.ak_public);
     insert.Integer(static_cast<std::int64_t>(node.admission)).Text(EncodeLabels(node.labels));
-    insert.Text(EncodeStatus(node.status)).Time(node.enrolled).Time(node.certificate_not_after);
-    return insert.Run().status();
+    SEALIFT_RETURN_IF_ERROR(insert.Time(node.enrolled).Time(node.certificate_not_after).Run().status());
+    SEALIFT_ASSIGN_OR_RETURN(auto status,
+                             connection.Prepare("INSERT INTO node_check_ins (node_id, status, last_seen_ms, "
+                                                "quote_nonce_expires_ms) VALUES ($1, $2, 0, 0)"));
+    return status.Text(node.id.text()).Text(EncodeStatus(node.status)).Run().status();
   }
 
   SqliteDb& db_;
@@ -155,37 +161,39 @@ class SqliteNodeStatusStore final : public NodeStatusStore {
     SEALIFT_RETURN_IF_ERROR(db_.Read([&](SqliteConnection& connection) -> Status {
       SEALIFT_ASSIGN_OR_RETURN(
           auto query,
-          connection.Prepare(
-              "SELECT admission, status, verdict_trust, verdict_decided_ms, verdict_boot, "
-              "desired_channel, desired_version, desired_release, labels FROM nodes WHERE id = $1"));
+          connection.Prepare("SELECT admission, labels, verdict_trust, verdict_decided_ms, verdict_boot, "
+                             "desired_channel, desired_version, desired_release FROM nodes WHERE id = $1"));
       SEALIFT_ASSIGN_OR_RETURN(const bool row, query.Text(id.text()).Step());
       if (!row) return NoSuchNode(id);
       view.admission = static_cast<Admission>(query.IntegerAt(0));
-      SEALIFT_ASSIGN_OR_RETURN(view.previous, DecodeStatus(query.TextAt(1)));
+      SEALIFT_ASSIGN_OR_RETURN(view.labels, DecodeLabels(query.TextAt(1)));
       view.last_trust = static_cast<Trust>(query.IntegerAt(2));
       view.last_decided = query.TimeAt(3);
       view.last_verdict_boot_id = query.TextAt(4);
       SEALIFT_ASSIGN_OR_RETURN(view.desired, ReadDesired(query, 5));
-      SEALIFT_ASSIGN_OR_RETURN(view.labels, DecodeLabels(query.TextAt(8)));
       return OkStatus();
     }));
     return view;
   }
 
-  Status RecordStatus(const NodeId& id, const NodeStatus& status, UnixMillis now,
-                      const std::optional<QuoteNonce>& nonce) override {
+  Result<bool> RecordStatus(const NodeId& id, const NodeStatus& status, UnixMillis now,
+                            const std::optional<QuoteNonce>& nonce) override {
     const std::string encoded = EncodeStatus(status);
-    return db_.Write([&](SqliteConnection& connection) -> Status {
+    bool differs = false;
+    const Status written = db_.Write([&](SqliteConnection& connection) -> Status {
+      SEALIFT_ASSIGN_OR_RETURN(auto before,
+                               connection.Prepare("SELECT status FROM node_check_ins WHERE node_id = $1"));
+      SEALIFT_ASSIGN_OR_RETURN(const bool known, before.Text(id.text()).Step());
+      if (!known) return NoSuchNode(id);
+      differs = before.TextAt(0) != encoded;
       SEALIFT_ASSIGN_OR_RETURN(
-          auto update, connection.Prepare("UPDATE nodes SET status = $1, last_seen_ms = $2 WHERE id = $3"));
-      SEALIFT_ASSIGN_OR_RETURN(const int changed, update.Text(encoded).Time(now).Text(id.text()).Run());
-      if (changed != 1) return NoSuchNode(id);
-      if (!nonce) return OkStatus();
-      SEALIFT_ASSIGN_OR_RETURN(
-          auto keep,
-          connection.Prepare("UPDATE nodes SET quote_nonce = $1, quote_nonce_expires_ms = $2 WHERE id = $3"));
-      return keep.Blob(nonce->nonce).Time(nonce->expires).Text(id.text()).Run().status();
+          auto update,
+          connection.Prepare("UPDATE node_check_ins SET status = $1, last_seen_ms = $2 WHERE node_id = $3"));
+      SEALIFT_RETURN_IF_ERROR(update.Text(encoded).Time(now).Text(id.text()).Run().status());
+      return nonce ? KeepNonce(connection, id, *nonce) : OkStatus();
     });
+    if (!written.ok()) return written;
+    return differs;
   }
 
   Result<std::optional<Bytes>> TakeQuoteNonce(const NodeId& id, UnixMillis now) override {
@@ -193,13 +201,14 @@ class SqliteNodeStatusStore final : public NodeStatusStore {
     SEALIFT_RETURN_IF_ERROR(db_.Write([&](SqliteConnection& connection) -> Status {
       SEALIFT_ASSIGN_OR_RETURN(
           auto query,
-          connection.Prepare("SELECT quote_nonce, quote_nonce_expires_ms FROM nodes WHERE id = $1"));
+          connection.Prepare(
+              "SELECT quote_nonce, quote_nonce_expires_ms FROM node_check_ins WHERE node_id = $1"));
       SEALIFT_ASSIGN_OR_RETURN(const bool row, query.Text(id.text()).Step());
       if (!row) return NoSuchNode(id);
       if (query.NullAt(0)) return OkStatus();
       if (query.TimeAt(1) > now) taken = query.BlobAt(0);
-      SEALIFT_ASSIGN_OR_RETURN(auto clear,
-                               connection.Prepare("UPDATE nodes SET quote_nonce = NULL WHERE id = $1"));
+      SEALIFT_ASSIGN_OR_RETURN(
+          auto clear, connection.Prepare("UPDATE node_check_ins SET quote_nonce = NULL WHERE node_id = $1"));
       return clear.Text(id.text()).Run().status();
     }));
     return taken;
@@ -218,6 +227,14 @@ class SqliteNodeStatusStore final : public NodeStatusStore {
   }
 
  private:
+  static Status KeepNonce(SqliteConnection& connection, const NodeId& id, const QuoteNonce& nonce) {
+    SEALIFT_ASSIGN_OR_RETURN(
+        auto keep,
+        connection.Prepare("UPDATE node_check_ins SET quote_nonce = $1, quote_nonce_expires_ms = $2 "
+                           "WHERE node_id = $3"));
+    return keep.Blob(nonce.nonce).Time(nonce.expires).Text(id.text()).Run().status();
+  }
+
   SqliteDb& db_;
 };
 

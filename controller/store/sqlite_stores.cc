@@ -5,7 +5,8 @@
 namespace sealift::controller {
 namespace {
 
-// Append a migration; never change one that was released.
+// Append a migration; never change one that was released. What each check-in writes has a table of its own: a
+// row is rewritten whole, and a node's record with its verdict is kilobytes.
 constexpr char kFirst[] = R"sql(
 CREATE TABLE nodes (
   id TEXT PRIMARY KEY,
@@ -13,9 +14,7 @@ CREATE TABLE nodes (
   ak_public BYTEA NOT NULL,
   admission BIGINT NOT NULL,
   labels TEXT NOT NULL,
-  status TEXT NOT NULL,
   enrolled_ms BIGINT NOT NULL,
-  last_seen_ms BIGINT NOT NULL,
   verdict TEXT,
   verdict_trust BIGINT NOT NULL,
   verdict_decided_ms BIGINT NOT NULL,
@@ -23,9 +22,14 @@ CREATE TABLE nodes (
   desired_channel TEXT,
   desired_version TEXT,
   desired_release BYTEA,
-  quote_nonce BYTEA,
-  quote_nonce_expires_ms BIGINT NOT NULL,
   certificate_not_after_ms BIGINT NOT NULL
+);
+CREATE TABLE node_check_ins (
+  node_id TEXT PRIMARY KEY REFERENCES nodes (id),
+  status TEXT NOT NULL,
+  last_seen_ms BIGINT NOT NULL,
+  quote_nonce BYTEA,
+  quote_nonce_expires_ms BIGINT NOT NULL
 );
 CREATE TABLE rollouts (
   id TEXT PRIMARY KEY,

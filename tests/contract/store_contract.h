@@ -158,20 +158,24 @@ TEST_P(StoreContract, ListPagesAndSelects) {
 }
 
 TEST_P(StoreContract, UnknownNodeIsSaid) {
-  const Status missing[] = {backend_->nodes().Get(Id(1)).status(),
-                            backend_->nodes().SetLabels(Id(1), {}),
-                            backend_->nodes().SetAdmission(Id(1), Admission::kRevoked),
-                            backend_->node_status().ViewForCheckIn(Id(1)).status(),
-                            backend_->node_status().RecordStatus(Id(1), {}, FromUnixMs(1), std::nullopt),
-                            backend_->node_status().RecordVerdict(Id(1), {}),
-                            backend_->node_status().TakeQuoteNonce(Id(1), FromUnixMs(1)).status()};
+  const Status missing[] = {
+      backend_->nodes().Get(Id(1)).status(),
+      backend_->nodes().SetLabels(Id(1), {}),
+      backend_->nodes().SetAdmission(Id(1), Admission::kRevoked),
+      backend_->node_status().ViewForCheckIn(Id(1)).status(),
+      backend_->node_status().RecordStatus(Id(1), {}, FromUnixMs(1), std::nullopt).status(),
+      backend_->node_status().RecordVerdict(Id(1), {}),
+      backend_->node_status().TakeQuoteNonce(Id(1), FromUnixMs(1)).status()};
   for (const Status& status : missing) EXPECT_EQ(ReasonOf(status), Reason::kNodeUnknown) << Describe(status);
 }
 
 TEST_P(StoreContract, StatusAndVerdictComeBack) {
   const Node node = Enrol(1);
   NodeStatus status = SomeStatus();
-  ASSERT_TRUE(backend_->node_status().RecordStatus(node.id, status, FromUnixMs(50), std::nullopt).ok());
+  const auto& recorded = backend_->node_status().RecordStatus(node.id, status, FromUnixMs(49), std::nullopt);
+  ASSERT_TRUE(recorded.ok());
+  EXPECT_TRUE(*recorded);
+  EXPECT_FALSE(*backend_->node_status().RecordStatus(node.id, status, FromUnixMs(50), std::nullopt));
   ASSERT_TRUE(backend_->node_status().RecordVerdict(node.id, SomeVerdict()).ok());
   const auto got = backend_->nodes().Get(node.id);
   ASSERT_TRUE(got.ok()) << Describe(got.status());
@@ -183,7 +187,7 @@ TEST_P(StoreContract, StatusAndVerdictComeBack) {
   const auto view = backend_->node_status().ViewForCheckIn(node.id);
   ASSERT_TRUE(view.ok());
   EXPECT_EQ(view->admission, Admission::kAdmitted);
-  EXPECT_EQ(view->previous, status);
+  EXPECT_EQ(view->labels, node.labels);
   EXPECT_EQ(view->last_trust, Trust::kUntrusted);
   EXPECT_EQ(view->last_decided, FromUnixMs(77));
   EXPECT_EQ(view->last_verdict_boot_id, "b1");
@@ -358,7 +362,7 @@ TEST_P(StoreContract, ManyThreadsLoseNothing) {
             backend_->audit().Append({0, FromUnixMs(i), "t", "r", "x", std::to_string(t), "OK"}).ok() &&
             // Work that fails takes nobody of its batch with it.
             !backend_->nodes().SetLabels(Id(1000), {}).ok() &&
-            backend_->node_status().ViewForCheckIn(Id(t))->previous.agent_version == std::to_string(i);
+            backend_->nodes().Get(Id(t))->status.agent_version == std::to_string(i);
         if (!good) ++failed;
       }
     });
