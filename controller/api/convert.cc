@@ -56,7 +56,8 @@ Result<VersionFailure> FailureFromProto(const v1::VersionFailure& failure) {
   SEALIFT_RETURN_IF_ERROR(CheckVersion("failures.version", failure.version()));
   SEALIFT_RETURN_IF_ERROR(CheckText("failures.reason", failure.reason(), kMaxReasonBytes));
   SEALIFT_RETURN_IF_ERROR(CheckText("failures.message", failure.message(), kMaxMessageBytes));
-  return VersionFailure{failure.version(), failure.reason(), failure.message(), FromUnixMs(failure.at_unix_ms())};
+  return VersionFailure{failure.version(), failure.reason(), failure.message(),
+                        FromUnixMs(failure.at_unix_ms())};
 }
 
 Status Bad(std::string_view what, std::string_view why) {

@@ -1,4 +1,5 @@
-// Domain values to and from messages. What comes in is bounded here; nothing behind this file sees an oversized string.
+// Domain values to and from messages. What comes in is bounded here; nothing behind this file sees an
+// oversized string.
 #pragma once
 
 #include "controller/api/ports.h"
@@ -17,7 +18,8 @@ v1::Release ToProto(const ReleaseRecord& release);
 v1::AuditEntry ToProto(const AuditRecord& record);
 v1::Desired ToProto(const Desired& desired);
 
-// Errors: INVALID_ARGUMENT/INVALID_ARGUMENT for a value out of its range, MALFORMED for a digest of wrong length.
+// Errors: INVALID_ARGUMENT/INVALID_ARGUMENT for a value out of its range, MALFORMED for a digest of wrong
+// length.
 Result<NodeStatus> StatusFromProto(const v1::CheckInRequest& request);
 Result<RunningImage> RunningFromProto(const v1::RunningImage& running);
 Result<UpdateState> StateFromProto(v1::UpdateState state);

@@ -18,7 +18,8 @@ std::string NotAudited() { return {}; }
 
 Result<EnrolmentOffer> OfferFrom(const v1::BeginRequest& request) {
   if (request.ek_certificate_chain_size() > kMaxChain) {
-    return MakeError(Code::kInvalidArgument, Reason::kInvalidArgument, "read ek_certificate_chain: more than 8");
+    return MakeError(Code::kInvalidArgument, Reason::kInvalidArgument,
+                     "read ek_certificate_chain: more than 8");
   }
   EnrolmentOffer offer;
   for (const std::string& der : request.ek_certificate_chain()) {
@@ -76,30 +77,33 @@ void LogAnswer(const grpc::ServerContext& context, const EnrolmentAnswer& answer
 
 grpc::Status EnrolmentServiceImpl::Begin(grpc::ServerContext* context, const v1::BeginRequest* request,
                                          v1::BeginResponse* response) {
-  return runner_.Run(*context, "/sealift.v1.EnrolmentService/Begin", NotAudited, [&](const Caller&) -> Status {
-    SEALIFT_ASSIGN_OR_RETURN(const EnrolmentOffer offer, OfferFrom(*request));
-    SEALIFT_ASSIGN_OR_RETURN(const EnrolmentChallenge challenge, enrolment_.Begin(offer));
-    response->set_session(challenge.session);
-    response->set_credential_blob(ToText(challenge.credential_blob));
-    response->set_encrypted_secret(ToText(challenge.encrypted_secret));
-    response->set_nonce(ToText(challenge.nonce));
-    return OkStatus();
-  });
+  return runner_.Run(*context, "/sealift.v1.EnrolmentService/Begin", NotAudited,
+                     [&](const Caller&) -> Status {
+                       SEALIFT_ASSIGN_OR_RETURN(const EnrolmentOffer offer, OfferFrom(*request));
+                       SEALIFT_ASSIGN_OR_RETURN(const EnrolmentChallenge challenge, enrolment_.Begin(offer));
+                       response->set_session(challenge.session);
+                       response->set_credential_blob(ToText(challenge.credential_blob));
+                       response->set_encrypted_secret(ToText(challenge.encrypted_secret));
+                       response->set_nonce(ToText(challenge.nonce));
+                       return OkStatus();
+                     });
 }
 
 grpc::Status EnrolmentServiceImpl::Complete(grpc::ServerContext* context, const v1::CompleteRequest* request,
                                             v1::CompleteResponse* response) {
-  return runner_.Run(*context, "/sealift.v1.EnrolmentService/Complete", NotAudited, [&](const Caller&) -> Status {
-    SEALIFT_ASSIGN_OR_RETURN(const EnrolmentProof proof, ProofFrom(*request));
-    SEALIFT_ASSIGN_OR_RETURN(const EnrolmentAnswer answer, enrolment_.Complete(proof));
-    LogAnswer(*context, answer);
-    response->set_state(static_cast<v1::CompleteResponse::State>(answer.state));
-    for (const Bytes& der : answer.certificate_chain) response->add_certificate_chain(ToText(der));
-    if (answer.node_id) response->set_node_id(answer.node_id->text());
-    response->set_reason(answer.reason);
-    response->set_message(answer.message);
-    return OkStatus();
-  });
+  return runner_.Run(*context, "/sealift.v1.EnrolmentService/Complete", NotAudited,
+                     [&](const Caller&) -> Status {
+                       SEALIFT_ASSIGN_OR_RETURN(const EnrolmentProof proof, ProofFrom(*request));
+                       SEALIFT_ASSIGN_OR_RETURN(const EnrolmentAnswer answer, enrolment_.Complete(proof));
+                       LogAnswer(*context, answer);
+                       response->set_state(static_cast<v1::CompleteResponse::State>(answer.state));
+                       for (const Bytes& der : answer.certificate_chain)
+                         response->add_certificate_chain(ToText(der));
+                       if (answer.node_id) response->set_node_id(answer.node_id->text());
+                       response->set_reason(answer.reason);
+                       response->set_message(answer.message);
+                       return OkStatus();
+                     });
 }
 
 }  // namespace sealift::controller

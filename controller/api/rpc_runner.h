@@ -1,5 +1,5 @@
-// What surrounds every handler: the caller, the audit entry of a mutating call, counters, one log line for an error, and
-// a net under exceptions. Thread-safe.
+// What surrounds every handler: the caller, the audit entry of a mutating call, counters, one log line for an
+// error, and a net under exceptions. Thread-safe.
 #pragma once
 
 #include <grpcpp/server_context.h>
@@ -22,7 +22,8 @@ class RpcRunner {
       : gate_(gate), audit_(audit), metrics_(metrics), clock_(clock) {}
 
   using Handler = std::function<Status(const Caller&)>;
-  // `method`: as in the authorisation table. `request`: one line for the audit log; evaluated for mutating calls only.
+  // `method`: as in the authorisation table. `request`: one line for the audit log; evaluated for mutating
+  // calls only.
   grpc::Status Run(const grpc::ServerContextBase& context, std::string_view method,
                    const std::function<std::string()>& request, const Handler& handler);
 

@@ -1,4 +1,5 @@
-// The order of parts in an upload: a start, its bytes, the next start. Objects that are there already are skipped.
+// The order of parts in an upload: a start, its bytes, the next start. Objects that are there already are
+// skipped.
 #pragma once
 
 #include <cstdint>

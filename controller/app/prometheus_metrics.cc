@@ -54,8 +54,10 @@ class PrometheusMetrics::FleetCollector final : public prometheus::Collectable {
                  {{"error", Describe(nodes.ok() ? rollouts.status() : nodes.status())}});
       return families;
     }
-    prometheus::MetricFamily by_state{
-        .name = "sealift_nodes", .help = "Nodes by what they are", .type = prometheus::MetricType::Gauge, .metric = {}};
+    prometheus::MetricFamily by_state{.name = "sealift_nodes",
+                                      .help = "Nodes by what they are",
+                                      .type = prometheus::MetricType::Gauge,
+                                      .metric = {}};
     for (const auto& [group, count] : *nodes) {
       const auto& [state, admission, trust] = group;
       by_state.metric.push_back(Gauge({{"state", state}, {"admission", admission}, {"trust", trust}}, count));
