@@ -215,10 +215,24 @@ struct ContractToken {
   std::shared_ptr<Token> token;
 };
 
+// Holds the newest one: a store is given up before the next test opens its own, and the last one in TearDown,
+// while SoftHSM still lives. Its exit handlers run before the destructors of our statics would.
+class ContractTokens : public ::testing::Environment {
+ public:
+  void TearDown() override { current.reset(); }
+  std::unique_ptr<ContractToken> current;
+};
+
+ContractTokens& TheContractTokens() {
+  static auto* const tokens = new ContractTokens;  // gtest owns it
+  return *tokens;
+}
+const auto* const kRegistered = ::testing::AddGlobalTestEnvironment(&TheContractTokens());
+
 std::shared_ptr<Signer> ContractSigner(KeyAlgorithm algorithm) {
   if (!HasSoftHsm()) return nullptr;
-  // The newest one: the store is given up before the next test opens its own.
-  static std::unique_ptr<ContractToken> current;
+  auto& current = TheContractTokens().current;
+  current.reset();
   current = std::make_unique<ContractToken>();
   const auto pin = current->folder.path() / "pin";
   EXPECT_TRUE(WriteFileAtomically(pin, AsBytes(kPin), 0600).ok());
