@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <exception>
 
 #include "controller/api/convert.h"
 #include "shared/base/log.h"
@@ -18,6 +19,8 @@ constexpr std::size_t kMaxReasonBytes = 64;
 constexpr std::size_t kMaxMessageBytes = 512;
 constexpr std::size_t kMaxFailures = 32;
 
+constexpr std::string_view kCheckIn = "/sealift.v1.NodeService/CheckIn";
+
 std::string NotAudited() { return {}; }
 
 // A failure that was reported replaces an older one of the same version.
@@ -29,11 +32,31 @@ void Remember(NodeStatus& status, VersionFailure failure) {
 
 }  // namespace
 
-grpc::Status NodeServiceImpl::CheckIn(grpc::ServerContext* context, const v1::CheckInRequest* request,
-                                      v1::CheckInResponse* response) {
-  return parts_.runner.Run(
-      *context, "/sealift.v1.NodeService/CheckIn", NotAudited,
-      [&](const Caller& caller) { return HandleCheckIn(*caller.node, *request, *response); });
+grpc::ServerUnaryReactor* NodeServiceImpl::CheckIn(grpc::CallbackServerContext* context,
+                                                   const v1::CheckInRequest* request,
+                                                   v1::CheckInResponse* response) {
+  grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
+  const auto caller = parts_.runner.Enter(*context);
+  const auto record = [&]() -> Result<CheckInRecord> {
+    if (!caller.ok()) return caller.status();
+    try {
+      return PrepareCheckIn(*caller->node, *request, *response);
+    } catch (const std::exception& error) {
+      return MakeError(Code::kInternal, Reason::kInternal, fmt::format("handle call: {}", error.what()));
+    }
+  }();
+  if (!record.ok()) {
+    reactor->Finish(parts_.runner.Leave(kCheckIn, caller.ok() ? *caller : Caller(), record.status()));
+    return reactor;
+  }
+  // `response` and `reactor` live until Finish.
+  parts_.node_status.RecordStatusLater(
+      *caller->node, record->status, record->now, record->nonce,
+      [this, reactor, caller = *caller](const Result<bool>& differs) {
+        if (differs.ok() && *differs) parts_.engine.Poke();
+        reactor->Finish(parts_.runner.Leave(kCheckIn, caller, differs.status()));
+      });
+  return reactor;
 }
 
 grpc::Status NodeServiceImpl::Report(grpc::ServerContext* context, const v1::ReportRequest* request,
@@ -83,26 +106,26 @@ Result<CheckInView> NodeServiceImpl::AdmittedView(const NodeId& id) {
   return view;
 }
 
-Status NodeServiceImpl::HandleCheckIn(const NodeId& id, const v1::CheckInRequest& request,
-                                      v1::CheckInResponse& response) {
-  SEALIFT_ASSIGN_OR_RETURN(const NodeStatus status, StatusFromProto(request));
+Result<NodeServiceImpl::CheckInRecord> NodeServiceImpl::PrepareCheckIn(const NodeId& id,
+                                                                       const v1::CheckInRequest& request,
+                                                                       v1::CheckInResponse& response) {
+  CheckInRecord record{.status = {}, .now = parts_.clock.Now(), .nonce = std::nullopt};
+  SEALIFT_ASSIGN_OR_RETURN(record.status, StatusFromProto(request));
   SEALIFT_ASSIGN_OR_RETURN(const CheckInView view, AdmittedView(id));
   SEALIFT_RETURN_IF_ERROR(AdoptLabels(id, view, request));
-  const UnixMillis now = parts_.clock.Now();
-  std::optional<NodeStatusStore::QuoteNonce> nonce;
-  if (QuoteDue(view, status, now, parts_.policy)) {
-    nonce = NodeStatusStore::QuoteNonce{RandomBytes(kNonceBytes), now + parts_.policy.nonce_lifetime};
-    response.set_quote_nonce(ToText(nonce->nonce));
+  if (QuoteDue(view, record.status, record.now, parts_.policy)) {
+    record.nonce =
+        NodeStatusStore::QuoteNonce{RandomBytes(kNonceBytes), record.now + parts_.policy.nonce_lifetime};
+    response.set_quote_nonce(ToText(record.nonce->nonce));
   }
-  SEALIFT_ASSIGN_OR_RETURN(const bool differs, parts_.node_status.RecordStatus(id, status, now, nonce));
-  if (differs) parts_.engine.Poke();
   // A quarantined node is heard and told nothing.
-  if (view.desired && view.admission == Admission::kAdmitted)
+  if (view.desired && view.admission == Admission::kAdmitted) {
     *response.mutable_desired() = ToProto(*view.desired);
+  }
   const Bytes random = RandomBytes(1);
   response.set_poll_after_ms(
-      static_cast<std::uint32_t>(PollAfter(view, status, parts_.policy, random.front()).count()));
-  return OkStatus();
+      static_cast<std::uint32_t>(PollAfter(view, record.status, parts_.policy, random.front()).count()));
+  return record;
 }
 
 // Labels of the image are a default: what an operator set stays.

@@ -29,12 +29,13 @@ struct NodeServiceParts {
 };
 
 // Thread-safe.
-class NodeServiceImpl final : public v1::NodeService::Service {
+// CheckIn, the one call that comes all the time, holds no thread while the disk works; the others are few.
+class NodeServiceImpl final : public v1::NodeService::WithCallbackMethod_CheckIn<v1::NodeService::Service> {
  public:
   explicit NodeServiceImpl(NodeServiceParts parts) : parts_(std::move(parts)) {}
 
-  grpc::Status CheckIn(grpc::ServerContext* context, const v1::CheckInRequest* request,
-                       v1::CheckInResponse* response) override;
+  grpc::ServerUnaryReactor* CheckIn(grpc::CallbackServerContext* context, const v1::CheckInRequest* request,
+                                    v1::CheckInResponse* response) override;
   grpc::Status Report(grpc::ServerContext* context, const v1::ReportRequest* request,
                       v1::ReportResponse* response) override;
   grpc::Status Attest(grpc::ServerContext* context, const v1::AttestRequest* request,
@@ -45,7 +46,14 @@ class NodeServiceImpl final : public v1::NodeService::Service {
                             grpc::ServerWriter<v1::FetchContentResponse>* writer) override;
 
  private:
-  Status HandleCheckIn(const NodeId& id, const v1::CheckInRequest& request, v1::CheckInResponse& response);
+  // What a check-in will be answered and what is to be recorded first.
+  struct CheckInRecord {
+    NodeStatus status;
+    UnixMillis now;
+    std::optional<NodeStatusStore::QuoteNonce> nonce;
+  };
+  Result<CheckInRecord> PrepareCheckIn(const NodeId& id, const v1::CheckInRequest& request,
+                                       v1::CheckInResponse& response);
   Status HandleReport(const NodeId& id, const v1::ReportRequest& request);
   Status HandleAttest(const NodeId& id, const v1::AttestRequest& request, v1::AttestResponse& response);
   Status HandleFetch(const v1::FetchContentRequest& request, grpc::ServerContext& context,

@@ -49,7 +49,11 @@ grpc::Status RpcRunner::Run(const grpc::ServerContextBase& context, std::string_
     const Status audited = Audit(*rule, caller, request(), status);
     if (status.ok()) status = audited;
   }
-  metrics_.CountRpc(rule->method, status.code());
+  return Leave(method, caller, status);
+}
+
+grpc::Status RpcRunner::Leave(std::string_view method, const Caller& caller, const Status& status) {
+  metrics_.CountRpc(method, status.code());
   if (!status.ok()) {
     // A caller that left, or one that we sent away at shutdown, is nothing to act on.
     const bool ours = status.code() == Code::kInternal || status.code() == Code::kDataLoss ||

@@ -27,6 +27,10 @@ class RpcRunner {
   grpc::Status Run(const grpc::ServerContextBase& context, std::string_view method,
                    const std::function<std::string()>& request, const Handler& handler);
 
+  // The two halves of Run, for a handler that answers later and changes nothing an audit log wants to know.
+  Result<Caller> Enter(const grpc::ServerContextBase& context) { return gate_.CallerOf(context); }
+  grpc::Status Leave(std::string_view method, const Caller& caller, const Status& status);
+
  private:
   Status Audit(const RpcRule& rule, const Caller& caller, std::string request, const Status& outcome);
 

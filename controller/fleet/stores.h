@@ -6,6 +6,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <optional>
 #include <string>
@@ -67,6 +68,11 @@ class NodeStatusStore {
   // The result says whether the status differs from the one before.
   virtual Result<bool> RecordStatus(const NodeId& id, const NodeStatus& status, UnixMillis now,
                                     const std::optional<QuoteNonce>& nonce) = 0;
+  // The same without a thread that waits: `done` is called once, from a thread of the store, which it must
+  // not block.
+  virtual void RecordStatusLater(const NodeId& id, const NodeStatus& status, UnixMillis now,
+                                 const std::optional<QuoteNonce>& nonce,
+                                 std::function<void(const Result<bool>&)> done) = 0;
   // Gives the nonce once; nothing when there is none or it has expired.
   virtual Result<std::optional<Bytes>> TakeQuoteNonce(const NodeId& id, UnixMillis now) = 0;
   virtual Status RecordVerdict(const NodeId& id, const Verdict& verdict) = 0;

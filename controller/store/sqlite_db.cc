@@ -4,8 +4,8 @@
 #include <fmt/format.h>
 #include <sys/stat.h>
 
-#include <algorithm>
 #include <cerrno>
+#include <semaphore>
 #include <utility>
 
 #include "shared/base/files.h"
@@ -192,49 +192,63 @@ Result<std::unique_ptr<SqliteDb>> SqliteDb::Open(const std::filesystem::path& pa
   SEALIFT_ASSIGN_OR_RETURN(db->writer_, SqliteConnection::Open(path));
   if (Status migrated = Migrate(*db->writer_, migrations); !migrated.ok())
     return Annotate(migrated, path.string());
+  db->writer_thread_ = std::thread([raw = db.get()] { raw->CommitUntilStopped(); });
   return db;
 }
 
-Status SqliteDb::Write(const Work& work) {
-  const auto mine = std::make_shared<Pending>(work);
-  bool lead = false;
+SqliteDb::~SqliteDb() {
+  if (!writer_thread_.joinable()) return;
   {
     const std::lock_guard lock(write_mutex_);
-    queue_.push_back(mine);
-    lead = !std::exchange(leading_, true);
+    stopping_ = true;
   }
-  if (!lead) {
-    mine->wake.acquire();
-    if (mine->done) return mine->result;
-  }
-  Batch batch;
-  {
-    const std::lock_guard lock(write_mutex_);
-    batch.swap(queue_);
-  }
-  CommitBatch(batch);
-  std::shared_ptr<Pending> next;
-  {
-    const std::lock_guard lock(write_mutex_);
-    if (queue_.empty()) {
-      leading_ = false;
-    } else {
-      next = queue_.front();
-    }
-  }
-  // Nobody is woken under the lock, only to wait for it. The next leader first: it has a disk to keep busy.
-  if (next) next->wake.release();
-  for (const auto& member : batch) {
-    if (member == mine) continue;
-    member->done = true;
-    member->wake.release();
-  }
-  return mine->result;
+  work_waits_.notify_one();
+  writer_thread_.join();
 }
 
-void SqliteDb::CommitBatch(const Batch& batch) {
+void SqliteDb::WriteLater(Work work, Done done) {
+  bool first = false;
+  {
+    const std::lock_guard lock(write_mutex_);
+    first = queue_.empty();
+    queue_.push_back({.work = std::move(work), .done = std::move(done), .result = {}});
+  }
+  if (first) work_waits_.notify_one();
+}
+
+Status SqliteDb::Write(const Work& work) {
+  // Shared: the writer's thread may still be in `release` when this caller is gone.
+  struct Answer {
+    Status status;
+    std::binary_semaphore there{0};
+  };
+  const auto answer = std::make_shared<Answer>();
+  WriteLater([&work](SqliteConnection& connection) { return work(connection); },
+             [answer](const Status& status) {
+               answer->status = status;
+               answer->there.release();
+             });
+  answer->there.acquire();
+  return answer->status;
+}
+
+void SqliteDb::CommitUntilStopped() {
+  for (;;) {
+    Batch batch;
+    {
+      std::unique_lock lock(write_mutex_);
+      work_waits_.wait(lock, [this] { return stopping_ || !queue_.empty(); });
+      if (queue_.empty()) return;
+      batch.swap(queue_);
+    }
+    CommitBatch(batch);
+    for (const Pending& member : batch) member.done(member.result);
+  }
+}
+
+void SqliteDb::CommitBatch(Batch& batch) {
   Status status = writer_->Script("BEGIN IMMEDIATE");
-  if (status.ok()) status = batch.size() == 1 ? RunAlone(*batch.front()) : RunTogether(batch);
+  if (status.ok()) status = batch.size() == 1 ? RunAlone(batch.front()) : RunTogether(batch);
   if (status.ok()) {
     SEALIFT_CHECK(writer_->InTransaction());
     status = writer_->Script("COMMIT");
@@ -242,8 +256,8 @@ void SqliteDb::CommitBatch(const Batch& batch) {
   if (status.ok()) return;
   // Closes the transaction also where SQLite did so itself already, on a full disk for instance.
   if (writer_->InTransaction()) (void)writer_->Script("ROLLBACK");
-  for (const auto& member : batch) {
-    if (member->result.ok()) member->result = status;
+  for (Pending& member : batch) {
+    if (member.result.ok()) member.result = status;
   }
 }
 
@@ -252,15 +266,15 @@ Status SqliteDb::RunAlone(Pending& only) {
   return only.result;
 }
 
-Status SqliteDb::RunTogether(const Batch& batch) {
-  for (const auto& member : batch) {
+Status SqliteDb::RunTogether(Batch& batch) {
+  for (Pending& member : batch) {
     SEALIFT_RETURN_IF_ERROR(writer_->Script("SAVEPOINT member"));
-    member->result = member->work(*writer_);
+    member.result = member.work(*writer_);
     if (!writer_->InTransaction()) {
       return MakeError(Code::kUnavailable, Reason::kStoreFailed,
                        "use database: the transaction was rolled back");
     }
-    if (!member->result.ok()) SEALIFT_RETURN_IF_ERROR(writer_->Script("ROLLBACK TO member"));
+    if (!member.result.ok()) SEALIFT_RETURN_IF_ERROR(writer_->Script("ROLLBACK TO member"));
     SEALIFT_RETURN_IF_ERROR(writer_->Script("RELEASE member"));
   }
   return OkStatus();

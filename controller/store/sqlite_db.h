@@ -7,6 +7,7 @@
 
 #include <sqlite3.h>
 
+#include <condition_variable>
 #include <cstdint>
 #include <deque>
 #include <filesystem>
@@ -14,9 +15,9 @@
 #include <memory>
 #include <mutex>
 #include <optional>
-#include <semaphore>
 #include <string>
 #include <string_view>
+#include <thread>
 #include <unordered_map>
 #include <vector>
 
@@ -88,13 +89,22 @@ class SqliteDb {
  public:
   using Work = std::function<Status(SqliteConnection&)>;
 
+  // Commits what is queued first.
+  ~SqliteDb();
+  SqliteDb(const SqliteDb&) = delete;
+  SqliteDb& operator=(const SqliteDb&) = delete;
+
   // Creates the file (0600) or brings its schema up to date. Errors: UNAVAILABLE/STORE_FAILED;
   // FAILED_PRECONDITION/STORE_TOO_NEW when it holds migrations this build does not know.
   static Result<std::unique_ptr<SqliteDb>> Open(const std::filesystem::path& path,
                                                 const std::vector<Migration>& migrations);
 
-  // Runs `work` in a transaction and returns when it is durable. Concurrent callers share one commit; each is
-  // rolled back alone when its own work fails.
+  using Done = std::function<void(const Status&)>;
+  // Runs `work` in a transaction on the writer's thread and tells `done` when it is durable. What queues up
+  // while a commit is under way shares the next one; each is rolled back alone when its own work fails.
+  // `done` runs on the writer's thread: it must not block, and must not write.
+  void WriteLater(Work work, Done done);
+  // The same, waiting. Not from within a `done`.
   Status Write(const Work& work);
   // Runs `work` on a connection of its own, which sees the last commit.
   Status Read(const Work& work);
@@ -102,32 +112,33 @@ class SqliteDb {
   Result<std::string> CheckIntegrity();
 
  private:
-  // Shared by its caller and the thread that leads its batch: the caller may be gone the moment it is woken.
   struct Pending {
-    explicit Pending(const Work& the_work) : work(the_work) {}
-    // Lives until `done`.
-    const Work& work;
+    Work work;
+    Done done;
     Status result;
-    // False after a wake: this caller leads the next batch.
-    bool done = false;
-    std::binary_semaphore wake{0};
   };
-  using Batch = std::deque<std::shared_ptr<Pending>>;
+  using Batch = std::deque<Pending>;
   explicit SqliteDb(std::filesystem::path path) : path_(std::move(path)) {}
-  void CommitBatch(const Batch& batch);
+  void CommitUntilStopped();
+  void CommitBatch(Batch& batch);
   Status RunAlone(Pending& only);
-  Status RunTogether(const Batch& batch);
+  Status RunTogether(Batch& batch);
 
   std::filesystem::path path_;
-  // Touched by the one thread that leads a batch.
+  // Touched by the writer's thread, once that runs.
   std::unique_ptr<SqliteConnection> writer_;
 
   std::mutex write_mutex_;
+  std::condition_variable work_waits_;
+  // Guarded by write_mutex_.
   Batch queue_;
-  bool leading_ = false;
+  bool stopping_ = false;
 
   std::mutex read_mutex_;
+  // Guarded by read_mutex_.
   std::vector<std::unique_ptr<SqliteConnection>> idle_readers_;
+  // Last: it uses all of the above.
+  std::thread writer_thread_;
 };
 
 }  // namespace sealift::controller

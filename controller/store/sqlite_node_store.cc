@@ -178,22 +178,25 @@ class SqliteNodeStatusStore final : public NodeStatusStore {
 
   Result<bool> RecordStatus(const NodeId& id, const NodeStatus& status, UnixMillis now,
                             const std::optional<QuoteNonce>& nonce) override {
-    const std::string encoded = EncodeStatus(status);
     bool differs = false;
-    const Status written = db_.Write([&](SqliteConnection& connection) -> Status {
-      SEALIFT_ASSIGN_OR_RETURN(auto before,
-                               connection.Prepare("SELECT status FROM node_check_ins WHERE node_id = $1"));
-      SEALIFT_ASSIGN_OR_RETURN(const bool known, before.Text(id.text()).Step());
-      if (!known) return NoSuchNode(id);
-      differs = before.TextAt(0) != encoded;
-      SEALIFT_ASSIGN_OR_RETURN(
-          auto update,
-          connection.Prepare("UPDATE node_check_ins SET status = $1, last_seen_ms = $2 WHERE node_id = $3"));
-      SEALIFT_RETURN_IF_ERROR(update.Text(encoded).Time(now).Text(id.text()).Run().status());
-      return nonce ? KeepNonce(connection, id, *nonce) : OkStatus();
-    });
+    const std::string encoded = EncodeStatus(status);
+    const Status written = db_.Write(
+        [&](SqliteConnection& connection) { return Record(connection, id, encoded, now, nonce, differs); });
     if (!written.ok()) return written;
     return differs;
+  }
+
+  void RecordStatusLater(const NodeId& id, const NodeStatus& status, UnixMillis now,
+                         const std::optional<QuoteNonce>& nonce,
+                         std::function<void(const Result<bool>&)> done) override {
+    const auto differs = std::make_shared<bool>(false);
+    db_.WriteLater(
+        [=, encoded = EncodeStatus(status)](SqliteConnection& connection) {
+          return Record(connection, id, encoded, now, nonce, *differs);
+        },
+        [differs, done = std::move(done)](const Status& written) {
+          done(written.ok() ? Result<bool>(*differs) : Result<bool>(written));
+        });
   }
 
   Result<std::optional<Bytes>> TakeQuoteNonce(const NodeId& id, UnixMillis now) override {
@@ -227,6 +230,20 @@ class SqliteNodeStatusStore final : public NodeStatusStore {
   }
 
  private:
+  static Status Record(SqliteConnection& connection, const NodeId& id, const std::string& encoded,
+                       UnixMillis now, const std::optional<QuoteNonce>& nonce, bool& differs) {
+    SEALIFT_ASSIGN_OR_RETURN(auto before,
+                             connection.Prepare("SELECT status FROM node_check_ins WHERE node_id = $1"));
+    SEALIFT_ASSIGN_OR_RETURN(const bool known, before.Text(id.text()).Step());
+    if (!known) return NoSuchNode(id);
+    differs = before.TextAt(0) != encoded;
+    SEALIFT_ASSIGN_OR_RETURN(
+        auto update,
+        connection.Prepare("UPDATE node_check_ins SET status = $1, last_seen_ms = $2 WHERE node_id = $3"));
+    SEALIFT_RETURN_IF_ERROR(update.Text(encoded).Time(now).Text(id.text()).Run().status());
+    return nonce ? KeepNonce(connection, id, *nonce) : OkStatus();
+  }
+
   static Status KeepNonce(SqliteConnection& connection, const NodeId& id, const QuoteNonce& nonce) {
     SEALIFT_ASSIGN_OR_RETURN(
         auto keep,

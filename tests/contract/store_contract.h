@@ -9,6 +9,7 @@
 #include <atomic>
 #include <functional>
 #include <memory>
+#include <semaphore>
 #include <thread>
 
 #include "controller/fleet/stores.h"
@@ -191,6 +192,33 @@ TEST_P(StoreContract, StatusAndVerdictComeBack) {
   EXPECT_EQ(view->last_trust, Trust::kUntrusted);
   EXPECT_EQ(view->last_decided, FromUnixMs(77));
   EXPECT_EQ(view->last_verdict_boot_id, "b1");
+}
+
+TEST_P(StoreContract, StatusRecordedLaterIsThereWhenItIsTold) {
+  const Node node = Enrol(1);
+  auto& store = backend_->node_status();
+  constexpr int kCalls = 50;
+  std::binary_semaphore all_told{0};
+  std::atomic<int> told = 0;
+  std::atomic<int> wrong = 0;
+  for (int i = 1; i <= kCalls; ++i) {
+    NodeStatus status;
+    status.agent_version = std::to_string(i);
+    store.RecordStatusLater(
+        node.id, status, FromUnixMs(i), std::nullopt, [&, i](const Result<bool>& differs) {
+          const auto stored = backend_->nodes().Get(node.id);
+          if (!differs.ok() || !*differs || !stored.ok() || stored->last_seen < FromUnixMs(i)) ++wrong;
+          if (++told == kCalls) all_told.release();
+        });
+  }
+  all_told.acquire();
+  EXPECT_EQ(wrong, 0);
+  EXPECT_EQ(backend_->nodes().Get(node.id)->status.agent_version, std::to_string(kCalls));
+  store.RecordStatusLater(Id(9), {}, FromUnixMs(1), std::nullopt, [&](const Result<bool>& differs) {
+    EXPECT_EQ(ReasonOf(differs.status()), Reason::kNodeUnknown);
+    all_told.release();
+  });
+  all_told.acquire();
 }
 
 TEST_P(StoreContract, NonceIsGivenOnceAndOnlyInTime) {
