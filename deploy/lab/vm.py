@@ -212,14 +212,17 @@ class GuestChannel:
         threading.Thread(target=self._receive, daemon=True).start()
 
     def _receive(self):
-        with self._socket.makefile("rb") as stream:
-            for line in stream:
-                with self._changed:
-                    if line.startswith(b"hello"):
-                        self._hellos += 1
-                    else:
-                        self._lines.append(line.decode("ascii", "replace").split())
-                    self._changed.notify_all()
+        try:
+            with self._socket.makefile("rb") as stream:
+                for line in stream:
+                    with self._changed:
+                        if line.startswith(b"hello"):
+                            self._hellos += 1
+                        else:
+                            self._lines.append(line.decode("ascii", "replace").split())
+                        self._changed.notify_all()
+        except ConnectionResetError:
+            pass  # How a machine that was ended hangs up; the waiters learn it below.
         with self._changed:
             self._ended = True
             self._changed.notify_all()
