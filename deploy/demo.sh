@@ -14,6 +14,7 @@ fi
 if [[ ${1:-} != --stop ]]; then
   bash deploy/install-deps.sh
   echo "building (minutes the first time, seconds later; ninja shows how far it is)"
+  mkdir -p build
   cmake --preset release -DSEALIFT_TESTS=ON >build/demo-configure.log 2>&1 || {
     cat build/demo-configure.log >&2
     exit 1
