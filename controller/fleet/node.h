@@ -13,25 +13,12 @@
 #include "shared/base/bytes.h"
 #include "shared/base/clock.h"
 #include "shared/base/ids.h"
+#include "shared/release/update_state.h"
 
 namespace sealift::controller {
 
 // Stored and on the wire; do not renumber (proto Node.Admission).
 enum class Admission { kPending = 1, kAdmitted = 2, kQuarantined = 3, kRevoked = 4 };
-// Stored and on the wire; do not renumber (proto UpdateState).
-enum class UpdateState {
-  kUnknown = 0,
-  kIdle = 1,
-  kFetching = 2,
-  kVerified = 3,
-  kStaged = 4,
-  kArmed = 5,
-  kRebooting = 6,
-  kAssessing = 7,
-  kBlessed = 8,
-  kFellBack = 9,
-  kStateMissing = 10,
-};
 // Stored and on the wire; do not renumber (proto Verdict.Outcome).
 enum class Trust { kUnspecified = 0, kTrusted = 1, kUntrusted = 2, kUnknown = 3 };
 

@@ -101,15 +101,7 @@ Status ContentStore::Writer::Write(ByteView piece) {
   }
   hasher_.Update(piece);
   written_ += piece.size();
-  while (!piece.empty()) {
-    const ssize_t written = ::write(fd_.get(), piece.data(), piece.size());
-    if (written < 0) {
-      if (errno == EINTR) continue;
-      return WriteError(path_, "write");
-    }
-    piece = piece.subspan(static_cast<std::size_t>(written));
-  }
-  return OkStatus();
+  return WriteAll(fd_.get(), path_, piece);
 }
 
 Status ContentStore::Writer::Commit() {

@@ -175,6 +175,8 @@ std::string_view UpdateStateName(UpdateState state) {
       return "FELL_BACK";
     case S::kStateMissing:
       return "STATE_MISSING";
+    case S::kUnknown:
+      break;
   }
   return "UNKNOWN";
 }

@@ -15,23 +15,9 @@
 #include <string_view>
 
 #include "shared/base/status.h"
+#include "shared/release/update_state.h"
 
 namespace sealift::agent {
-
-// The numbers are stored and equal those of UpdateState in proto/sealift/v1/node.proto; do not renumber.
-enum class UpdateState : std::uint8_t {
-  kIdle = 1,
-  kFetching = 2,
-  kVerified = 3,
-  kStaged = 4,
-  kArmed = 5,
-  kRebooting = 6,
-  kAssessing = 7,
-  kBlessed = 8,
-  kFellBack = 9,
-  // A condition, never stored: the state partition is not mounted.
-  kStateMissing = 10,
-};
 
 enum class UpdateEvent : std::uint8_t {
   kReleaseTrusted,

@@ -25,18 +25,6 @@ Status WriteError(const fs::path& path, std::string_view call, int error) {
                     call, error);
 }
 
-Status WriteAll(int fd, const fs::path& path, ByteView bytes) {
-  while (!bytes.empty()) {
-    const ssize_t written = ::write(fd, bytes.data(), bytes.size());
-    if (written < 0) {
-      if (errno == EINTR) continue;
-      return WriteError(path, "write", errno);
-    }
-    bytes = bytes.subspan(static_cast<std::size_t>(written));
-  }
-  return OkStatus();
-}
-
 }  // namespace
 
 UniqueFd& UniqueFd::operator=(UniqueFd&& other) noexcept {
@@ -97,6 +85,18 @@ Status SyncDirectory(const fs::path& directory) {
   const UniqueFd fd(::open(directory.empty() ? "." : directory.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
   if (!fd.valid()) return WriteError(directory, "open", errno);
   if (::fsync(fd.get()) != 0) return WriteError(directory, "fsync", errno);
+  return OkStatus();
+}
+
+Status WriteAll(int fd, const fs::path& path, ByteView bytes) {
+  while (!bytes.empty()) {
+    const ssize_t written = ::write(fd, bytes.data(), bytes.size());
+    if (written < 0) {
+      if (errno == EINTR) continue;
+      return WriteError(path, "write", errno);
+    }
+    bytes = bytes.subspan(static_cast<std::size_t>(written));
+  }
   return OkStatus();
 }
 

@@ -40,6 +40,10 @@ Result<Bytes> ReadFile(const std::filesystem::path& path, std::uint64_t max_byte
 Result<std::string> ReadTextFile(const std::filesystem::path& path,
                                  std::uint64_t max_bytes = kDefaultMaxFileBytes);
 
+// Writes all of `bytes` at the descriptor's position; `path` is for the message. Errors: FILE_UNWRITABLE,
+// DISK_FULL.
+Status WriteAll(int fd, const std::filesystem::path& path, ByteView bytes);
+
 // Replaces `path` so that after a power cut it holds the old or the new bytes, never a mixture:
 // temporary file beside it, write, fsync, rename, fsync of the directory.
 Status WriteFileAtomically(const std::filesystem::path& path, ByteView bytes, mode_t mode = 0644);

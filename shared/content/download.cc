@@ -86,15 +86,7 @@ class Part {
     }
     hasher_.Update(piece);
     offset_ += piece.size();
-    while (!piece.empty()) {
-      const ssize_t written = ::write(fd_.get(), piece.data(), piece.size());
-      if (written < 0) {
-        if (errno == EINTR) continue;
-        return WriteError(path_, "write");
-      }
-      piece = piece.subspan(static_cast<std::size_t>(written));
-    }
-    return OkStatus();
+    return WriteAll(fd_.get(), path_, piece);
   }
 
   Sha256Digest FinishHash() { return hasher_.Finish(); }
