@@ -78,6 +78,11 @@ class GateProcessor final : public grpc::AuthMetadataProcessor {
 
 }  // namespace
 
+Result<NodeId> CallingNode(const Caller& caller) {
+  if (caller.role == Role::kNode && caller.node) return *caller.node;
+  return MakeError(Code::kPermissionDenied, Reason::kRpcNotPermitted, "identify caller: it is no node");
+}
+
 Result<Caller> IdentifyCertificate(const Certificate& certificate, const std::vector<Certificate>& node_cas,
                                    const std::vector<Certificate>& operator_cas, UnixMillis now) {
   SEALIFT_RETURN_IF_ERROR(CheckTimes(certificate.not_before(), certificate.not_after(), now));

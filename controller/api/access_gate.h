@@ -36,6 +36,10 @@ struct Caller {
   UnixMillis not_after;
 };
 
+// The node that calls, for services that answer nodes. The gate let nobody else in; this holds without it,
+// too. Errors: PERMISSION_DENIED/RPC_NOT_PERMITTED.
+Result<NodeId> CallingNode(const Caller& caller);
+
 // Reads a client certificate by the rules of this system: issued directly by a node CA it is a node and names
 // exactly one "sealift:node:<uuid>"; issued directly by an operator CA it is an operator and names exactly
 // one "sealift:operator:<name>?role=<role>". The issuer decides which; the name alone never does. Errors:

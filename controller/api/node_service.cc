@@ -37,10 +37,11 @@ grpc::ServerUnaryReactor* NodeServiceImpl::CheckIn(grpc::CallbackServerContext* 
                                                    v1::CheckInResponse* response) {
   grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
   const auto caller = parts_.runner.Enter(*context);
+  const auto node = caller.ok() ? CallingNode(*caller) : caller.status();
   const auto record = [&]() -> Result<CheckInRecord> {
-    if (!caller.ok()) return caller.status();
+    if (!node.ok()) return node.status();
     try {
-      return PrepareCheckIn(*caller->node, *request, *response);
+      return PrepareCheckIn(*node, *request, *response);
     } catch (const std::exception& error) {
       return MakeError(Code::kInternal, Reason::kInternal, fmt::format("handle call: {}", error.what()));
     }
@@ -51,7 +52,7 @@ grpc::ServerUnaryReactor* NodeServiceImpl::CheckIn(grpc::CallbackServerContext* 
   }
   // `response` and `reactor` live until Finish.
   parts_.node_status.RecordStatusLater(
-      *caller->node, record->status, record->now, record->nonce,
+      *node, record->status, record->now, record->nonce,
       [this, reactor, caller = *caller](const Result<bool>& differs) {
         if (differs.ok() && *differs) parts_.engine.Poke();
         reactor->Finish(parts_.runner.Leave(kCheckIn, caller, differs.status()));
@@ -63,7 +64,8 @@ grpc::Status NodeServiceImpl::Report(grpc::ServerContext* context, const v1::Rep
                                      v1::ReportResponse* response) {
   return parts_.runner.Run(*context, "/sealift.v1.NodeService/Report", NotAudited,
                            [&](const Caller& caller) -> Status {
-                             SEALIFT_RETURN_IF_ERROR(HandleReport(*caller.node, *request));
+                             SEALIFT_ASSIGN_OR_RETURN(const NodeId node, CallingNode(caller));
+                             SEALIFT_RETURN_IF_ERROR(HandleReport(node, *request));
                              response->set_accepted(true);
                              return OkStatus();
                            });
@@ -71,16 +73,19 @@ grpc::Status NodeServiceImpl::Report(grpc::ServerContext* context, const v1::Rep
 
 grpc::Status NodeServiceImpl::Attest(grpc::ServerContext* context, const v1::AttestRequest* request,
                                      v1::AttestResponse* response) {
-  return parts_.runner.Run(*context, "/sealift.v1.NodeService/Attest", NotAudited, [&](const Caller& caller) {
-    return HandleAttest(*caller.node, *request, *response);
-  });
+  return parts_.runner.Run(*context, "/sealift.v1.NodeService/Attest", NotAudited,
+                           [&](const Caller& caller) -> Status {
+                             SEALIFT_ASSIGN_OR_RETURN(const NodeId node, CallingNode(caller));
+                             return HandleAttest(node, *request, *response);
+                           });
 }
 
 grpc::Status NodeServiceImpl::GetMetadata(grpc::ServerContext* context, const v1::GetMetadataRequest* request,
                                           v1::GetMetadataResponse* response) {
   return parts_.runner.Run(*context, "/sealift.v1.NodeService/GetMetadata", NotAudited,
                            [&](const Caller& caller) -> Status {
-                             SEALIFT_RETURN_IF_ERROR(AdmittedView(*caller.node).status());
+                             SEALIFT_ASSIGN_OR_RETURN(const NodeId node, CallingNode(caller));
+                             SEALIFT_RETURN_IF_ERROR(AdmittedView(node).status());
                              SEALIFT_ASSIGN_OR_RETURN(*response->mutable_content(),
                                                       parts_.repository.ReadMetadata(request->name()));
                              return OkStatus();
@@ -92,7 +97,8 @@ grpc::Status NodeServiceImpl::FetchContent(grpc::ServerContext* context,
                                            grpc::ServerWriter<v1::FetchContentResponse>* writer) {
   return parts_.runner.Run(*context, "/sealift.v1.NodeService/FetchContent", NotAudited,
                            [&](const Caller& caller) -> Status {
-                             SEALIFT_RETURN_IF_ERROR(AdmittedView(*caller.node).status());
+                             SEALIFT_ASSIGN_OR_RETURN(const NodeId node, CallingNode(caller));
+                             SEALIFT_RETURN_IF_ERROR(AdmittedView(node).status());
                              return HandleFetch(*request, *context, *writer);
                            });
 }
