@@ -66,7 +66,7 @@ function(sealift_test)
   add_executable(${name} ${arg_SOURCES})
   target_link_libraries(${name} PRIVATE sealift_options GTest::gtest_main GTest::gmock)
   _sealift_link(${name} PRIVATE ${arg_DEPS})
-  target_compile_definitions(${name} PRIVATE SEALIFT_SOURCE_DIR="${CMAKE_SOURCE_DIR}" SEALIFT_BIN_DIR="${CMAKE_RUNTIME_OUTPUT_DIRECTORY}")
+  target_include_directories(${name} PRIVATE ${CMAKE_BINARY_DIR}/generated)
   gtest_discover_tests(${name} DISCOVERY_MODE PRE_TEST TEST_PREFIX "${arg_LABEL}:${arg_FOLDER}:"
     PROPERTIES LABELS ${arg_LABEL} TIMEOUT ${arg_TIMEOUT})
 endfunction()

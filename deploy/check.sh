@@ -3,7 +3,8 @@
 #
 #   bash deploy/check.sh               what every change has to pass
 #   bash deploy/check.sh --quick       no sanitizers, no clang-tidy, no VM: under 5 minutes once built
-#   bash deploy/check.sh --full        everything, on every file; a skipped test counts as a failure
+#   bash deploy/check.sh --full        everything, on every file, and other compilers, thread sanitizer, fuzzers for
+#                                      a minute each, benchmarks; a skipped test counts as a failure
 #   bash deploy/check.sh --step NAME   one step by itself, output on the terminal
 #
 # Logs lie in build/check/. SEALIFT_CHECK_BASE: commit to compare with for clang-tidy (default: where this branch
@@ -82,10 +83,40 @@ step_tidy() {
   echo "${#list[@]} files"
   ((${#list[@]} == 0)) || printf '%s\n' "${list[@]}" | xargs -P "$jobs" -n 1 clang-tidy -p $release --quiet
 }
+step_clang() { # -Wthread-safety is an error there
+  cmake --preset clang
+  cmake --build build/clang
+}
+step_tsan() {
+  cmake --preset tsan
+  cmake --build build/tsan
+  # Debian's libraries are not instrumented; our own races are reported all the same.
+  TSAN_OPTIONS="ignore_noninstrumented_modules=1" run_ctest tsan build/tsan -L '^(unit|contract|integration)$'
+}
+step_fuzzers() { # each for a minute, from its corpus, which is left as it is
+  local targets
+  cmake --preset fuzz
+  mapfile -t targets < <(ninja -C build/fuzz -t targets all | sed -nE 's/^(fuzz_[a-z0-9_]+): phony$/\1/p')
+  cmake --build build/fuzz --target "${targets[@]}"
+  printf '%s\n' "${targets[@]}" | xargs -P "$jobs" -n 1 bash deploy/check.sh --step fuzzer
+}
+step_fuzzer() { # name of the program
+  local found=build/fuzz/corpus/$1 seconds=${SEALIFT_FUZZ_SECONDS:-60}
+  mkdir -p "$found"
+  if "build/fuzz/bin/$1" -max_total_time="$seconds" -timeout=10 -rss_limit_mb=2048 -print_final_stats=1 \
+    -artifact_prefix="$found/" "$found" "tests/fuzz/corpus/${1#fuzz_}" >"$logs/$1.log" 2>&1; then
+    echo "$1: $(sed -n 's/^stat::number_of_executed_units: *//p' "$logs/$1.log") inputs in $seconds s, no finding"
+  else
+    tail -n 30 "$logs/$1.log"
+    return 1
+  fi
+}
+step_bench() { run_ctest bench $release -L '^bench$' --verbose; }
 step_vm() { /usr/bin/python3 tests/e2e/vm_story.py --build $release --results "$logs/vm.json"; }
 
 mode=default
 only=
+arguments=() # of the one step
 while (($#)); do
   case $1 in
     --quick | --full) mode=${1#--} ;;
@@ -97,6 +128,7 @@ while (($#)); do
       mode=${2:?}
       shift
       ;;
+    fuzz_*) arguments+=("$1") ;;
     *)
       sed -n '2,/^set/{s/^# \{0,1\}//p}' "${BASH_SOURCE[0]}" >&2
       exit 2
@@ -107,13 +139,14 @@ done
 mkdir -p $logs
 
 if [[ -n $only ]]; then
-  "step_$only"
+  "step_$only" "${arguments[@]}"
   exit
 fi
 
 # name and its time limit in minutes
 steps=("apt 30" "build 55" "format 5" "contract 5" "unit 10" "integration 20" "fuzz 10" "shellcheck 5")
 if [[ $mode != quick ]]; then steps+=("asan 40" "tidy 60" "vm 40"); fi
+if [[ $mode == full ]]; then steps+=("clang 40" "tsan 60" "fuzzers 40" "bench 15"); fi
 
 passed=0 failed=0 skipped=0 first_failure="" running=""
 trap 'if [[ -n $running ]]; then kill "$running"; fi' EXIT

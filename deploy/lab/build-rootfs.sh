@@ -1,12 +1,13 @@
 #!/usr/bin/env bash
 # Builds the root file system of a lab node: Debian 12 with systemd 252, kernel, boot loader and stub inside.
 #
-#   build-rootfs.sh [--version V] [--agent-deb FILE | --probe] OUT
+#   build-rootfs.sh [--version V] [--agent-deb FILE | --probe | --panics] OUT
 #
 # OUT is a directory and is replaced. What `sealift build-uki dir:OUT` adds (/init, ...) is not done here.
 # --version V       os-release says VERSION_ID=V (default 1.0)
 # --agent-deb FILE  unpacks the package (no maintainer script runs) and enables its units
 # --probe           a tiny tree instead: boots in seconds, prints its PCRs on the serial port, powers off
+# --panics          as tiny, but its init ends at once: the kernel panics, and reboots when its command line says so
 #
 # os/ is what an OS vendor would configure; driver/ is the lab's own way into the guest (see README.md).
 # Packages come from where this machine's apt gets Debian; SEALIFT_GUEST_SUITE names another release of it. The
@@ -18,7 +19,7 @@ cache=${SEALIFT_LAB_CACHE:-$here/../../build/lab/cache}
 
 version=1.0
 agent_deb=
-probe=
+tiny_init=
 while (($# > 1)); do
   case $1 in
     --version)
@@ -29,13 +30,14 @@ while (($# > 1)); do
       agent_deb=$2
       shift
       ;;
-    --probe) probe=1 ;;
+    --probe) tiny_init=probe-init ;;
+    --panics) tiny_init=panic-init ;;
     *) break ;;
   esac
   shift
 done
 if (($# != 1)) || [[ $1 == -* ]]; then
-  echo "usage: build-rootfs.sh [--version V] [--agent-deb FILE] OUT" >&2
+  echo "usage: build-rootfs.sh [--version V] [--agent-deb FILE | --probe | --panics] OUT" >&2
   exit 2
 fi
 out=$1
@@ -149,14 +151,14 @@ OSRELEASE
   ln -s ../usr/lib/os-release "$root/etc/os-release"
 }
 
-make_probe() { # kernel, boot loader and stub of the base; busybox instead of an OS
+make_tiny() { # kernel, boot loader and stub of the base; busybox instead of an OS
   local root=$1
   mkdir -p "$root"/{boot,proc,sys,dev,bin} "$root/usr/lib/systemd/boot" "$root/usr/bin"
   cp "$base/boot/vmlinuz" "$root/boot/"
   cp -a "$base/usr/lib/systemd/boot/efi" "$root/usr/lib/systemd/boot/"
   cp /bin/busybox "$root/bin/busybox"
   # In systemd's place, so that the image is made the same way as a real one.
-  install -m 755 "$here/probe-init" "$root/usr/lib/systemd/systemd"
+  install -m 755 "$here/$tiny_init" "$root/usr/lib/systemd/systemd"
   write_os_release "$root"
 }
 
@@ -208,8 +210,8 @@ else
 fi
 rm -rf "$out" "$out.new"
 mkdir -p "$(dirname "$out")"
-if [[ -n $probe ]]; then
-  make_probe "$out.new"
+if [[ -n $tiny_init ]]; then
+  make_tiny "$out.new"
 else
   cp -a --reflink=auto "$base" "$out.new"
   configure "$out.new"

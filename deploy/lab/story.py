@@ -165,16 +165,21 @@ class Story:
     def wait_for_verdict(self, version, seconds):
         """Waits until the controller trusts the node on that version; returns the node as `node show` gives it."""
         def trusted():
-            nodes = json.loads(self.as_operator("node", "list", "-o", "json"))["nodes"]
-            verdict = nodes[0]["verdict"] if nodes else None
+            node = self.only_node()
+            verdict = node["verdict"] if node else None
             if verdict and verdict["outcome"] == "trusted" and verdict["release_version"] == version:
-                return nodes[0]
+                return node
             return None
 
         began = time.monotonic()
         node = wait_until(trusted, seconds * vm.patience(), f"a trusted verdict on {version}", pause=0.5)
         say(f"  trusted on {version} after {time.monotonic() - began:.0f} s")
         return node
+
+    def only_node(self):
+        """The node as `node list` shows it, or None while there is none."""
+        nodes = json.loads(self.as_operator("node", "list", "-o", "json"))["nodes"]
+        return nodes[0] if nodes else None
 
     def wait_for_rollout(self, rollout, seconds):
         def done():

@@ -43,6 +43,11 @@ def tampered(image, section=".initrd"):
     raise LabError(f"no section {section}")
 
 
+def truncated(image):
+    """The first half, as after a download that stopped."""
+    return image[:len(image) // 2]
+
+
 def wrong_key(image):
     """Properly signed, by somebody whose certificate is not in db. By sbsign, so that ours cannot be at fault."""
     with tempfile.TemporaryDirectory() as folder:

@@ -27,6 +27,16 @@ from processes import LabError, end_on_signals, run, say, wait_until  # noqa: E4
 OPTIONS = "probe.option=1 words=two"  # what an entry asks for, and a signed image must ignore
 
 
+class CheckedStory(main_story.Story):
+    """The demo's story, except that nobody admits the machine before it asks."""
+
+    def chapters(self):
+        order = super().chapters()
+        order.remove(self.admit_node)
+        order.insert(order.index(self.first_boot) + 1, self.admit_node)
+        return order
+
+
 class VmStory:
     """The checks that follow each chapter of a Story."""
 
@@ -56,6 +66,7 @@ class VmStory:
         self.registers("1.0")
         self.check("tpm2_eventlog replays to the real PCR 4 and 7", self.event_log)
         self.check("/efi, /usr/local and /oem are mounted as the contract says", self.mounts)
+        self.check("a machine that nobody admitted is pending, and told so", self.pending)
 
     def after_roll_out(self):
         story = self.story
@@ -64,6 +75,59 @@ class VmStory:
         self.registers("2.0")
         self.check("active is the new image without a counter, passive the old one", self.roles_after_upgrade)
         self.check("no unit failed", lambda: equal(story.machine.run("systemctl --failed --no-legend --plain"), ""))
+
+    def broken_release(self):
+        """A release that panics: the boot loader goes back by itself, the agent says why, and the wave stops."""
+        story, machine = self.story, self.story.machine
+        story.build_rootfs(story.work / "rootfs-3.0", "--version", "3.0", "--panics")
+        broken = story.releases["3.0"] = story.build_uki(story.work / "rootfs-3.0", story.work / "release-3.0")
+        story.publish("3.0")
+        boots, said = machine.boots(), machine.serial.end()
+        rollout = json.loads(story.as_operator("rollout", "create", "--channel", main_story.CHANNEL, "--release", "3.0",
+                                               "--waves", "100%", "-o", "json"))["id"]
+        machine.wait_for_boot(boots, 240)
+        self.check("3.0 was tried three times before the boot loader went back",
+                   lambda: equal(machine.serial.text(said).count("panic-init: giving up"), 3))
+        self.check("the guest runs 2.0 again", lambda: equal(machine.run(". /etc/os-release; echo $VERSION_ID").strip(), "2.0"))
+        self.check("the rollout of 3.0 halts, with the node's reason", lambda: self.halted(rollout))
+        self.check("the node is trusted on 2.0 and remembers that 3.0 failed", self.fell_back)
+        self.check("the image of 2.0 is still the one that boots", lambda: self.boots_again(broken))
+
+    def halted(self, rollout):
+        def shown():
+            found = json.loads(self.story.as_operator("rollout", "status", rollout, "-o", "json"))
+            return found if found["state"] != "running" else None
+
+        found = wait_until(shown, 60 * vm.patience(), "the rollout halting", pause=0.5)
+        equal(found["state"], "halted")
+        assert "FELL_BACK" in found["halted_reason"], found["halted_reason"]
+
+    def fell_back(self):
+        self.story.wait_for_verdict("2.0", 30)
+        node = self.story.only_node()
+        equal([(failure["version"], failure["reason"]) for failure in node["failures"]], [("3.0", "FELL_BACK")])
+
+    def boots_again(self, broken):
+        """Whatever entries there are: those that may still be tried lead to 2.0."""
+        machine, good = self.story.machine, "/" + self.story.releases["2.0"].image_name()
+        leads = {}
+        for name in machine.run("ls /efi/loader/entries").split():
+            entry = dict(line.split(None, 1) for line in machine.run(f"cat /efi/loader/entries/{name}").splitlines())
+            leads[name] = entry["efi"]
+        assert good in leads.values(), leads
+        assert all("+0" in name for name, image in leads.items() if image == "/" + broken.image_name()), leads
+
+    def pending(self):
+        story = self.story
+
+        def asked():
+            node = story.only_node()
+            return node if node and node["admission"] == "pending" else None
+
+        node = wait_until(asked, 30 * vm.patience(), "the machine asking to be let in", pause=0.5)
+        equal((node["ek_digest"], node["verdict"], node["enrolled"]), (story.node.ek_digest(), None, "never"))
+        status = json.loads(story.machine.run("sealift-agent status -o json"))
+        equal(status["enrolment"], "pending")
 
     def registers(self, version):
         story, release = self.story, self.story.releases[version]
@@ -144,7 +208,7 @@ class VmStory:
         good = release.path(release.uki).read_bytes()
         self.check("an entry with options: PCR 12 as predicted, the options are ignored", lambda: self.boot_with_options(enrolled, release, good))
         for name, image in (("unsigned", bad_images.unsigned(good)), ("tampered", bad_images.tampered(good)),
-                            ("wrong-key", bad_images.wrong_key(good))):
+                            ("wrong-key", bad_images.wrong_key(good)), ("truncated", bad_images.truncated(good))):
             self.check(f"firmware refuses what is {name}", lambda name=name, image=image: self.refused(enrolled, release, name, image))
 
     def probe_machine(self, enrolled, release, name, image, options=None, tpm=False):
@@ -176,6 +240,8 @@ class VmStory:
 def tell(story, checks):
     told = VmStory(story, checks)
     story.tell(after=told.after)
+    say("a release that does not stay up is rolled out")
+    told.broken_release()
     say("the machine is switched off; copies of it get images by force")
     story.machine.power_off()
     told.probe_story(story.node)
@@ -189,7 +255,7 @@ def main():
     options = parser.parse_args()
     end_on_signals()
     checks = Checks()
-    story = main_story.Story(options.work, options.build)
+    story = CheckedStory(options.work, options.build)
     try:
         tell(story, checks)
     except LabError as error:

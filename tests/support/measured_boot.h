@@ -10,6 +10,7 @@
 #include "shared/crypto/hash.h"
 #include "shared/release/manifest.h"
 #include "shared/tpm/event_log.h"
+#include "tests/support/places.h"
 
 namespace sealift::test {
 

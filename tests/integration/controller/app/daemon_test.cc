@@ -14,6 +14,7 @@
 #include "shared/base/clock.h"
 #include "shared/base/files.h"
 #include "shared/crypto/certificate.h"
+#include "tests/support/places.h"
 #include "tests/support/tools.h"
 
 namespace sealift {

@@ -19,6 +19,7 @@
 #include "shared/efi/authenticode.h"
 #include "shared/efi/signature_list.h"
 #include "shared/release/release_targets.h"
+#include "tests/support/places.h"
 #include "tests/support/swtpm.h"
 #include "tests/support/synthetic_pe.h"
 #include "tests/support/test_controller.h"

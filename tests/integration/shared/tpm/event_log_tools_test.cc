@@ -5,6 +5,7 @@
 
 #include "shared/base/files.h"
 #include "shared/tpm/event_log.h"
+#include "tests/support/places.h"
 #include "tests/support/swtpm.h"
 
 namespace sealift::tpm {

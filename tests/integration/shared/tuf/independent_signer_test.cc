@@ -6,6 +6,7 @@
 #include "shared/base/files.h"
 #include "shared/base/subprocess.h"
 #include "shared/tuf/client.h"
+#include "tests/support/places.h"
 #include "tests/unit/shared/tuf/test_repository.h"
 
 namespace sealift::tuf {

@@ -8,6 +8,7 @@
 #include <set>
 
 #include "shared/base/files.h"
+#include "tests/support/places.h"
 
 namespace sealift::agent {
 namespace {

@@ -5,6 +5,7 @@
 
 #include "shared/base/files.h"
 #include "shared/crypto/hash.h"
+#include "tests/support/places.h"
 #include "tests/support/software_tpm.h"
 #include "tests/support/status_matchers.h"
 
