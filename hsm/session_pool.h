@@ -7,7 +7,7 @@
 // A session belongs to an epoch. Renew() ends the epoch: all its sessions and object handles are void, a new
 // anchor is logged in. A PIN that the token called wrong is never sent a second time by this process.
 //
-// PKCS#11 2.40 section 6.7 (sessions). docs/runbook.md says what an operator does about a locked PIN.
+// PKCS#11 2.40 section 6.7 (sessions). docs/reasons.md says what an operator does about a locked PIN.
 #pragma once
 
 #include <chrono>

@@ -43,6 +43,7 @@ Status UpdateEngine::DecideByWhatRuns() {
       return ResumeBlessed();
     case UpdateState::kFellBack:
     case UpdateState::kStateMissing:
+    case UpdateState::kUnknown:  // never stored
       return OkStatus();
   }
   return OkStatus();

@@ -72,6 +72,7 @@ StepOutcome UpdateEngine::Step() {
       return StepBlessed();
     case UpdateState::kFellBack:
     case UpdateState::kStateMissing:
+    case UpdateState::kUnknown:  // never stored
       break;
   }
   return Wait(settings_.idle_interval);

@@ -2,13 +2,10 @@
 
 #include <gtest/gtest.h>
 
-#include <cstdlib>
-#include <filesystem>
 #include <map>
 #include <set>
 
-#include "shared/base/files.h"
-#include "tests/support/places.h"
+#include "tests/support/golden_page.h"
 
 namespace sealift::agent {
 namespace {
@@ -104,15 +101,7 @@ TEST(StateTable, HasATransitionForEveryWishThatReplacesOrDrops) {
 }
 
 TEST(StateTable, IsWhatTheDocumentationShows) {
-  const std::filesystem::path page = std::filesystem::path(SEALIFT_SOURCE_DIR) / "docs/update-states.md";
-  const std::string expected = UpdateTablesMarkdown();
-  if (std::getenv("SEALIFT_UPDATE_GOLDEN") != nullptr) {
-    ASSERT_TRUE(WriteFileAtomically(page, AsBytes(expected)).ok());
-    GTEST_SKIP() << "wrote " << page;
-  }
-  const auto found = ReadTextFile(page);
-  ASSERT_TRUE(found.ok()) << found.status();
-  EXPECT_EQ(*found, expected) << "run this test with SEALIFT_UPDATE_GOLDEN=1";
+  test::CompareWithPage("update-states.md", UpdateTablesMarkdown());
 }
 
 }  // namespace

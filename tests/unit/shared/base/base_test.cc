@@ -1,3 +1,4 @@
+#include <fmt/format.h>
 #include <gtest/gtest.h>
 
 #include <set>
@@ -10,6 +11,7 @@
 #include "shared/base/ids.h"
 #include "shared/base/secret.h"
 #include "shared/base/subprocess.h"
+#include "tests/support/golden_page.h"
 
 namespace sealift {
 namespace {
@@ -31,6 +33,21 @@ TEST(Status, ReasonIdsAreUniqueUpperCaseAndHaveAdvice) {
     EXPECT_GE(ReasonAdvice(reason).size(), 10u) << id;
     EXPECT_EQ(ReasonFromId(id), reason);
   }
+}
+
+TEST(Status, ReasonsAreThoseThatTheDocumentationShows) {
+  std::string page =
+      "# Reasons\n\n"
+      "Every error names one of these ids, which do not change, and `sealift` prints the advice with it. "
+      "Generated from\n"
+      "`shared/base/reasons.inc`; a unit test compares it. Run that test with `SEALIFT_UPDATE_GOLDEN=1` to "
+      "write it\n"
+      "anew.\n\n"
+      "| reason | what to do |\n|---|---|\n";
+  for (const Reason reason : AllReasons()) {
+    page += fmt::format("| `{}` | {} |\n", ReasonId(reason), ReasonAdvice(reason));
+  }
+  test::CompareWithPage("reasons.md", page);
 }
 
 TEST(Bytes, ReaderStaysFailedAfterAShortRead) {
