@@ -6,6 +6,7 @@
 
 #include "controller/api/convert.h"
 #include "controller/api/upload.h"
+#include "shared/base/log.h"
 #include "shared/crypto/hash.h"
 #include "shared/wire/convert.h"
 
@@ -41,20 +42,37 @@ std::string LabelText(const google::protobuf::Map<std::string, std::string>& lab
 
 }  // namespace
 
+namespace {
+
+Status RecordRelease(const ListedRelease& listed, const TufRepository& repository, ContentStore& content,
+                     ReleaseStore& releases) {
+  const auto known = releases.Get(listed.channel, listed.version);
+  if (known.ok() && known->release_id == listed.id) return OkStatus();
+  if (!known.ok() && known.status().code() != Code::kNotFound) return known.status();
+  SEALIFT_ASSIGN_OR_RETURN(const PublishedRelease release,
+                           repository.LoadRelease(listed.channel, listed.version));
+  // The bytes themselves: written again they would lose what a newer builder said beside.
+  SEALIFT_ASSIGN_OR_RETURN(const Bytes manifest, content.ReadAll(listed.id.digest, kMaxManifestBytes));
+  return releases.Put({.channel = listed.channel,
+                       .version = listed.version,
+                       .release_id = listed.id,
+                       .published = listed.published.value_or(release.manifest().built),
+                       .total_bytes = listed.total_bytes,
+                       .manifest_json = ToText(manifest)});
+}
+
+}  // namespace
+
 Status RecordReleases(const TufRepository& repository, ContentStore& content, ReleaseStore& releases) {
+  Status first;
   for (const ListedRelease& listed : repository.Releases()) {
-    SEALIFT_ASSIGN_OR_RETURN(const PublishedRelease release,
-                             repository.LoadRelease(listed.channel, listed.version));
-    // The bytes themselves: written again they would lose what a newer builder said beside.
-    SEALIFT_ASSIGN_OR_RETURN(const Bytes manifest, content.ReadAll(listed.id.digest, kMaxManifestBytes));
-    SEALIFT_RETURN_IF_ERROR(releases.Put({.channel = listed.channel,
-                                          .version = listed.version,
-                                          .release_id = listed.id,
-                                          .published = listed.published.value_or(release.manifest().built),
-                                          .total_bytes = listed.total_bytes,
-                                          .manifest_json = ToText(manifest)}));
+    const Status recorded = RecordRelease(listed, repository, content, releases);
+    if (recorded.ok()) continue;
+    log::Error("release not recorded", {{"release", fmt::format("{} {}", listed.channel, listed.version)},
+                                        {"error", Describe(recorded)}});
+    if (first.ok()) first = recorded;
   }
-  return OkStatus();
+  return first;
 }
 
 grpc::Status FleetServiceImpl::ListNodes(grpc::ServerContext* context, const v1::ListNodesRequest* request,

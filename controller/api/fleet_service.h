@@ -31,6 +31,7 @@ struct FleetServiceParts {
 };
 
 // Copies into the release store what the repository has published, manifests as they were signed.
+// A release that cannot be read is logged and left out; the others are recorded. Returns the first failure.
 Status RecordReleases(const TufRepository& repository, ContentStore& content, ReleaseStore& releases);
 
 // Thread-safe.

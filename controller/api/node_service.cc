@@ -23,6 +23,12 @@ constexpr std::string_view kCheckIn = "/sealift.v1.NodeService/CheckIn";
 
 std::string NotAudited() { return {}; }
 
+// An agent fetches one thing at a time; the rest is for streams whose node left without a word.
+constexpr std::size_t kMostFetchesOfANode = 4;
+// Half of the server's threads.
+constexpr std::size_t kMostFetches = 256;
+constexpr int kQuoteBurst = 20;
+
 // A failure that was reported replaces an older one of the same version.
 void Remember(NodeStatus& status, VersionFailure failure) {
   std::erase_if(status.failures, [&](const VersionFailure& old) { return old.version == failure.version; });
@@ -31,6 +37,11 @@ void Remember(NodeStatus& status, VersionFailure failure) {
 }
 
 }  // namespace
+
+NodeServiceImpl::NodeServiceImpl(NodeServiceParts parts)
+    : parts_(std::move(parts)),
+      fetches_(kMostFetchesOfANode, kMostFetches),
+      quotes_({.burst = kQuoteBurst, .refill = parts_.policy.quote_retry}, parts_.clock) {}
 
 grpc::ServerUnaryReactor* NodeServiceImpl::CheckIn(grpc::CallbackServerContext* context,
                                                    const v1::CheckInRequest* request,
@@ -99,6 +110,7 @@ grpc::Status NodeServiceImpl::FetchContent(grpc::ServerContext* context,
                            [&](const Caller& caller) -> Status {
                              SEALIFT_ASSIGN_OR_RETURN(const NodeId node, CallingNode(caller));
                              SEALIFT_RETURN_IF_ERROR(AdmittedView(node).status());
+                             SEALIFT_ASSIGN_OR_RETURN(const FetchSlots::Slot slot, fetches_.Take(node));
                              return HandleFetch(*request, *context, *writer);
                            });
 }
@@ -173,6 +185,10 @@ Status NodeServiceImpl::HandleAttest(const NodeId& id, const v1::AttestRequest& 
                                      v1::AttestResponse& response) {
   SEALIFT_RETURN_IF_ERROR(AdmittedView(id).status());
   SEALIFT_ASSIGN_OR_RETURN(const AttestationEvidence evidence, EvidenceFromProto(request.quote()));
+  if (!quotes_.Allow(Sha256(AsBytes(id.text())))) {
+    return MakeError(Code::kResourceExhausted, Reason::kServerBusy,
+                     fmt::format("attest node {}: it quotes too often", id.text()));
+  }
   const UnixMillis now = parts_.clock.Now();
   SEALIFT_ASSIGN_OR_RETURN(const auto nonce, parts_.node_status.TakeQuoteNonce(id, now));
   if (!nonce) {
@@ -183,8 +199,9 @@ Status NodeServiceImpl::HandleAttest(const NodeId& id, const v1::AttestRequest& 
   SEALIFT_ASSIGN_OR_RETURN(Verdict verdict, parts_.attestor.Attest(node, evidence, *nonce, now));
   verdict.boot_id = node.status.running.boot_id;
   verdict.decided = now;
-  SEALIFT_RETURN_IF_ERROR(
-      parts_.evidence.Append({id, verdict, evidence.attest, evidence.signature, evidence.event_log}));
+  // The log of a quote that proves nothing is anybody's bytes; it is not kept.
+  SEALIFT_RETURN_IF_ERROR(parts_.evidence.Append({id, verdict, evidence.attest, evidence.signature,
+                                                  verdict.findings.empty() ? Bytes() : evidence.event_log}));
   SEALIFT_RETURN_IF_ERROR(parts_.node_status.RecordVerdict(id, verdict));
   parts_.metrics.CountVerdict(verdict.trust);
   log::Info("node attested", {{"node", id.text()},

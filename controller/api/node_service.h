@@ -3,8 +3,10 @@
 
 #include <functional>
 
+#include "controller/api/fetch_slots.h"
 #include "controller/api/ports.h"
 #include "controller/api/rpc_runner.h"
+#include "controller/attest/rate_limit.h"
 #include "controller/fleet/check_in_policy.h"
 #include "controller/fleet/rollout_engine.h"
 #include "controller/publish/content_store.h"
@@ -32,7 +34,7 @@ struct NodeServiceParts {
 // CheckIn, the one call that comes all the time, holds no thread while the disk works; the others are few.
 class NodeServiceImpl final : public v1::NodeService::WithCallbackMethod_CheckIn<v1::NodeService::Service> {
  public:
-  explicit NodeServiceImpl(NodeServiceParts parts) : parts_(std::move(parts)) {}
+  explicit NodeServiceImpl(NodeServiceParts parts);
 
   grpc::ServerUnaryReactor* CheckIn(grpc::CallbackServerContext* context, const v1::CheckInRequest* request,
                                     v1::CheckInResponse* response) override;
@@ -63,6 +65,9 @@ class NodeServiceImpl final : public v1::NodeService::WithCallbackMethod_CheckIn
   Result<CheckInView> AdmittedView(const NodeId& id);
 
   NodeServiceParts parts_;
+  FetchSlots fetches_;
+  // What a node may have judged, and kept as evidence.
+  RateLimiter quotes_;
 };
 
 }  // namespace sealift::controller

@@ -32,6 +32,9 @@ constexpr int kEnrolmentThreads = 64;
 // A node that has nothing to say costs no connection.
 constexpr int kMaxConnectionIdleMs = 5 * 60'000;
 constexpr int kMinPingIntervalMs = 10'000;
+// A peer that vanished is noticed, and what it held is free again.
+constexpr int kKeepaliveMs = 60'000;
+constexpr int kKeepaliveTimeoutMs = 20'000;
 // The enrolment listener is open to strangers: none stays long.
 constexpr int kMaxEnrolmentConnectionMs = 10 * 60'000;
 
@@ -50,6 +53,8 @@ Result<Listener> Listen(grpc::ServerBuilder& builder, const std::string& address
   builder.AddChannelArgument(GRPC_ARG_MAX_CONNECTION_IDLE_MS, kMaxConnectionIdleMs);
   builder.AddChannelArgument(GRPC_ARG_HTTP2_MIN_RECV_PING_INTERVAL_WITHOUT_DATA_MS, kMinPingIntervalMs);
   builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_PERMIT_WITHOUT_CALLS, 1);
+  builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_TIME_MS, kKeepaliveMs);
+  builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_TIMEOUT_MS, kKeepaliveTimeoutMs);
   Listener listener{.server = builder.BuildAndStart()};
   if (!listener.server || port == 0) {
     return MakeError(Code::kUnavailable, Reason::kListenFailed, fmt::format("listen at {}", address));
@@ -124,8 +129,12 @@ Status ControllerServer::Parts::OpenStores() {
                                .timestamp_lifetime = config.timestamp_lifetime};
   SEALIFT_ASSIGN_OR_RETURN(repository,
                            TufRepository::Open(std::move(options), root, keys.tuf, *content, clock));
-  // A crash between publication and record, or a restored database.
-  return RecordReleases(*repository, *content, stores->releases());
+  // After a crash between publication and record, or a restored database. What cannot be recorded was logged;
+  // the daemon has to run for its content to be uploaded again.
+  if (!RecordReleases(*repository, *content, stores->releases()).ok()) {
+    log::Warning("some releases are published but damaged here; publish them again");
+  }
+  return OkStatus();
 }
 
 Status ControllerServer::Parts::OpenAttestation() {

@@ -66,13 +66,14 @@ Status CheckOutputFolder(const fs::path& out) {
 Result<Manifest> WriteEspTree(const fs::path& out, const EspContents& contents) {
   SEALIFT_RETURN_IF_ERROR(CheckOutputFolder(out));
   SEALIFT_RETURN_IF_ERROR(MakeDirectories(out));
-  std::error_code error;
-  fs::remove(out / kManifestFile, error);
-  fs::remove_all(out / "loader", error);
-  fs::remove_all(out / "EFI", error);
-  if (error) {
-    return MakeError(Code::kFailedPrecondition, Reason::kFileUnwritable,
-                     fmt::format("write release to '{}': {}", out.string(), error.message()));
+  // The manifest first: what is left without it is no release.
+  for (const char* old : {kManifestFile, "loader", "EFI"}) {
+    std::error_code error;
+    fs::remove_all(out / old, error);
+    if (error) {
+      return MakeError(Code::kFailedPrecondition, Reason::kFileUnwritable,
+                       fmt::format("write release to '{}': {}", out.string(), error.message()));
+    }
   }
   Writer writer(out);
   SEALIFT_RETURN_IF_ERROR(writer.Write(kBootLoaderFile, FileRole::kBootLoader, contents.boot_loader.bytes,

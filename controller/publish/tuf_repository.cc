@@ -81,12 +81,14 @@ Status TufRepository::LoadRoots(std::string_view trusted_root) {
     const Result<std::string> next = ReadMetadata(FileName(root_.version + 1, Role::kRoot));
     if (next.status().code() == Code::kNotFound) return OkStatus();
     SEALIFT_RETURN_IF_ERROR(next.status());
-    if (const Status taken = TakeRoot(*next); !taken.ok()) return Damaged(taken);
+    auto verified = VerifyNextRoot(*next);
+    if (!verified.ok()) return Damaged(verified.status());
+    root_ = *std::move(verified);
   }
   return OkStatus();
 }
 
-Status TufRepository::TakeRoot(std::string_view root_json) {
+Result<tuf::Root> TufRepository::VerifyNextRoot(std::string_view root_json) const {
   SEALIFT_ASSIGN_OR_RETURN(const tuf::Envelope envelope, tuf::ParseEnvelope(root_json, tuf::kMaxRootBytes));
   SEALIFT_RETURN_IF_ERROR(tuf::VerifyThreshold(envelope, root_, Role::kRoot));
   SEALIFT_ASSIGN_OR_RETURN(tuf::Root next, tuf::ParseRoot(envelope));
@@ -95,8 +97,7 @@ Status TufRepository::TakeRoot(std::string_view root_json) {
     return MakeError(Code::kFailedPrecondition, Reason::kTufRollback,
                      fmt::format("add root: version {} does not follow {}", next.version, root_.version));
   }
-  root_ = std::move(next);
-  return OkStatus();
+  return next;
 }
 
 Status TufRepository::CheckSigners() const {
@@ -149,8 +150,11 @@ Status TufRepository::AddRoot(std::string_view root_json) {
   }
   SEALIFT_RETURN_IF_ERROR(CheckKey(candidate, Role::kSnapshot, *signers_.snapshot));
   SEALIFT_RETURN_IF_ERROR(CheckKey(candidate, Role::kTimestamp, *signers_.timestamp));
-  SEALIFT_RETURN_IF_ERROR(TakeRoot(root_json));
-  return Save(name, root_json);
+  SEALIFT_ASSIGN_OR_RETURN(tuf::Root next, VerifyNextRoot(root_json));
+  // Saved before it is used, so that what fails here can be tried again.
+  SEALIFT_RETURN_IF_ERROR(Save(name, root_json));
+  root_ = std::move(next);
+  return OkStatus();
 }
 
 Result<tuf::Targets> TufRepository::CheckTargets(const tuf::Envelope& envelope,

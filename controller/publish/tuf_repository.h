@@ -113,7 +113,7 @@ class TufRepository {
       : options_(std::move(options)), signers_(std::move(signers)), content_(content), clock_(clock) {}
   Status LoadRoots(std::string_view trusted_root);
   Status LoadCurrent();
-  Status TakeRoot(std::string_view root_json);
+  Result<tuf::Root> VerifyNextRoot(std::string_view root_json) const;
   Status CheckSigners() const;
   Result<tuf::Targets> CheckTargets(const tuf::Envelope& envelope, const Current* current) const;
   Status CheckContent(const tuf::Targets& targets, const Current* current) const;

@@ -51,6 +51,9 @@ class AccessTest : public ControllerTest {
     for (const RpcRule& rule : RpcRules()) {
       EXPECT_EQ(ReasonOf(Call(channel, rule.method)), reason) << rule.method << " by " << who;
     }
+    // A listener that is dead refuses everybody; this one serves who may be served.
+    const auto viewer = OperatorCertificate("viewer");
+    EXPECT_TRUE(Call(ChannelTo(address, &viewer), "/sealift.v1.FleetService/ListNodes").ok()) << who;
   }
 };
 
@@ -121,6 +124,13 @@ TEST_F(AccessTest, ExpiredCertificatesReachNothing) {
                                     .not_after = -60},
                                    &operator_ca_);
   ExpectRefusedEverywhere(server_->addresses().fleet, &expired, Reason::kPeerUnreachable, "an expired one");
+  EnrolNode(1);
+  const auto node = test::Issue({.common_name = "node",
+                                 .subject_alt_name = "URI:" + Id(1).SubjectUri(),
+                                 .not_before = -7200,
+                                 .not_after = -60},
+                                &node_ca_);
+  ExpectRefusedEverywhere(server_->addresses().fleet, &node, Reason::kPeerUnreachable, "an expired node");
 }
 
 TEST_F(AccessTest, CertificateThatExpiresOnAnOpenConnectionIsRefused) {

@@ -67,6 +67,23 @@ class FlowTest : public ControllerTest {
     const auto attested = Attest(node, answer.quote_nonce());
     ASSERT_TRUE(attested.ok()) << Describe(attested.status());
   }
+  v1::UploadContentResponse Upload(const std::string& object) {
+    const auto fleet = FleetStub("operator");
+    const auto context = Context();
+    v1::UploadContentResponse response;
+    const auto stream = fleet->UploadContent(context.get(), &response);
+    v1::UploadContentRequest part;
+    part.mutable_start()->set_digest(wire::ToWire(Sha256(AsBytes(object))));
+    part.mutable_start()->set_size(object.size());
+    stream->Write(part);
+    for (std::size_t at = 0; at < object.size(); at += 1u << 20) {
+      part.set_data(object.substr(at, 1u << 20));
+      stream->Write(part);
+    }
+    stream->WritesDone();
+    EXPECT_TRUE(stream->Finish().ok());
+    return response;
+  }
   ReleaseId IdOf(const std::string& version) {
     return stores_->releases().Get("stable", version)->release_id;
   }
@@ -188,22 +205,11 @@ TEST_F(FlowTest, RevokedAndQuarantinedNodesGetNothing) {
 
 TEST_F(FlowTest, ContentComesFromAnyOffset) {
   EnrolNode(1);
-  const auto fleet = FleetStub("operator");
   std::string object(200'000, '\0');
   for (std::size_t i = 0; i < object.size(); ++i) object[i] = static_cast<char>(i * 7);
   const Sha256Digest digest = Sha256(AsBytes(object));
   for (int round = 0; round < 2; ++round) {
-    const auto context = Context();
-    v1::UploadContentResponse response;
-    const auto stream = fleet->UploadContent(context.get(), &response);
-    v1::UploadContentRequest part;
-    part.mutable_start()->set_digest(wire::ToWire(digest));
-    part.mutable_start()->set_size(object.size());
-    stream->Write(part);
-    part.set_data(object);
-    stream->Write(part);
-    stream->WritesDone();
-    ASSERT_TRUE(stream->Finish().ok());
+    const v1::UploadContentResponse response = Upload(object);
     EXPECT_EQ(response.objects_stored(), round == 0 ? 1u : 0u);
     EXPECT_EQ(response.objects_known(), round == 0 ? 0u : 1u);
   }
@@ -234,6 +240,85 @@ TEST_F(FlowTest, ContentComesFromAnyOffset) {
   EXPECT_EQ(*fetch(10, 65'537), object.substr(10, 65'537));
   EXPECT_EQ(*fetch(200'000, 0), "");
   EXPECT_EQ(fetch(200'001, 0).status().code(), Code::kOutOfRange);
+}
+
+TEST_F(FlowTest, NodeThatReadsNothingTakesNoThreadsFromOthers) {
+  EnrolNode(1);
+  EnrolNode(2);
+  const std::string object(8u << 20, 'x');
+  Upload(object);
+  v1::FetchContentRequest request;
+  request.set_digest(wire::ToWire(Sha256(AsBytes(object))));
+  const auto greedy = NodeStub(1);
+  struct Stream {
+    std::unique_ptr<grpc::ClientContext> context;
+    std::unique_ptr<grpc::ClientReader<v1::FetchContentResponse>> reader;
+  };
+  std::vector<Stream> streams;
+  v1::FetchContentResponse piece;
+  for (int i = 0; i < 4; ++i) {
+    auto context = Context();
+    auto reader = greedy->FetchContent(context.get(), request);
+    // It began, and blocks once the windows are full.
+    ASSERT_TRUE(reader->Read(&piece)) << i;
+    streams.push_back({std::move(context), std::move(reader)});
+  }
+  const auto one_more = Context();
+  const auto refused = greedy->FetchContent(one_more.get(), request);
+  EXPECT_FALSE(refused->Read(&piece));
+  EXPECT_EQ(ReasonOf(StatusFromGrpc(refused->Finish())), Reason::kServerBusy);
+  const auto context = Context();
+  const auto other = NodeStub(2)->FetchContent(context.get(), request);
+  EXPECT_TRUE(other->Read(&piece));
+  context->TryCancel();
+  static_cast<void>(other->Finish());
+  for (Stream& stream : streams) {
+    stream.context->TryCancel();
+    static_cast<void>(stream.reader->Finish());
+  }
+}
+
+TEST_F(FlowTest, NodeCannotFillTheDiskWithWorthlessQuotes) {
+  EnrolNode(1);
+  const auto node = NodeStub(1);
+  bool busy = false;
+  for (int i = 0; i < 100 && !busy; ++i) {
+    v1::CheckInRequest request = On("1");
+    // Each claims another boot, so each is given a nonce.
+    request.mutable_running()->set_boot_id(fmt::format("boot {}", i));
+    CheckIn(*node, request);
+    v1::AttestRequest quote;
+    quote.mutable_quote()->set_attest("worthless");
+    quote.mutable_quote()->set_event_log("anything");
+    v1::AttestResponse response;
+    busy = ReasonOf(StatusFromGrpc(node->Attest(Context().get(), quote, &response))) == Reason::kServerBusy;
+  }
+  EXPECT_TRUE(busy);
+  const auto kept = stores_->evidence().History(Id(1), 1);
+  ASSERT_TRUE(kept.ok());
+  ASSERT_EQ(kept->size(), 1u);
+  EXPECT_EQ(kept->front().verdict.trust, Trust::kUntrusted);
+  EXPECT_TRUE(kept->front().event_log.empty());
+}
+
+TEST_F(FlowTest, DamagedManifestKeepsNeitherTheDaemonNorOtherReleasesBack) {
+  Publish({"1", "2"});
+  const ReleaseId damaged = IdOf("1");
+  server_.reset();
+  stores_.reset();
+  const std::filesystem::path state = dir_->path() / "state";
+  for (const auto& entry : std::filesystem::directory_iterator(state)) {
+    if (entry.is_regular_file() && entry.path().filename().string().starts_with("controller.db")) {
+      std::filesystem::remove(entry.path());
+    }
+  }
+  const std::string hex = damaged.digest.hex();
+  const std::filesystem::path object = state / "content/objects" / hex.substr(0, 2) / hex;
+  ASSERT_TRUE(std::filesystem::exists(object));
+  ASSERT_TRUE(WriteFileAtomically(object, AsBytes("{}")).ok());
+  Start();
+  EXPECT_FALSE(stores_->releases().Get("stable", "1").ok());
+  EXPECT_TRUE(stores_->releases().Get("stable", "2").ok());
 }
 
 TEST_F(FlowTest, OverlongAndMisshapenRequestsAreRefused) {

@@ -66,6 +66,19 @@ TEST_F(EkTrustTest, WithoutACertificateNothingIsCertified) {
   EXPECT_FALSE(identity->certified);
 }
 
+TEST_F(EkTrustTest, WithoutMakersACertificateSaysNoMoreThanItsKey) {
+  const Bytes certificate = IssueEkCertificate(ek_->public_key(), maker_, kUsual);
+  const Bytes ek = test::Sized(test::PublicAreaOf(ek_->public_key(), test::kEkAttributes));
+  const auto identity = IdentifyEndorsementKey(ek, std::vector<Bytes>{certificate}, {}, kNow);
+  ASSERT_TRUE(identity.ok()) << Describe(identity.status());
+  EXPECT_FALSE(identity->certified);
+  EXPECT_EQ(identity->ek_digest, ek_->public_key().key_id());
+  const auto other = SoftwareSigner::Generate(KeyType::kRsa).value();
+  EXPECT_EQ(ReasonIdFrom(IdentifyEndorsementKey(
+                ek, std::vector<Bytes>{IssueEkCertificate(other->public_key(), maker_, kUsual)}, {}, kNow)),
+            "EK_CERTIFICATE_MISMATCH");
+}
+
 TEST_F(EkTrustTest, RefusesTheCertificateOfAnotherKeyAnotherMakerOrAnotherTime) {
   const auto other = SoftwareSigner::Generate(KeyType::kRsa).value();
   EXPECT_EQ(ReasonIdFrom(Identify({IssueEkCertificate(other->public_key(), maker_, kUsual)})),
