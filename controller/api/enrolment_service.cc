@@ -1,5 +1,7 @@
 #include "controller/api/enrolment_service.h"
 
+#include <arpa/inet.h>
+
 #include "controller/api/convert.h"
 #include "shared/base/log.h"
 #include "shared/base/secret.h"
@@ -75,11 +77,28 @@ void LogAnswer(const grpc::ServerContext& context, const EnrolmentAnswer& answer
 
 }  // namespace
 
+std::string OriginOfPeer(const std::string& peer) {
+  const std::size_t kind = peer.find(':');
+  const std::size_t port = peer.rfind(':');
+  if (kind == std::string::npos || port <= kind) return peer;
+  std::string address = peer.substr(kind + 1, port - kind - 1);
+  // gRPC writes "[::1]" in percent encoding.
+  for (const char* bracket : {"%5B", "%5D", "[", "]"}) {
+    if (const std::size_t at = address.find(bracket); at != std::string::npos) {
+      address.erase(at, std::string_view(bracket).size());
+    }
+  }
+  in6_addr six{};
+  if (::inet_pton(AF_INET6, address.c_str(), &six) != 1) return address;
+  return HexEncode(ByteView(six.s6_addr, 8));
+}
+
 grpc::Status EnrolmentServiceImpl::Begin(grpc::ServerContext* context, const v1::BeginRequest* request,
                                          v1::BeginResponse* response) {
   return runner_.Run(*context, "/sealift.v1.EnrolmentService/Begin", NotAudited,
                      [&](const Caller&) -> Status {
-                       SEALIFT_ASSIGN_OR_RETURN(const EnrolmentOffer offer, OfferFrom(*request));
+                       SEALIFT_ASSIGN_OR_RETURN(EnrolmentOffer offer, OfferFrom(*request));
+                       offer.origin = OriginOfPeer(context->peer());
                        SEALIFT_ASSIGN_OR_RETURN(const EnrolmentChallenge challenge, enrolment_.Begin(offer));
                        response->set_session(challenge.session);
                        response->set_credential_blob(ToText(challenge.credential_blob));

@@ -1,8 +1,6 @@
 // `sealift-controller`: the daemon.
 #include <pthread.h>
 #include <signal.h>
-#include <sys/prctl.h>
-#include <sys/resource.h>
 
 #include <CLI/CLI.hpp>
 #include <cstdio>
@@ -13,17 +11,11 @@
 #include "controller/app/server.h"
 #include "shared/base/clock.h"
 #include "shared/base/log.h"
+#include "shared/base/process.h"
 #include "shared/wire/tls.h"
 
 namespace sealift::controller {
 namespace {
-
-// PINs pass through this process: neither a core file nor a debugger of the same user may see them.
-void DisableDumps() {
-  const rlimit none{0, 0};
-  SEALIFT_CHECK(setrlimit(RLIMIT_CORE, &none) == 0);
-  SEALIFT_CHECK(prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) == 0);
-}
 
 // Before the first thread starts, so that every thread inherits the mask and the signal waits for sigwait.
 sigset_t BlockStopSignals() {
@@ -57,7 +49,8 @@ int Serve(const ControllerConfig& config, const sigset_t& signals) {
 
 int Run(const std::string& path, bool check_only) {
   const sigset_t signals = BlockStopSignals();
-  DisableDumps();
+  // PINs pass through this process.
+  if (const Status forbidden = ForbidCoreDumps(); !forbidden.ok()) return Fail(forbidden);
   wire::InitialiseGrpc();
   const auto config = LoadControllerConfig(path);
   if (!config.ok()) {

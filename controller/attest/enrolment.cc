@@ -58,7 +58,8 @@ Enrolment::Enrolment(EnrolmentParts parts, TpmMakers makers, EnrolmentOptions op
 Result<EnrolmentChallenge> Enrolment::Begin(const EnrolmentOffer& offer) {
   const UnixMillis now = parts_.clock.Now();
   SEALIFT_ASSIGN_OR_RETURN(const tpm::PublicArea claimed, tpm::ParsePublic(offer.ek_public));
-  if (!limiter_.Allow(claimed.key.key_id())) {
+  // The key is claimed, not proven: a stranger who names it uses up the attempts of his own address only.
+  if (!limiter_.Allow(Sha256(AsBytes(claimed.key.key_id().hex() + offer.origin)))) {
     return MakeError(Code::kResourceExhausted, Reason::kEnrolmentRateLimited,
                      "begin enrolment: this machine tried too often");
   }
@@ -79,6 +80,7 @@ Result<EnrolmentChallenge> Enrolment::Begin(const EnrolmentOffer& offer) {
   SEALIFT_RETURN_IF_ERROR(parts_.sessions.Open({.id = challenge.session,
                                                 .ek_digest = identity.ek_digest,
                                                 .certified = identity.certified,
+                                                .origin = offer.origin,
                                                 .ak_public = offer.ak_public,
                                                 .tls_public = offer.tls_public,
                                                 .secret = std::move(secret),

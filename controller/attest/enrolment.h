@@ -37,6 +37,9 @@ struct EnrolmentOffer {
   Bytes ek_public;
   Bytes ak_public;
   Bytes tls_public;
+  // Where the offer came from (an address without its port). Nothing in an offer is proven, so what one
+  // origin uses up is its own.
+  std::string origin;
 };
 
 struct EnrolmentChallenge {

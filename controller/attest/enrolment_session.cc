@@ -2,6 +2,8 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
+
 namespace sealift::controller {
 namespace {
 
@@ -11,16 +13,14 @@ class MemoryEnrolmentSessions final : public EnrolmentSessions {
 
   Status Open(EnrolmentSession session) override {
     const std::lock_guard lock(mutex_);
-    while (entries_.size() >= capacity_) {
-      entries_.erase(by_age_.front());
-      by_age_.pop_front();
-    }
+    while (entries_.size() >= capacity_) PushOut();
     std::string id = session.id;
+    std::string origin = session.origin;
     Entry entry{.session = std::make_shared<const EnrolmentSession>(std::move(session))};
     if (!entries_.emplace(id, std::move(entry)).second) {
       return MakeError(Code::kAlreadyExists, Reason::kInternal, "open enrolment session: it exists");
     }
-    by_age_.push_back(std::move(id));
+    by_age_[std::move(origin)].push_back(std::move(id));
     return OkStatus();
   }
 
@@ -63,10 +63,19 @@ class MemoryEnrolmentSessions final : public EnrolmentSessions {
     std::optional<EnrolmentAnswer> answer;
   };
 
+  void PushOut() {
+    const auto most = std::ranges::max_element(
+        by_age_, [](const auto& a, const auto& b) { return a.second.size() < b.second.size(); });
+    entries_.erase(most->second.front());
+    most->second.pop_front();
+    if (most->second.empty()) by_age_.erase(most);
+  }
+
   const std::size_t capacity_;
   std::mutex mutex_;
   std::map<std::string, Entry> entries_;
-  std::list<std::string> by_age_;
+  // Origin -> ids of its sessions, oldest first.
+  std::map<std::string, std::list<std::string>> by_age_;
 };
 
 }  // namespace

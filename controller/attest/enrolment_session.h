@@ -36,6 +36,8 @@ struct EnrolmentSession {
   Sha256Digest ek_digest;
   // The maker's certificate was shown and holds.
   bool certified = false;
+  // EnrolmentOffer::origin.
+  std::string origin;
   // TPM2B_PUBLIC; both passed their checks.
   Bytes ak_public;
   Bytes tls_public;
@@ -51,7 +53,8 @@ struct SessionClaim {
   std::optional<EnrolmentAnswer> answer;
 };
 
-// Thread-safe. Implementations keep at most a bounded number of sessions; the oldest goes first.
+// Thread-safe. Implementations keep at most a bounded number of sessions; when there are more, the oldest of
+// the origin that has most goes first, so that a flood from one address pushes out its own.
 class EnrolmentSessions {
  public:
   virtual ~EnrolmentSessions() = default;

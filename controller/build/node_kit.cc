@@ -151,6 +151,7 @@ Result<std::vector<std::string>> MakeBootable(Tree& tree, const NodeKitOptions& 
   for (const char* folder : {"dev", "proc", "run", "sys"})
     if (tree.Find(folder) == nullptr) tree.PutDirectory(folder);
   if (tree.Find("tmp") == nullptr) tree.PutDirectory("tmp", 01777);
+  tree.PutFile(kBuildTimePath, AsBytes(FormatRfc3339(options.built) + "\n"));
   if (options.node_config.has_value()) tree.PutFile(kNodeConfigPath, AsBytes(*options.node_config));
   return remarks;
 }

@@ -9,12 +9,16 @@
 #include <vector>
 
 #include "controller/build/rootfs.h"
+#include "shared/base/clock.h"
 
 namespace sealift::build {
 
 inline constexpr std::string_view kStubPath = "usr/lib/systemd/boot/efi/linuxx64.efi.stub";
 inline constexpr std::string_view kBootLoaderPath = "usr/lib/systemd/boot/efi/systemd-bootx64.efi";
 inline constexpr std::string_view kNodeConfigPath = "usr/lib/sealift/node.toml";
+// RFC 3339, one line: the agent's clock never runs before it. A file of its own, since archives carry no
+// times.
+inline constexpr std::string_view kBuildTimePath = "usr/lib/sealift/built";
 
 // KEY=value lines of os-release, unquoted. Errors: NOT_FOUND/ROOTFS_UNUSABLE.
 struct OsRelease {
@@ -40,6 +44,7 @@ struct NodeKitOptions {
   // Of the stub; systemd must be at least 252.
   unsigned systemd_major = 0;
   std::string kernel_release;
+  UnixMillis built;
   // Becomes /usr/lib/sealift/node.toml, which is measured with the image.
   std::optional<std::string> node_config;
 };

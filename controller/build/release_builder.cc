@@ -115,6 +115,7 @@ Result<BuiltRelease> BuildRelease(const ReleaseOptions& options, const ReleaseKe
   BuiltRelease built;
   SEALIFT_ASSIGN_OR_RETURN(built.remarks, MakeBootable(tree, {.systemd_major = parts.stub_magic.major,
                                                               .kernel_release = KernelRelease(parts.kernel),
+                                                              .built = options.built,
                                                               .node_config = options.node_config}));
   const std::string version = os_release.Version();
   EspContents contents{.version = version,

@@ -5,6 +5,7 @@
 #include "controller/cli/fleet_verbs.h"
 #include "controller/cli/release_verbs.h"
 #include "controller/cli/verbs.h"
+#include "shared/base/process.h"
 
 int main(int argc, char** argv) {
   using namespace sealift;
@@ -14,6 +15,11 @@ int main(int argc, char** argv) {
   app.require_subcommand(1);
   app.get_formatter()->column_width(44);
   cli::Session session;
+  // PINs of root, release and custody tokens pass through this process.
+  if (const Status forbidden = ForbidCoreDumps(); !forbidden.ok()) {
+    session.Fail(forbidden);
+    return session.exit_code;
+  }
   cli::AddReleaseVerbs(app, session);
   cli::AddFleetVerbs(app, session);
   cli::AddBuildVerbs(app, session);

@@ -19,6 +19,7 @@
 #include "node-agent/update/state_place.h"
 #include "node-agent/update/tuf_release_catalog.h"
 #include "shared/base/log.h"
+#include "shared/base/process.h"
 #include "shared/crypto/key_reference.h"
 #include "shared/wire/tls.h"
 
@@ -180,7 +181,7 @@ Status RunDaemon(const Settings& settings) {
   SEALIFT_ASSIGN_OR_RETURN(const UniqueFd lock, LockAgent(settings.runtime));
   SEALIFT_ASSIGN_OR_RETURN(const std::string boot_id, ReadBootId(settings.boot_id));
   SEALIFT_ASSIGN_OR_RETURN(const std::string version, RunningVersion(settings.os_release));
-  SEALIFT_ASSIGN_OR_RETURN(const UnixMillis built, ReadImageBuildTime(settings.os_release));
+  SEALIFT_ASSIGN_OR_RETURN(const UnixMillis built, ReadImageBuildTime(settings.build_time));
   SystemClock system;
   AgentClock clock(system, built);
   SEALIFT_ASSIGN_OR_RETURN(const std::unique_ptr<StopOnSignal> signals, StopOnSignal::Install());

@@ -101,6 +101,7 @@ void ReadPlaces(ConfigReader& config, Settings& settings) {
   settings.tcti = config.String("tpm.tcti", "device:/dev/tpmrm0");
   settings.event_log = AbsolutePath(config, "tpm.event_log", kEventLogPath);
   settings.os_release = AbsolutePath(config, "node.os_release", "/etc/os-release");
+  settings.build_time = AbsolutePath(config, "node.build_time", "/usr/lib/sealift/built");
   settings.boot_id = AbsolutePath(config, "node.boot_id", "/proc/sys/kernel/random/boot_id");
 }
 

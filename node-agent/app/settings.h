@@ -48,6 +48,7 @@ struct Settings {
   std::string tcti;
   std::filesystem::path event_log;
   std::filesystem::path os_release;
+  std::filesystem::path build_time;
   std::filesystem::path boot_id;
 };
 

@@ -2,8 +2,6 @@
 
 #include <fcntl.h>
 #include <fmt/format.h>
-#include <sys/prctl.h>
-#include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -35,23 +33,12 @@ Result<std::string> ReadBootId(const std::filesystem::path& file) {
 }
 
 Result<UnixMillis> ReadImageBuildTime(const std::filesystem::path& file) {
-  struct stat info {};
-  if (::stat(file.c_str(), &info) != 0) {
-    return ErrnoError(Code::kUnavailable, Reason::kFileUnreadable,
-                      fmt::format("read the time of '{}'", file.string()), "stat", errno);
-  }
-  return FromUnixMs(static_cast<std::int64_t>(info.st_mtim.tv_sec) * 1000);
-}
-
-Status ForbidCoreDumps() {
-  const struct rlimit none {};
-  if (::setrlimit(RLIMIT_CORE, &none) != 0) {
-    return ErrnoError(Code::kUnavailable, Reason::kInternal, "forbid core dumps", "setrlimit", errno);
-  }
-  if (::prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) != 0) {
-    return ErrnoError(Code::kUnavailable, Reason::kInternal, "forbid core dumps", "prctl", errno);
-  }
-  return OkStatus();
+  SEALIFT_ASSIGN_OR_RETURN(std::string text, ReadTextFile(file, 64));
+  if (!text.empty() && text.back() == '\n') text.pop_back();
+  const auto built = ParseRfc3339(text);
+  if (!built.ok())
+    return Annotate(built.status(), fmt::format("read the image's build time '{}'", file.string()));
+  return *built;
 }
 
 Result<UniqueFd> LockAgent(const std::filesystem::path& runtime_directory) {

@@ -15,12 +15,9 @@ namespace sealift::agent {
 
 // The kernel's id of this boot. Errors: those of ReadTextFile.
 Result<std::string> ReadBootId(const std::filesystem::path& file);
-// When the image was made, as far as the times of its files tell: agent time never runs before it. `file`
-// lies in the measured image. Errors: UNAVAILABLE/FILE_UNREADABLE.
+// When the image was made: agent time never runs before it. `file` was written by `sealift build-uki` and
+// lies in the measured image. Errors: those of ReadTextFile and ParseRfc3339.
 Result<UnixMillis> ReadImageBuildTime(const std::filesystem::path& file);
-// No core dump may hold an activation secret; no other process of this user may attach. Errors:
-// UNAVAILABLE/INTERNAL.
-Status ForbidCoreDumps();
 
 inline constexpr std::string_view kLockFileName = "agent.lock";
 // Held while this process lives: two agents would write one ESP. Errors: FAILED_PRECONDITION/AGENT_RUNNING.

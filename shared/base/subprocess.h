@@ -29,7 +29,8 @@ struct CommandOutput {
 };
 
 // Any exit code is success here; RunCommandChecked is for callers that need 0.
-// Errors: NOT_FOUND/TOOL_MISSING, DEADLINE_EXCEEDED/TIMEOUT (the program is killed), TOOL_FAILED when a
+// Returns when the program ends, whoever still holds its output, and at `timeout` at the latest. Errors:
+// NOT_FOUND/TOOL_MISSING; DEADLINE_EXCEEDED/TIMEOUT (it and its process group are killed); TOOL_FAILED when a
 // signal ended it.
 Result<CommandOutput> RunCommand(const Command& command);
 // Errors: as RunCommand, and FAILED_PRECONDITION/TOOL_FAILED with the last line of stderr.

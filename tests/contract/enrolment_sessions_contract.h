@@ -18,10 +18,11 @@ using EnrolmentSessionsFactory = std::unique_ptr<EnrolmentSessions> (*)(std::siz
 class EnrolmentSessionsContract : public ::testing::TestWithParam<EnrolmentSessionsFactory> {
  protected:
   static constexpr UnixMillis kStart{std::chrono::milliseconds(1'000'000)};
-  static EnrolmentSession Session(const std::string& id) {
+  static EnrolmentSession Session(const std::string& id, const std::string& origin = "") {
     return {.id = id,
             .ek_digest = {},
             .certified = true,
+            .origin = origin,
             .ak_public = {1},
             .tls_public = {2},
             .secret = SecretBytes(Bytes{3}),
@@ -52,6 +53,17 @@ TEST_P(EnrolmentSessionsContract, OneCallerHoldsASessionUntilItIsReleasedOrFinis
     EXPECT_EQ(again->answer->certificate_chain, answer.certificate_chain);
     EXPECT_EQ(again->session, nullptr);
   }
+}
+
+TEST_P(EnrolmentSessionsContract, AFloodFromOneAddressPushesOutItsOwn) {
+  const auto sessions = GetParam()(4);
+  ASSERT_TRUE(sessions->Open(Session("honest", "192.0.2.1")).ok());
+  for (int i = 0; i < 20; ++i) {
+    ASSERT_TRUE(sessions->Open(Session("flood " + std::to_string(i), "192.0.2.66")).ok());
+  }
+  EXPECT_TRUE(sessions->Claim("honest", kStart).ok());
+  EXPECT_FALSE(sessions->Claim("flood 0", kStart).ok());
+  EXPECT_TRUE(sessions->Claim("flood 19", kStart).ok());
 }
 
 TEST_P(EnrolmentSessionsContract, UnknownAndExpiredSessionsAreTheSame) {

@@ -130,6 +130,7 @@ class AgentProcess : public testing::Test {
     Bytes text = Utf16Le(entry);
     text.insert(text.end(), 2, 0);
     PutVariable("LoaderEntrySelected", kLoaderVendor, text);
+    Put("built", AsBytes("2026-01-01T00:00:00Z\n"));
     Put("os-release", AsBytes("IMAGE_VERSION=" + version + "\n"));
     Put("boot-id", AsBytes(fmt::format("boot-{}\n", ++boots_)));
     fs::remove_all(root() / "run");
@@ -183,19 +184,20 @@ class AgentProcess : public testing::Test {
   void WriteConfig(const std::string& state_mount = "/proc") {
     const ControllerAddress address = controller_->Address();
     Put("node.toml",
-        AsBytes(fmt::format("[controller]\naddress = '{}'\nenrolment_address = '{}'\nca_pem = '''\n{}'''\n"
-                            "[tuf]\nroot_json = '''{}'''\n"
-                            "[node]\nlabels = {{ site = 'lab' }}\nos_release = '{}'\nboot_id = '{}'\n"
-                            "[update]\nreboot_command = 'touch {}'\nretry_after_s = 1\n"
-                            "[health]\ncommands = ['true']\n"
-                            "[esp]\npath = '{}'\nefivars = '{}'\n"
-                            "[state]\npath = '{}'\nmount = '{}'\nruntime = '{}'\n"
-                            "[tpm]\ntcti = '{}'\nevent_log = '{}'\n",
-                            address.node, address.enrolment, address.ca_pem, repository_.FirstRoot(),
-                            (root() / "os-release").string(), (root() / "boot-id").string(),
-                            (root() / "rebooted").string(), (root() / "efi").string(),
-                            (root() / "efivars").string(), (root() / "state").string(), state_mount,
-                            (root() / "run").string(), swtpm_->tcti(), (root() / "boot-id").string())));
+        AsBytes(fmt::format(
+            "[controller]\naddress = '{}'\nenrolment_address = '{}'\nca_pem = '''\n{}'''\n"
+            "[tuf]\nroot_json = '''{}'''\n"
+            "[node]\nlabels = {{ site = 'lab' }}\nos_release = '{}'\nbuild_time = '{}'\nboot_id = '{}'\n"
+            "[update]\nreboot_command = 'touch {}'\nretry_after_s = 1\n"
+            "[health]\ncommands = ['true']\n"
+            "[esp]\npath = '{}'\nefivars = '{}'\n"
+            "[state]\npath = '{}'\nmount = '{}'\nruntime = '{}'\n"
+            "[tpm]\ntcti = '{}'\nevent_log = '{}'\n",
+            address.node, address.enrolment, address.ca_pem, repository_.FirstRoot(),
+            (root() / "os-release").string(), (root() / "built").string(), (root() / "boot-id").string(),
+            (root() / "rebooted").string(), (root() / "efi").string(), (root() / "efivars").string(),
+            (root() / "state").string(), state_mount, (root() / "run").string(), swtpm_->tcti(),
+            (root() / "boot-id").string())));
   }
   std::unique_ptr<Process> Start() {
     return std::make_unique<Process>(root() / "node.toml", root() / "agent.log");

@@ -4,6 +4,7 @@
 
 #include <set>
 
+#include "controller/api/enrolment_service.h"
 #include "tests/support/test_pki.h"
 
 namespace sealift::controller {
@@ -156,6 +157,13 @@ TEST_F(AccessGateTest, RefusalsAreToldWithoutTheCallersText) {
   EXPECT_EQ(ReasonOf(gate_.Admit("/made.up/Name", "")), Reason::kRpcNotPermitted);
   EXPECT_EQ(ReasonOf(gate_.Admit(kListNodes, "garbage")), Reason::kCertificateInvalid);
   EXPECT_EQ(refused_, (std::vector<std::string>{kListNodes, "unknown", kListNodes}));
+}
+
+TEST(OriginOfPeer, IsTheAddressWithoutWhatAMachineMayChooseFreely) {
+  EXPECT_EQ(OriginOfPeer("ipv4:192.0.2.7:5000"), "192.0.2.7");
+  EXPECT_EQ(OriginOfPeer("ipv6:%5B2001:db8:1:2:aaaa::1%5D:5000"), "20010db800010002");
+  EXPECT_EQ(OriginOfPeer("ipv6:[2001:db8:1:2:bbbb::2]:6000"), "20010db800010002");
+  EXPECT_EQ(OriginOfPeer("unknown"), "unknown");
 }
 
 }  // namespace

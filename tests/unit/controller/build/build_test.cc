@@ -80,14 +80,17 @@ TEST(RootfsTest, RefusesWhatIsNoRootFileSystem) {
 TEST(NodeKitTest, MakesTheOsRunFromMemory) {
   const OsTree os;
   Tree tree = Tree::Read(os.path()).value();
-  const auto remarks =
-      MakeBootable(tree, {.systemd_major = 252, .kernel_release = "6.1.0-test", .node_config = "a = 1\n"});
+  const auto remarks = MakeBootable(tree, {.systemd_major = 252,
+                                           .kernel_release = "6.1.0-test",
+                                           .built = FromUnixMs(1'767'225'600'000),
+                                           .node_config = "a = 1\n"});
   ASSERT_TRUE(remarks.ok()) << remarks.status();
   EXPECT_TRUE(remarks->empty());
   EXPECT_EQ(tree.Find("init")->target, "/usr/lib/systemd/systemd");
   EXPECT_EQ(tree.Find("etc/initrd-release"), nullptr);
   EXPECT_TRUE(tree.ReadFile("etc/machine-id")->empty());
   EXPECT_EQ(AsText(tree.ReadFile(kNodeConfigPath).value()), "a = 1\n");
+  EXPECT_EQ(AsText(tree.ReadFile(kBuildTimePath).value()), "2026-01-01T00:00:00Z\n");
   EXPECT_NE(tree.Find("boot"), nullptr);
   EXPECT_EQ(tree.Find("boot/vmlinuz"), nullptr) << "the kernel travels twice";
   EXPECT_NE(tree.Find("proc"), nullptr);

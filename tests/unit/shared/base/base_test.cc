@@ -138,6 +138,15 @@ TEST(Subprocess, NamesMissingToolAndTimeout) {
   EXPECT_EQ(
       ReasonOf(RunCommand({.argv = {"sleep", "60"}, .timeout = std::chrono::milliseconds(50)}).status()),
       Reason::kTimeout);
+  // Closes its output and lives on; and the reverse: ends, and leaves its output to somebody else.
+  EXPECT_EQ(ReasonOf(RunCommand({.argv = {"sh", "-c", "exec >&- 2>&-; sleep 60"},
+                                 .timeout = std::chrono::milliseconds(100)})
+                         .status()),
+            Reason::kTimeout);
+  const auto left_behind = RunCommand(
+      {.argv = {"sh", "-c", "sleep 5 & echo started"}, .timeout = std::chrono::milliseconds(4000)});
+  ASSERT_TRUE(left_behind.ok()) << left_behind.status();
+  EXPECT_EQ(left_behind->out, "started\n");
   EXPECT_EQ(ReasonOf(RunCommandChecked({.argv = {"false"}}).status()), Reason::kToolFailed);
 }
 
