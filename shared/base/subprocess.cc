@@ -5,7 +5,7 @@
 #include <poll.h>
 #include <signal.h>
 #include <spawn.h>
-#include <sys/pidfd.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -119,7 +119,8 @@ Result<CommandOutput> RunCommand(const Command& command) {
   SEALIFT_ASSIGN_OR_RETURN(const pid_t pid, Spawn(command, in, out, err));
   // The child is waited for and not its streams: it may close them and live on, or leave them to a child of
   // its own.
-  const UniqueFd ended(::pidfd_open(pid, 0));
+  // By number: glibc 2.36 declares pidfd_open for C only.
+  const UniqueFd ended(static_cast<int>(::syscall(SYS_pidfd_open, pid, 0)));
   SEALIFT_CHECK(ended.valid());
   CommandOutput output;
   std::string_view pending = command.stdin_text;
