@@ -125,7 +125,7 @@ class VmStory:
             return node if node and node["admission"] == "pending" else None
 
         node = wait_until(asked, 30 * vm.patience(), "the machine asking to be let in", pause=0.5)
-        equal((node["ek_digest"], node["verdict"], node["enrolled"]), (story.node.ek_digest(), None, "never"))
+        equal((node["ek_digest"], node["certificate_not_after"], node["desired"]), (story.node.ek_digest(), "never", None))
         status = json.loads(story.machine.run("sealift-agent status -o json"))
         equal(status["enrolment"], "pending")
 
