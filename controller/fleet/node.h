@@ -67,6 +67,7 @@ struct Verdict {
   UnixMillis decided;
   bool degraded_boot = false;
   // Boot id the node gave with the check-in whose nonce was quoted: tells whether the machine rebooted since.
+  // Empty: from an enrolment, which accepts any phase of the boot.
   std::string boot_id;
   bool operator==(const Verdict&) const = default;
 };

@@ -28,10 +28,16 @@ Result<std::size_t> CoveredBy(std::string_view size, std::size_t total) {
   return (total * number + 99) / 100;
 }
 
+// A verdict on the boot in which the node is now. One from enrolment names no boot: it accepts any phase, and
+// so says nothing of a running node.
+bool OfThisBoot(const Verdict& verdict, const Node& node) {
+  return !verdict.boot_id.empty() && verdict.boot_id == node.status.running.boot_id;
+}
+
 bool Attested(const Rollout& rollout, const Node& node) {
   const auto& verdict = node.last_verdict;
   return verdict && verdict->trust == Trust::kTrusted && verdict->release_version == rollout.version &&
-         verdict->release_id == rollout.release_id;
+         verdict->release_id == rollout.release_id && OfThisBoot(*verdict, node);
 }
 
 bool RunsIt(const Rollout& rollout, const Node& node) {
@@ -42,7 +48,7 @@ bool RunsIt(const Rollout& rollout, const Node& node) {
 bool UntrustedOnIt(const Rollout& rollout, UnixMillis started, const Node& node) {
   const auto& verdict = node.last_verdict;
   return verdict && verdict->trust == Trust::kUntrusted && verdict->decided >= started &&
-         node.status.running.version == rollout.version && verdict->boot_id == node.status.running.boot_id;
+         node.status.running.version == rollout.version && OfThisBoot(*verdict, node);
 }
 
 std::string Join(const std::vector<std::string>& words) {

@@ -328,6 +328,8 @@ TEST_F(FlowTest, OverlongAndMisshapenRequestsAreRefused) {
       [](auto& r) { r.set_state(static_cast<v1::UpdateState>(99)); },
       [](auto& r) { r.mutable_running()->set_version("../../etc"); },
       [](auto& r) { r.mutable_running()->set_boot_id(std::string(65, 'x')); },
+      [](auto& r) { r.mutable_running()->clear_boot_id(); },
+      [](auto& r) { r.clear_running(); },
       [](auto& r) { r.mutable_running()->set_image_digest("short"); },
       [](auto& r) { r.set_agent_version(std::string(1000, 'x')); },
       [](auto& r) {
