@@ -82,14 +82,15 @@ class RolloutStore {
  public:
   virtual ~RolloutStore() = default;
   // Gives the rollout that is stored: an earlier one with the same request key, where there is one.
-  // Errors: FAILED_PRECONDITION/ROLLOUT_OVERLAPS when a node is in another rollout of this channel that has
-  // not ended.
+  // Errors: FAILED_PRECONDITION/ROLLOUT_OVERLAPS when a node is in another rollout, of whichever channel,
+  // that has not ended: a node has one desired release.
   virtual Result<Rollout> Create(const Rollout& rollout) = 0;
   // Errors: NOT_FOUND/ROLLOUT_UNKNOWN. A unique prefix of the id will do.
   virtual Result<Rollout> Get(const std::string& id) = 0;
   // Newest first.
   virtual Result<std::vector<Rollout>> List(bool active_only) = 0;
-  // Writes the rollout and its nodes' desired releases in one transaction, if it still is at `revision`.
+  // Writes the rollout and its nodes' desired releases in one transaction, if it still is at `revision`. A
+  // desired release is taken back only where it is this rollout's.
   // Errors: ABORTED/ROLLOUT_STATE_WRONG when someone else changed it since; read it again.
   virtual Status Save(const Rollout& rollout, const std::vector<DesiredChange>& desired) = 0;
 };

@@ -277,6 +277,30 @@ TEST_P(StoreContract, NodeIsInOneActiveRolloutOfAChannel) {
   EXPECT_EQ(backend_->rollouts().List(false)->size(), 3u);
 }
 
+// A node has one desired release, whichever channel it comes from.
+TEST_P(StoreContract, NodeIsInOneActiveRolloutOfAllChannels) {
+  ASSERT_TRUE(backend_->rollouts().Create(NewRollout("r1", {1, 2})).ok());
+  Rollout edge = NewRollout("r2", {2});
+  edge.channel = "edge";
+  EXPECT_EQ(ReasonOf(backend_->rollouts().Create(edge).status()), Reason::kRolloutOverlaps);
+}
+
+TEST_P(StoreContract, RolloutTakesBackOnlyItsOwnOrder) {
+  Enrol(1);
+  Rollout first = *backend_->rollouts().Create(NewRollout("r1", {1}));
+  const Desired of_another{"edge", "2", {Digest(2)}};
+  ASSERT_TRUE(backend_->rollouts().Save(first, {{Id(1), of_another}}).ok());
+  ++first.revision;
+  ASSERT_TRUE(backend_->rollouts().Save(first, {{Id(1), std::nullopt}}).ok());
+  EXPECT_EQ(backend_->nodes().Get(Id(1))->desired, of_another);
+  ++first.revision;
+  const Desired of_another_release{"stable", "2", {Digest(3)}};
+  ASSERT_TRUE(backend_->rollouts().Save(first, {{Id(1), of_another_release}}).ok());
+  ++first.revision;
+  ASSERT_TRUE(backend_->rollouts().Save(first, {{Id(1), std::nullopt}}).ok());
+  EXPECT_EQ(backend_->nodes().Get(Id(1))->desired, of_another_release);
+}
+
 TEST_P(StoreContract, SaveWritesProgressAndDesiredTogether) {
   Enrol(1);
   Rollout rollout = *backend_->rollouts().Create(NewRollout("r1", {1}));
