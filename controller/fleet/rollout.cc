@@ -45,10 +45,13 @@ bool RunsIt(const Rollout& rollout, const Node& node) {
          (node.status.state == UpdateState::kBlessed || node.status.state == UpdateState::kIdle);
 }
 
-bool UntrustedOnIt(const Rollout& rollout, UnixMillis started, const Node& node) {
+// It quoted in this boot, and what it quoted is not the release it says it runs: a mismatch, or nothing that
+// was ever published.
+bool DisprovenOnIt(const Rollout& rollout, UnixMillis started, const Node& node) {
   const auto& verdict = node.last_verdict;
-  return verdict && verdict->trust == Trust::kUntrusted && verdict->decided >= started &&
-         node.status.running.version == rollout.version && OfThisBoot(*verdict, node);
+  return verdict && (verdict->trust == Trust::kUntrusted || verdict->trust == Trust::kUnknown) &&
+         verdict->decided >= started && node.status.running.version == rollout.version &&
+         OfThisBoot(*verdict, node);
 }
 
 std::string Join(const std::vector<std::string>& words) {
@@ -217,7 +220,7 @@ NodeProgress ProgressOf(const Rollout& rollout, UnixMillis started, const Node* 
   for (const VersionFailure& failure : node->status.failures) {
     if (failure.version == rollout.version) return {Progress::kFailed, failure.reason, failure.message};
   }
-  if (UntrustedOnIt(rollout, started, *node)) {
+  if (DisprovenOnIt(rollout, started, *node)) {
     const auto& reasons = node->last_verdict->reasons;
     return {Progress::kFailed, reasons.empty() ? "UNTRUSTED" : reasons.front(),
             fmt::format("its quote on {} is not trusted: {}", rollout.version, Join(reasons))};

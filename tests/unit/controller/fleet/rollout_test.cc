@@ -135,7 +135,12 @@ TEST(ProgressTest, NodeIsDoneOnlyWhenEverythingIsProven) {
       {"verdict of another release with this version", Progress::kUpdating,
        [](Node& n) { n.last_verdict->release_id = kOther; }},
       {"verdict without a release", Progress::kUpdating, [](Node& n) { n.last_verdict->release_id.reset(); }},
-      {"verdict unknown", Progress::kUpdating, [](Node& n) { n.last_verdict->trust = Trust::kUnknown; }},
+      {"verdict unknown", Progress::kFailed, [](Node& n) { n.last_verdict->trust = Trust::kUnknown; }},
+      {"unknown in an earlier boot", Progress::kUpdating,
+       [](Node& n) {
+         n.last_verdict->trust = Trust::kUnknown;
+         n.last_verdict->boot_id = "b1";
+       }},
       {"trusted in an earlier boot", Progress::kUpdating, [](Node& n) { n.last_verdict->boot_id = "b1"; }},
       {"trusted at enrolment only", Progress::kUpdating, [](Node& n) { n.last_verdict->boot_id.clear(); }},
       {"trusted at enrolment, and it does not name its boot", Progress::kUpdating,
