@@ -365,6 +365,23 @@ TEST_F(FlowTest, RolloutNeedsAReleaseNodesAndWaves) {
   EXPECT_EQ(ReasonOf(Create(*fleet, "2", {}).status()), Reason::kRolloutOverlaps);
 }
 
+TEST_F(FlowTest, RolloutIsCreatedThoughAnotherCannotBeRead) {
+  EnrolNode(1, {{"site", "a"}});
+  EnrolNode(2, {{"site", "b"}});
+  Publish({"2"});
+  const auto fleet = FleetStub("operator");
+  ASSERT_TRUE(Create(*fleet, "2", {}, "site=a").ok());
+  ASSERT_TRUE(stores_->db()
+                  .Write([](SqliteConnection& connection) -> Status {
+                    SEALIFT_ASSIGN_OR_RETURN(auto cut, connection.Prepare("DELETE FROM rollout_waves"));
+                    return cut.Run().status();
+                  })
+                  .ok());
+  const auto created = Create(*fleet, "2", {}, "site=b");
+  ASSERT_TRUE(created.ok()) << Describe(created.status());
+  EXPECT_EQ(created->waves(0).nodes_size(), 1);
+}
+
 TEST_F(FlowTest, EveryChangeIsInTheAuditLogWithWhoAndOutcome) {
   const auto approver = FleetStub("approver");
   v1::AdmitEkRequest admit;
