@@ -52,6 +52,10 @@ class NodeStore {
   // Errors: NOT_FOUND/NODE_UNKNOWN.
   virtual Status SetLabels(const NodeId& id, const std::map<std::string, std::string>& labels) = 0;
   virtual Status SetAdmission(const NodeId& id, Admission admission) = 0;
+  // Admits a node with these labels if it still is pending; what an operator decided meanwhile stays. Gives
+  // the admission in force after it. Errors: NOT_FOUND/NODE_UNKNOWN.
+  virtual Result<Admission> AdmitPending(const NodeId& id,
+                                         const std::map<std::string, std::string>& labels) = 0;
 };
 
 // The node's own traffic: frequent, small.

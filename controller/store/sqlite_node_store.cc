@@ -126,6 +126,26 @@ class SqliteNodeStore final : public NodeStore {
     });
   }
 
+  Result<Admission> AdmitPending(const NodeId& id,
+                                 const std::map<std::string, std::string>& labels) override {
+    Admission in_force = Admission::kPending;
+    const Status written = db_.Write([&](SqliteConnection& connection) -> Status {
+      SEALIFT_ASSIGN_OR_RETURN(auto admit, connection.Prepare("UPDATE nodes SET admission = $1, labels = $2 "
+                                                              "WHERE id = $3 AND admission = $4"));
+      admit.Integer(static_cast<std::int64_t>(Admission::kAdmitted))
+          .Text(EncodeLabels(labels))
+          .Text(id.text());
+      SEALIFT_RETURN_IF_ERROR(admit.Integer(static_cast<std::int64_t>(Admission::kPending)).Run().status());
+      SEALIFT_ASSIGN_OR_RETURN(auto now, connection.Prepare("SELECT admission FROM nodes WHERE id = $1"));
+      SEALIFT_ASSIGN_OR_RETURN(const bool row, now.Text(id.text()).Step());
+      if (!row) return NoSuchNode(id);
+      in_force = static_cast<Admission>(now.IntegerAt(0));
+      return OkStatus();
+    });
+    if (!written.ok()) return written;
+    return in_force;
+  }
+
  private:
   static Status Renew(SqliteConnection& connection, const Node& node) {
     SEALIFT_ASSIGN_OR_RETURN(

@@ -141,6 +141,21 @@ TEST_P(StoreContract, EnrollingAgainKeepsWhatOperatorsSet) {
   EXPECT_EQ(got->certificate_not_after, FromUnixMs(9999));
 }
 
+TEST_P(StoreContract, AdmittingAPendingNodeOverwritesNoDecision) {
+  const std::map<std::string, std::string> before = Enrol(1).labels;
+  const std::map<std::string, std::string> given{{"rack", "3"}};
+  for (const Admission decided : {Admission::kAdmitted, Admission::kQuarantined, Admission::kRevoked}) {
+    ASSERT_TRUE(backend_->nodes().SetAdmission(Id(1), decided).ok());
+    EXPECT_EQ(*backend_->nodes().AdmitPending(Id(1), given), decided);
+    EXPECT_EQ(backend_->nodes().Get(Id(1))->admission, decided);
+    EXPECT_EQ(backend_->nodes().Get(Id(1))->labels, before);
+  }
+  ASSERT_TRUE(backend_->nodes().SetAdmission(Id(1), Admission::kPending).ok());
+  EXPECT_EQ(*backend_->nodes().AdmitPending(Id(1), given), Admission::kAdmitted);
+  EXPECT_EQ(backend_->nodes().Get(Id(1))->admission, Admission::kAdmitted);
+  EXPECT_EQ(backend_->nodes().Get(Id(1))->labels, given);
+}
+
 TEST_P(StoreContract, ListPagesAndSelects) {
   for (int i = 1; i <= 5; ++i) Enrol(i);
   NodeQuery query{.selector = *Selector::Parse("site=odd"), .limit = 2};
@@ -163,6 +178,7 @@ TEST_P(StoreContract, UnknownNodeIsSaid) {
       backend_->nodes().Get(Id(1)).status(),
       backend_->nodes().SetLabels(Id(1), {}),
       backend_->nodes().SetAdmission(Id(1), Admission::kRevoked),
+      backend_->nodes().AdmitPending(Id(1), {}).status(),
       backend_->node_status().ViewForCheckIn(Id(1)).status(),
       backend_->node_status().RecordStatus(Id(1), {}, FromUnixMs(1), std::nullopt).status(),
       backend_->node_status().RecordVerdict(Id(1), {}),

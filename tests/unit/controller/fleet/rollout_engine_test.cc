@@ -32,6 +32,9 @@ class FakeNodes final : public NodeStore {
   Result<std::vector<Node>> List(const NodeQuery&) override { return std::vector<Node>(); }
   Status SetLabels(const NodeId&, const std::map<std::string, std::string>&) override { return OkStatus(); }
   Status SetAdmission(const NodeId&, Admission) override { return OkStatus(); }
+  Result<Admission> AdmitPending(const NodeId&, const std::map<std::string, std::string>&) override {
+    return Admission::kAdmitted;
+  }
 
   std::set<NodeId> broken;
 };
