@@ -86,7 +86,8 @@ class RolloutStore {
  public:
   virtual ~RolloutStore() = default;
   // Gives the rollout that is stored: an earlier one with the same request key, where there is one.
-  // Errors: FAILED_PRECONDITION/ROLLOUT_OVERLAPS when a node is in another rollout, of whichever channel,
+  // Errors: ALREADY_EXISTS/INVALID_ARGUMENT when that one is of another release, selector or wave sizes;
+  // FAILED_PRECONDITION/ROLLOUT_OVERLAPS when a node is in another rollout, of whichever channel,
   // that has not ended: a node has one desired release.
   virtual Result<Rollout> Create(const Rollout& rollout) = 0;
   // Errors: NOT_FOUND/ROLLOUT_UNKNOWN. A unique prefix of the id will do.

@@ -1,5 +1,7 @@
 #include <fmt/format.h>
 
+#include <algorithm>
+
 #include "controller/store/sqlite_stores.h"
 
 namespace sealift::controller {
@@ -69,6 +71,14 @@ Result<std::vector<Rollout>> ReadAll(SqliteConnection& connection, SqliteStateme
   }
   for (Rollout& rollout : rollouts) SEALIFT_RETURN_IF_ERROR(ReadWaves(connection, rollout));
   return rollouts;
+}
+
+// Whether both ask for the same. Their nodes may differ: the fleet may have grown between two tries.
+bool SameRequest(const Rollout& a, const Rollout& b) {
+  return a.channel == b.channel && a.version == b.version && a.release_id == b.release_id &&
+         a.selector == b.selector &&
+         std::equal(a.waves.begin(), a.waves.end(), b.waves.begin(), b.waves.end(),
+                    [](const Wave& x, const Wave& y) { return x.size == y.size; });
 }
 
 Status RefuseOverlap(SqliteConnection& connection, const Rollout& rollout) {
@@ -235,6 +245,11 @@ class SqliteRolloutStore final : public RolloutStore {
     query.Text(rollout.request_key);
     SEALIFT_ASSIGN_OR_RETURN(auto found, ReadAll(connection, std::move(query)));
     if (found.empty()) return false;
+    if (!SameRequest(found.front(), rollout)) {
+      return MakeError(Code::kAlreadyExists, Reason::kInvalidArgument,
+                       fmt::format("create rollout: its request key began rollout {}, which is another",
+                                   found.front().id));
+    }
     rollout = std::move(found.front());
     return true;
   }

@@ -278,6 +278,28 @@ TEST_P(StoreContract, SameRequestKeyGivesTheSameRollout) {
   EXPECT_EQ(backend_->rollouts().List(false)->size(), 1u);
 }
 
+TEST_P(StoreContract, RequestKeyOfAnotherRolloutIsRefused) {
+  Rollout rollout = NewRollout("r1", {1});
+  rollout.request_key = "key";
+  ASSERT_TRUE(backend_->rollouts().Create(rollout).ok());
+  const std::vector<std::function<void(Rollout&)>> changes = {
+      [](Rollout& r) { r.channel = "edge"; },       [](Rollout& r) { r.version = "3"; },
+      [](Rollout& r) { r.release_id.digest = {}; }, [](Rollout& r) { r.selector = ""; },
+      [](Rollout& r) { r.waves[0].size = "50%"; },  [](Rollout& r) { r.waves.pop_back(); },
+  };
+  for (std::size_t i = 0; i < changes.size(); ++i) {
+    Rollout other = NewRollout("r2", {1});
+    other.request_key = "key";
+    changes[i](other);
+    EXPECT_EQ(backend_->rollouts().Create(other).status().code(), Code::kAlreadyExists) << i;
+  }
+  EXPECT_EQ(backend_->rollouts().List(false)->size(), 1u);
+  // The fleet may have grown since.
+  Rollout retried = NewRollout("r2", {1, 2});
+  retried.request_key = "key";
+  EXPECT_EQ(backend_->rollouts().Create(retried)->id, "r1");
+}
+
 TEST_P(StoreContract, NodeIsInOneActiveRolloutOfAChannel) {
   const auto first = backend_->rollouts().Create(NewRollout("r1", {1, 2}));
   ASSERT_TRUE(first.ok());
