@@ -130,7 +130,9 @@ Result<NodeServiceImpl::CheckInRecord> NodeServiceImpl::PrepareCheckIn(const Nod
   CheckInRecord record{.status = {}, .now = parts_.clock.Now(), .nonce = std::nullopt};
   SEALIFT_ASSIGN_OR_RETURN(record.status, StatusFromProto(request));
   SEALIFT_ASSIGN_OR_RETURN(const CheckInView view, AdmittedView(id));
-  SEALIFT_RETURN_IF_ERROR(AdoptLabels(id, view, request));
+  if (view.last_seen == UnixMillis() && request.labels_size() > 0) {
+    SEALIFT_RETURN_IF_ERROR(AdoptLabels(id, request));
+  }
   if (QuoteDue(view, record.status, record.now, parts_.policy)) {
     record.nonce =
         NodeStatusStore::QuoteNonce{RandomBytes(kNonceBytes), record.now + parts_.policy.nonce_lifetime};
@@ -146,14 +148,19 @@ Result<NodeServiceImpl::CheckInRecord> NodeServiceImpl::PrepareCheckIn(const Nod
   return record;
 }
 
-// Labels of the image are a default: what an operator set stays.
-Status NodeServiceImpl::AdoptLabels(const NodeId& id, const CheckInView& view,
-                                    const v1::CheckInRequest& request) {
-  std::map<std::string, std::string> labels = view.labels;
-  for (const auto& [key, value] : request.labels()) labels.emplace(key, value);
-  if (labels.size() == view.labels.size()) return OkStatus();
-  SEALIFT_RETURN_IF_ERROR(CheckLabels(labels));
-  return parts_.nodes.SetLabels(id, labels);
+// Labels of the image are a default, taken at the first check-in; bad ones must not silence the node.
+Status NodeServiceImpl::AdoptLabels(const NodeId& id, const v1::CheckInRequest& request) {
+  SEALIFT_ASSIGN_OR_RETURN(
+      const auto left_out,
+      parts_.nodes.AdoptLabels(
+          id, std::map<std::string, std::string>(request.labels().begin(), request.labels().end())));
+  if (!left_out.empty()) {
+    log::Warning("labels of the image left out",
+                 {{"node", id.text()},
+                  {"error", fmt::format("{} do not fit, among them '{}'", left_out.size(),
+                                        std::string_view(left_out.front()).substr(0, 64))}});
+  }
+  return OkStatus();
 }
 
 Status NodeServiceImpl::HandleReport(const NodeId& id, const v1::ReportRequest& request) {

@@ -60,7 +60,7 @@ class NodeServiceImpl final : public v1::NodeService::WithCallbackMethod_CheckIn
   Status HandleAttest(const NodeId& id, const v1::AttestRequest& request, v1::AttestResponse& response);
   Status HandleFetch(const v1::FetchContentRequest& request, grpc::ServerContext& context,
                      grpc::ServerWriter<v1::FetchContentResponse>& writer);
-  Status AdoptLabels(const NodeId& id, const CheckInView& view, const v1::CheckInRequest& request);
+  Status AdoptLabels(const NodeId& id, const v1::CheckInRequest& request);
   // Refuses a node that was thrown out.
   Result<CheckInView> AdmittedView(const NodeId& id);
 

@@ -21,7 +21,8 @@ namespace sealift::controller {
 // What decides the answer to a check-in, without the bulk of a node's record.
 struct CheckInView {
   Admission admission = Admission::kPending;
-  std::map<std::string, std::string> labels;
+  // 1970 while it was never heard.
+  UnixMillis last_seen;
   Trust last_trust = Trust::kUnspecified;
   UnixMillis last_decided;
   std::string last_verdict_boot_id;
@@ -51,6 +52,10 @@ class NodeStore {
   virtual Result<std::vector<Node>> List(const NodeQuery& query) = 0;
   // Errors: NOT_FOUND/NODE_UNKNOWN.
   virtual Status SetLabels(const NodeId& id, const std::map<std::string, std::string>& labels) = 0;
+  // What a node's image says of it: AddLabels, only while the node was never heard. After that labels are the
+  // operators'. Gives the keys that did not fit. Errors: NOT_FOUND/NODE_UNKNOWN.
+  virtual Result<std::vector<std::string>> AdoptLabels(const NodeId& id,
+                                                       const std::map<std::string, std::string>& labels) = 0;
   virtual Status SetAdmission(const NodeId& id, Admission admission) = 0;
   // Admits a node with these labels if it still is pending; what an operator decided meanwhile stays. Gives
   // the admission in force after it. Errors: NOT_FOUND/NODE_UNKNOWN.

@@ -141,6 +141,20 @@ TEST_P(StoreContract, EnrollingAgainKeepsWhatOperatorsSet) {
   EXPECT_EQ(got->certificate_not_after, FromUnixMs(9999));
 }
 
+TEST_P(StoreContract, LabelsOfTheImageAreAdoptedOnlyBeforeTheFirstCheckIn) {
+  Enrol(1);
+  std::map<std::string, std::string> offered{{"site", "claimed"}, {"zone", "z"}, {"NO KEY", "x"}};
+  const auto left_out = backend_->nodes().AdoptLabels(Id(1), offered);
+  ASSERT_TRUE(left_out.ok()) << Describe(left_out.status());
+  EXPECT_EQ(*left_out, std::vector<std::string>{"NO KEY"});
+  std::map<std::string, std::string> expected{{"site", "odd"}, {"zone", "z"}};
+  EXPECT_EQ(backend_->nodes().Get(Id(1))->labels, expected);
+  offered = {{"late", "x"}};
+  ASSERT_TRUE(backend_->node_status().RecordStatus(Id(1), {}, FromUnixMs(1), std::nullopt).ok());
+  EXPECT_TRUE(backend_->nodes().AdoptLabels(Id(1), offered)->empty());
+  EXPECT_EQ(backend_->nodes().Get(Id(1))->labels, expected);
+}
+
 TEST_P(StoreContract, AdmittingAPendingNodeOverwritesNoDecision) {
   const std::map<std::string, std::string> before = Enrol(1).labels;
   const std::map<std::string, std::string> given{{"rack", "3"}};
@@ -179,6 +193,7 @@ TEST_P(StoreContract, UnknownNodeIsSaid) {
       backend_->nodes().SetLabels(Id(1), {}),
       backend_->nodes().SetAdmission(Id(1), Admission::kRevoked),
       backend_->nodes().AdmitPending(Id(1), {}).status(),
+      backend_->nodes().AdoptLabels(Id(1), {}).status(),
       backend_->node_status().ViewForCheckIn(Id(1)).status(),
       backend_->node_status().RecordStatus(Id(1), {}, FromUnixMs(1), std::nullopt).status(),
       backend_->node_status().RecordVerdict(Id(1), {}),
@@ -204,7 +219,7 @@ TEST_P(StoreContract, StatusAndVerdictComeBack) {
   const auto view = backend_->node_status().ViewForCheckIn(node.id);
   ASSERT_TRUE(view.ok());
   EXPECT_EQ(view->admission, Admission::kAdmitted);
-  EXPECT_EQ(view->labels, node.labels);
+  EXPECT_EQ(view->last_seen, FromUnixMs(50));
   EXPECT_EQ(view->last_trust, Trust::kUntrusted);
   EXPECT_EQ(view->last_decided, FromUnixMs(77));
   EXPECT_EQ(view->last_verdict_boot_id, "b1");

@@ -31,6 +31,10 @@ class FakeNodes final : public NodeStore {
   Result<std::optional<Node>> FindByEk(const Sha256Digest&) override { return std::optional<Node>(); }
   Result<std::vector<Node>> List(const NodeQuery&) override { return std::vector<Node>(); }
   Status SetLabels(const NodeId&, const std::map<std::string, std::string>&) override { return OkStatus(); }
+  Result<std::vector<std::string>> AdoptLabels(const NodeId&,
+                                               const std::map<std::string, std::string>&) override {
+    return std::vector<std::string>();
+  }
   Status SetAdmission(const NodeId&, Admission) override { return OkStatus(); }
   Result<Admission> AdmitPending(const NodeId&, const std::map<std::string, std::string>&) override {
     return Admission::kAdmitted;
