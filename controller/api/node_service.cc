@@ -36,6 +36,11 @@ void Remember(NodeStatus& status, VersionFailure failure) {
   status.failures.push_back(std::move(failure));
 }
 
+bool ProvenInThisBoot(const Node& node, const std::string& boot_id) {
+  const auto& verdict = node.last_verdict;
+  return verdict && verdict->trust == Trust::kTrusted && !boot_id.empty() && verdict->boot_id == boot_id;
+}
+
 }  // namespace
 
 NodeServiceImpl::NodeServiceImpl(NodeServiceParts parts)
@@ -76,8 +81,8 @@ grpc::Status NodeServiceImpl::Report(grpc::ServerContext* context, const v1::Rep
   return parts_.runner.Run(*context, "/sealift.v1.NodeService/Report", NotAudited,
                            [&](const Caller& caller) -> Status {
                              SEALIFT_ASSIGN_OR_RETURN(const NodeId node, CallingNode(caller));
-                             SEALIFT_RETURN_IF_ERROR(HandleReport(node, *request));
-                             response->set_accepted(true);
+                             SEALIFT_ASSIGN_OR_RETURN(const bool accepted, HandleReport(node, *request));
+                             response->set_accepted(accepted);
                              return OkStatus();
                            });
 }
@@ -163,7 +168,7 @@ Status NodeServiceImpl::AdoptLabels(const NodeId& id, const v1::CheckInRequest& 
   return OkStatus();
 }
 
-Status NodeServiceImpl::HandleReport(const NodeId& id, const v1::ReportRequest& request) {
+Result<bool> NodeServiceImpl::HandleReport(const NodeId& id, const v1::ReportRequest& request) {
   SEALIFT_RETURN_IF_ERROR(AdmittedView(id).status());
   SEALIFT_ASSIGN_OR_RETURN(const Node node, parts_.nodes.Get(id));
   NodeStatus status = node.status;
@@ -185,7 +190,7 @@ Status NodeServiceImpl::HandleReport(const NodeId& id, const v1::ReportRequest& 
                               {"version", request.version()},
                               {"reason", request.reason()}});
   parts_.engine.Poke();
-  return OkStatus();
+  return status.state != UpdateState::kAssessing || ProvenInThisBoot(node, status.running.boot_id);
 }
 
 Status NodeServiceImpl::HandleAttest(const NodeId& id, const v1::AttestRequest& request,

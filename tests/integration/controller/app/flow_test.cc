@@ -121,6 +121,40 @@ TEST_F(FlowTest, NodeIsUpgradedOnlyWhenItsQuoteSaysSo) {
   EXPECT_EQ((*evidence)[0].verdict.release_version, "2");
 }
 
+// A new image is blessed on this answer.
+TEST_F(FlowTest, ReportOfATrialIsAcceptedOnlyAfterATrustedQuoteOfThatBoot) {
+  EnrolNode(1);
+  EnrolNode(2);
+  Publish({"1", "2"});
+  const auto node = NodeStub(1);
+  AttestAs(*node, On("1"), {.trust = Trust::kTrusted, .release_version = "1", .release_id = IdOf("1")});
+  const auto accepted = [&](v1::NodeService::Stub& by, const v1::CheckInRequest& at) {
+    v1::ReportRequest report;
+    report.set_state(at.state());
+    report.set_version(at.running().version());
+    report.set_healthy(true);
+    *report.mutable_running() = at.running();
+    v1::ReportResponse reported;
+    const grpc::Status status = by.Report(Context().get(), report, &reported);
+    EXPECT_TRUE(status.ok()) << status.error_message();
+    return reported.accepted();
+  };
+  const v1::CheckInRequest trial = On("2", v1::ASSESSING);
+  EXPECT_FALSE(accepted(*node, trial));
+  EXPECT_EQ(stores_->nodes().Get(Id(1))->status.state, UpdateState::kAssessing);
+  AttestAs(*node, trial, {.trust = Trust::kTrusted, .release_version = "2", .release_id = IdOf("2")});
+  EXPECT_TRUE(accepted(*node, trial));
+  v1::CheckInRequest next_boot = trial;
+  next_boot.mutable_running()->set_boot_id("after a reboot");
+  EXPECT_FALSE(accepted(*node, next_boot));
+
+  const auto other = NodeStub(2);
+  AttestAs(*other, trial, {.trust = Trust::kUnknown, .reasons = {"RELEASE_UNKNOWN"}});
+  EXPECT_FALSE(accepted(*other, trial));
+  // What is no trial needs no proof to be heard.
+  EXPECT_TRUE(accepted(*other, On("1", v1::FELL_BACK)));
+}
+
 TEST_F(FlowTest, LabelsOfTheImageAreTakenOnceAndNeverSilenceANode) {
   std::map<std::string, std::string> given;
   for (int i = 0; i < 15; ++i) given["k" + std::to_string(i)] = "operator";
