@@ -165,6 +165,8 @@ Result<UpdateState> StateFromProto(v1::UpdateState state) {
 Result<RunningImage> RunningFromProto(const v1::RunningImage& running) {
   SEALIFT_RETURN_IF_ERROR(CheckVersion("running.version", running.version()));
   SEALIFT_RETURN_IF_ERROR(CheckText("running.role", running.role(), kMaxIdBytes));
+  // Verdicts are bound to it.
+  if (running.boot_id().empty()) return Bad("running.boot_id", "missing");
   SEALIFT_RETURN_IF_ERROR(CheckText("running.boot_id", running.boot_id(), kMaxIdBytes));
   RunningImage out{.version = running.version(), .role = running.role(), .boot_id = running.boot_id()};
   if (!running.image_digest().empty()) {

@@ -248,8 +248,9 @@ Result<Rollout> FleetServiceImpl::Create(const v1::CreateRolloutRequest& request
   SEALIFT_ASSIGN_OR_RETURN(
       rollout.waves, CutWaves(sizes.empty() ? std::vector<std::string>{"100%"} : sizes, std::move(selected)));
   SEALIFT_ASSIGN_OR_RETURN(const Rollout stored, parts_.rollouts.Create(rollout));
-  SEALIFT_RETURN_IF_ERROR(parts_.engine.EvaluateAll());
-  return parts_.rollouts.Get(stored.id);
+  parts_.engine.EvaluateNow();
+  if (auto moved = parts_.rollouts.Get(stored.id); moved.ok()) return moved;
+  return stored;
 }
 
 grpc::Status FleetServiceImpl::SetRolloutState(grpc::ServerContext* context,

@@ -36,6 +36,11 @@ void Remember(NodeStatus& status, VersionFailure failure) {
   status.failures.push_back(std::move(failure));
 }
 
+bool ProvenInThisBoot(const Node& node, const std::string& boot_id) {
+  const auto& verdict = node.last_verdict;
+  return verdict && verdict->trust == Trust::kTrusted && !boot_id.empty() && verdict->boot_id == boot_id;
+}
+
 }  // namespace
 
 NodeServiceImpl::NodeServiceImpl(NodeServiceParts parts)
@@ -76,8 +81,8 @@ grpc::Status NodeServiceImpl::Report(grpc::ServerContext* context, const v1::Rep
   return parts_.runner.Run(*context, "/sealift.v1.NodeService/Report", NotAudited,
                            [&](const Caller& caller) -> Status {
                              SEALIFT_ASSIGN_OR_RETURN(const NodeId node, CallingNode(caller));
-                             SEALIFT_RETURN_IF_ERROR(HandleReport(node, *request));
-                             response->set_accepted(true);
+                             SEALIFT_ASSIGN_OR_RETURN(const bool accepted, HandleReport(node, *request));
+                             response->set_accepted(accepted);
                              return OkStatus();
                            });
 }
@@ -130,7 +135,9 @@ Result<NodeServiceImpl::CheckInRecord> NodeServiceImpl::PrepareCheckIn(const Nod
   CheckInRecord record{.status = {}, .now = parts_.clock.Now(), .nonce = std::nullopt};
   SEALIFT_ASSIGN_OR_RETURN(record.status, StatusFromProto(request));
   SEALIFT_ASSIGN_OR_RETURN(const CheckInView view, AdmittedView(id));
-  SEALIFT_RETURN_IF_ERROR(AdoptLabels(id, view, request));
+  if (view.last_seen == UnixMillis() && request.labels_size() > 0) {
+    SEALIFT_RETURN_IF_ERROR(AdoptLabels(id, request));
+  }
   if (QuoteDue(view, record.status, record.now, parts_.policy)) {
     record.nonce =
         NodeStatusStore::QuoteNonce{RandomBytes(kNonceBytes), record.now + parts_.policy.nonce_lifetime};
@@ -146,17 +153,22 @@ Result<NodeServiceImpl::CheckInRecord> NodeServiceImpl::PrepareCheckIn(const Nod
   return record;
 }
 
-// Labels of the image are a default: what an operator set stays.
-Status NodeServiceImpl::AdoptLabels(const NodeId& id, const CheckInView& view,
-                                    const v1::CheckInRequest& request) {
-  std::map<std::string, std::string> labels = view.labels;
-  for (const auto& [key, value] : request.labels()) labels.emplace(key, value);
-  if (labels.size() == view.labels.size()) return OkStatus();
-  SEALIFT_RETURN_IF_ERROR(CheckLabels(labels));
-  return parts_.nodes.SetLabels(id, labels);
+// Labels of the image are a default, taken at the first check-in; bad ones must not silence the node.
+Status NodeServiceImpl::AdoptLabels(const NodeId& id, const v1::CheckInRequest& request) {
+  SEALIFT_ASSIGN_OR_RETURN(
+      const auto left_out,
+      parts_.nodes.AdoptLabels(
+          id, std::map<std::string, std::string>(request.labels().begin(), request.labels().end())));
+  if (!left_out.empty()) {
+    log::Warning("labels of the image left out",
+                 {{"node", id.text()},
+                  {"error", fmt::format("{} do not fit, among them '{}'", left_out.size(),
+                                        std::string_view(left_out.front()).substr(0, 64))}});
+  }
+  return OkStatus();
 }
 
-Status NodeServiceImpl::HandleReport(const NodeId& id, const v1::ReportRequest& request) {
+Result<bool> NodeServiceImpl::HandleReport(const NodeId& id, const v1::ReportRequest& request) {
   SEALIFT_RETURN_IF_ERROR(AdmittedView(id).status());
   SEALIFT_ASSIGN_OR_RETURN(const Node node, parts_.nodes.Get(id));
   NodeStatus status = node.status;
@@ -178,7 +190,7 @@ Status NodeServiceImpl::HandleReport(const NodeId& id, const v1::ReportRequest& 
                               {"version", request.version()},
                               {"reason", request.reason()}});
   parts_.engine.Poke();
-  return OkStatus();
+  return status.state != UpdateState::kAssessing || ProvenInThisBoot(node, status.running.boot_id);
 }
 
 Status NodeServiceImpl::HandleAttest(const NodeId& id, const v1::AttestRequest& request,

@@ -56,11 +56,13 @@ class NodeServiceImpl final : public v1::NodeService::WithCallbackMethod_CheckIn
   };
   Result<CheckInRecord> PrepareCheckIn(const NodeId& id, const v1::CheckInRequest& request,
                                        v1::CheckInResponse& response);
-  Status HandleReport(const NodeId& id, const v1::ReportRequest& request);
+  // Whether it is accepted. A new image is blessed on that, so one on trial must have proven itself by a
+  // quote in the boot it reports; until then the node asks again. The report is stored either way.
+  Result<bool> HandleReport(const NodeId& id, const v1::ReportRequest& request);
   Status HandleAttest(const NodeId& id, const v1::AttestRequest& request, v1::AttestResponse& response);
   Status HandleFetch(const v1::FetchContentRequest& request, grpc::ServerContext& context,
                      grpc::ServerWriter<v1::FetchContentResponse>& writer);
-  Status AdoptLabels(const NodeId& id, const CheckInView& view, const v1::CheckInRequest& request);
+  Status AdoptLabels(const NodeId& id, const v1::CheckInRequest& request);
   // Refuses a node that was thrown out.
   Result<CheckInView> AdmittedView(const NodeId& id);
 

@@ -81,12 +81,12 @@ void SetThreads(grpc::ServerBuilder& builder, const char* name, int threads) {
 
 // In order of need: each member may use those above it, and goes before them.
 struct ControllerServer::Parts {
-  Parts(const ControllerConfig& configuration, OnlineKeys online_keys, const Clock& the_clock)
+  Parts(const ControllerConfig& configuration, OnlineKeys online_keys, Clock& the_clock)
       : config(configuration), keys(std::move(online_keys)), clock(the_clock) {}
 
   const ControllerConfig config;
   const OnlineKeys keys;
-  const Clock& clock;
+  Clock& clock;
   std::stop_source stop;
 
   std::unique_ptr<SqliteStores> stores;
@@ -256,7 +256,7 @@ Status ControllerServer::Parts::TellReady() const {
 }
 
 Result<std::unique_ptr<ControllerServer>> ControllerServer::Start(const ControllerConfig& config,
-                                                                  OnlineKeys keys, const Clock& clock,
+                                                                  OnlineKeys keys, Clock& clock,
                                                                   Overrides overrides) {
   auto parts = std::make_unique<Parts>(config, std::move(keys), clock);
   SEALIFT_RETURN_IF_ERROR(parts->OpenStores());

@@ -31,7 +31,7 @@ class ControllerServer {
     NodeAttestor* attestor = nullptr;
   };
   static Result<std::unique_ptr<ControllerServer>> Start(const ControllerConfig& config, OnlineKeys keys,
-                                                         const Clock& clock, Overrides overrides);
+                                                         Clock& clock, Overrides overrides);
   // Stops if Stop was not called.
   ~ControllerServer();
 

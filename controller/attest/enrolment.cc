@@ -198,8 +198,11 @@ Result<EnrolmentAnswer> Enrolment::Issue(const ProvenMachine& machine, Node node
   node.certificate_not_after = issued.not_after;
   SEALIFT_RETURN_IF_ERROR(parts_.nodes.Enrol(node));
   if (node.admission == Admission::kPending) {
-    SEALIFT_RETURN_IF_ERROR(parts_.nodes.SetLabels(node.id, node.labels));
-    SEALIFT_RETURN_IF_ERROR(parts_.nodes.SetAdmission(node.id, Admission::kAdmitted));
+    // An operator may have decided otherwise while the token signed.
+    SEALIFT_ASSIGN_OR_RETURN(const Admission in_force, parts_.nodes.AdmitPending(node.id, node.labels));
+    if (in_force != Admission::kAdmitted) {
+      return Refused(Reason::kNodeNotAdmitted, "the node was quarantined or revoked");
+    }
   }
   SEALIFT_RETURN_IF_ERROR(Remember(machine, node.id, proof));
   return EnrolmentAnswer{.state = EnrolmentState::kIssued,

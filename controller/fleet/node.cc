@@ -138,4 +138,18 @@ Status CheckLabels(const std::map<std::string, std::string>& labels) {
   return OkStatus();
 }
 
+std::vector<std::string> AddLabels(std::map<std::string, std::string>& labels,
+                                   const std::map<std::string, std::string>& offered) {
+  std::vector<std::string> left_out;
+  for (const auto& [key, value] : offered) {
+    if (labels.contains(key)) continue;
+    if (labels.size() < kMaxPairs && IsKey(key) && IsValue(value)) {
+      labels.emplace(key, value);
+    } else {
+      left_out.push_back(key);
+    }
+  }
+  return left_out;
+}
+
 }  // namespace sealift::controller

@@ -67,6 +67,7 @@ struct Verdict {
   UnixMillis decided;
   bool degraded_boot = false;
   // Boot id the node gave with the check-in whose nonce was quoted: tells whether the machine rebooted since.
+  // Empty: from an enrolment, which accepts any phase of the boot.
   std::string boot_id;
   bool operator==(const Verdict&) const = default;
 };
@@ -123,5 +124,9 @@ class Selector {
 
 // The same rules as for selectors. Errors: INVALID_ARGUMENT/SELECTOR_INVALID.
 Status CheckLabels(const std::map<std::string, std::string>& labels);
+// Adds each of `offered` that the rules allow; a key that is there keeps its value. Gives the keys that did
+// not fit.
+std::vector<std::string> AddLabels(std::map<std::string, std::string>& labels,
+                                   const std::map<std::string, std::string>& offered);
 
 }  // namespace sealift::controller

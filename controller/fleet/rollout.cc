@@ -28,10 +28,16 @@ Result<std::size_t> CoveredBy(std::string_view size, std::size_t total) {
   return (total * number + 99) / 100;
 }
 
+// A verdict on the boot in which the node is now. One from enrolment names no boot: it accepts any phase, and
+// so says nothing of a running node.
+bool OfThisBoot(const Verdict& verdict, const Node& node) {
+  return !verdict.boot_id.empty() && verdict.boot_id == node.status.running.boot_id;
+}
+
 bool Attested(const Rollout& rollout, const Node& node) {
   const auto& verdict = node.last_verdict;
   return verdict && verdict->trust == Trust::kTrusted && verdict->release_version == rollout.version &&
-         verdict->release_id == rollout.release_id;
+         verdict->release_id == rollout.release_id && OfThisBoot(*verdict, node);
 }
 
 bool RunsIt(const Rollout& rollout, const Node& node) {
@@ -39,10 +45,13 @@ bool RunsIt(const Rollout& rollout, const Node& node) {
          (node.status.state == UpdateState::kBlessed || node.status.state == UpdateState::kIdle);
 }
 
-bool UntrustedOnIt(const Rollout& rollout, UnixMillis started, const Node& node) {
+// It quoted in this boot, and what it quoted is not the release it says it runs: a mismatch, or nothing that
+// was ever published.
+bool DisprovenOnIt(const Rollout& rollout, UnixMillis started, const Node& node) {
   const auto& verdict = node.last_verdict;
-  return verdict && verdict->trust == Trust::kUntrusted && verdict->decided >= started &&
-         node.status.running.version == rollout.version && verdict->boot_id == node.status.running.boot_id;
+  return verdict && (verdict->trust == Trust::kUntrusted || verdict->trust == Trust::kUnknown) &&
+         verdict->decided >= started && node.status.running.version == rollout.version &&
+         OfThisBoot(*verdict, node);
 }
 
 std::string Join(const std::vector<std::string>& words) {
@@ -211,7 +220,7 @@ NodeProgress ProgressOf(const Rollout& rollout, UnixMillis started, const Node* 
   for (const VersionFailure& failure : node->status.failures) {
     if (failure.version == rollout.version) return {Progress::kFailed, failure.reason, failure.message};
   }
-  if (UntrustedOnIt(rollout, started, *node)) {
+  if (DisprovenOnIt(rollout, started, *node)) {
     const auto& reasons = node->last_verdict->reasons;
     return {Progress::kFailed, reasons.empty() ? "UNTRUSTED" : reasons.front(),
             fmt::format("its quote on {} is not trusted: {}", rollout.version, Join(reasons))};

@@ -1,6 +1,7 @@
 // A rollout: one release, a frozen set of nodes in waves, and the rule by which it goes on or stops.
 //
-// A node counts as done when it is *attested* on the release and healthy, whatever it claims. A failed node
+// A node counts as done when it is *attested* on the release in its present boot and healthy, whatever it
+// claims; once done it stays so across a reboot, unless it fails. A failed node
 // halts the rollout: nodes already updating finish, the next wave does not start until an operator resumes.
 // Everything here is a pure function over plain values.
 #pragma once

@@ -7,6 +7,7 @@ namespace {
 
 // Someone else wrote the rollout between our read and our write; the next try reads it again.
 constexpr int kMaxAttempts = 5;
+constexpr auto kRetryAfter = std::chrono::seconds(1);
 
 }  // namespace
 
@@ -25,10 +26,19 @@ void RolloutEngine::Run(std::stop_token stop) {
       if (!woken_.wait(lock, stop, [this] { return poked_; })) return;
       poked_ = false;
     }
-    if (const Status status = EvaluateAll(); !status.ok()) {
-      log::Error("rollouts could not be evaluated", {{"error", Describe(status)}});
-    }
+    const Status status = EvaluateAll();
+    if (status.ok()) continue;
+    log::Error("rollouts could not be evaluated", {{"error", Describe(status)}});
+    if (!clock_.SleepFor(kRetryAfter, stop)) return;
+    Poke();
   }
+}
+
+void RolloutEngine::EvaluateNow() {
+  const Status status = EvaluateAll();
+  if (status.ok()) return;
+  log::Error("rollouts could not be evaluated", {{"error", Describe(status)}});
+  Poke();
 }
 
 Status RolloutEngine::EvaluateAll() {
@@ -77,8 +87,9 @@ Result<Rollout> RolloutEngine::Order(const std::string& id, RolloutState target)
     SEALIFT_ASSIGN_OR_RETURN(const Evaluation evaluation, SetState(rollout, target));
     status = Save(rollout, evaluation);
     if (status.ok()) {
-      SEALIFT_RETURN_IF_ERROR(EvaluateAll());
-      return rollouts_.Get(rollout.id);
+      EvaluateNow();
+      if (auto moved = rollouts_.Get(rollout.id); moved.ok()) return moved;
+      return evaluation.next;
     }
     if (status.code() != Code::kAborted) break;
   }

@@ -19,16 +19,20 @@ namespace sealift::controller {
 class RolloutEngine {
  public:
   // Borrows all three.
-  RolloutEngine(NodeStore& nodes, RolloutStore& rollouts, const Clock& clock)
+  RolloutEngine(NodeStore& nodes, RolloutStore& rollouts, Clock& clock)
       : nodes_(nodes), rollouts_(rollouts), clock_(clock) {}
 
   // Something a rollout depends on changed.
   void Poke();
-  // Evaluates on every poke until `stop`; the first time at once.
+  // Evaluates on every poke until `stop`; the first time at once. A pass that failed is tried again after a
+  // second.
   void Run(std::stop_token stop);
   // One pass over all rollouts that have not ended. Errors of one rollout do not keep the others from moving;
   // the first is returned.
   Status EvaluateAll();
+  // A pass for what was just written. What goes wrong in it is no failure of the write: it is logged, and Run
+  // tries again.
+  void EvaluateNow();
   // An operator's order, then a pass. Errors: those of RolloutStore::Get and SetState.
   Result<Rollout> Order(const std::string& id, RolloutState target);
 
@@ -44,7 +48,7 @@ class RolloutEngine {
 
   NodeStore& nodes_;
   RolloutStore& rollouts_;
-  const Clock& clock_;
+  Clock& clock_;
   mutable std::mutex mutex_;
   std::condition_variable_any woken_;
   bool poked_ = true;

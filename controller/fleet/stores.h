@@ -21,7 +21,8 @@ namespace sealift::controller {
 // What decides the answer to a check-in, without the bulk of a node's record.
 struct CheckInView {
   Admission admission = Admission::kPending;
-  std::map<std::string, std::string> labels;
+  // 1970 while it was never heard.
+  UnixMillis last_seen;
   Trust last_trust = Trust::kUnspecified;
   UnixMillis last_decided;
   std::string last_verdict_boot_id;
@@ -51,7 +52,15 @@ class NodeStore {
   virtual Result<std::vector<Node>> List(const NodeQuery& query) = 0;
   // Errors: NOT_FOUND/NODE_UNKNOWN.
   virtual Status SetLabels(const NodeId& id, const std::map<std::string, std::string>& labels) = 0;
+  // What a node's image says of it: AddLabels, only while the node was never heard. After that labels are the
+  // operators'. Gives the keys that did not fit. Errors: NOT_FOUND/NODE_UNKNOWN.
+  virtual Result<std::vector<std::string>> AdoptLabels(const NodeId& id,
+                                                       const std::map<std::string, std::string>& labels) = 0;
   virtual Status SetAdmission(const NodeId& id, Admission admission) = 0;
+  // Admits a node with these labels if it still is pending; what an operator decided meanwhile stays. Gives
+  // the admission in force after it. Errors: NOT_FOUND/NODE_UNKNOWN.
+  virtual Result<Admission> AdmitPending(const NodeId& id,
+                                         const std::map<std::string, std::string>& labels) = 0;
 };
 
 // The node's own traffic: frequent, small.
@@ -82,14 +91,16 @@ class RolloutStore {
  public:
   virtual ~RolloutStore() = default;
   // Gives the rollout that is stored: an earlier one with the same request key, where there is one.
-  // Errors: FAILED_PRECONDITION/ROLLOUT_OVERLAPS when a node is in another rollout of this channel that has
-  // not ended.
+  // Errors: ALREADY_EXISTS/INVALID_ARGUMENT when that one is of another release, selector or wave sizes;
+  // FAILED_PRECONDITION/ROLLOUT_OVERLAPS when a node is in another rollout, of whichever channel,
+  // that has not ended: a node has one desired release.
   virtual Result<Rollout> Create(const Rollout& rollout) = 0;
   // Errors: NOT_FOUND/ROLLOUT_UNKNOWN. A unique prefix of the id will do.
   virtual Result<Rollout> Get(const std::string& id) = 0;
   // Newest first.
   virtual Result<std::vector<Rollout>> List(bool active_only) = 0;
-  // Writes the rollout and its nodes' desired releases in one transaction, if it still is at `revision`.
+  // Writes the rollout and its nodes' desired releases in one transaction, if it still is at `revision`. A
+  // desired release is taken back only where it is this rollout's.
   // Errors: ABORTED/ROLLOUT_STATE_WRONG when someone else changed it since; read it again.
   virtual Status Save(const Rollout& rollout, const std::vector<DesiredChange>& desired) = 0;
 };

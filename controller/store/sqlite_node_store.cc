@@ -116,6 +116,25 @@ class SqliteNodeStore final : public NodeStore {
     });
   }
 
+  Result<std::vector<std::string>> AdoptLabels(const NodeId& id,
+                                               const std::map<std::string, std::string>& offered) override {
+    std::vector<std::string> left_out;
+    const Status written = db_.Write([&](SqliteConnection& connection) -> Status {
+      SEALIFT_ASSIGN_OR_RETURN(auto query,
+                               connection.Prepare("SELECT labels, last_seen_ms FROM nodes "
+                                                  "JOIN node_check_ins ON node_id = id WHERE id = $1"));
+      SEALIFT_ASSIGN_OR_RETURN(const bool row, query.Text(id.text()).Step());
+      if (!row) return NoSuchNode(id);
+      if (query.TimeAt(1) != UnixMillis()) return OkStatus();
+      SEALIFT_ASSIGN_OR_RETURN(auto labels, DecodeLabels(query.TextAt(0)));
+      left_out = AddLabels(labels, offered);
+      SEALIFT_ASSIGN_OR_RETURN(auto update, connection.Prepare("UPDATE nodes SET labels = $1 WHERE id = $2"));
+      return update.Text(EncodeLabels(labels)).Text(id.text()).Run().status();
+    });
+    if (!written.ok()) return written;
+    return left_out;
+  }
+
   Status SetAdmission(const NodeId& id, Admission admission) override {
     return db_.Write([&](SqliteConnection& connection) -> Status {
       SEALIFT_ASSIGN_OR_RETURN(auto update,
@@ -124,6 +143,26 @@ class SqliteNodeStore final : public NodeStore {
                                update.Integer(static_cast<std::int64_t>(admission)).Text(id.text()).Run());
       return changed == 1 ? OkStatus() : NoSuchNode(id);
     });
+  }
+
+  Result<Admission> AdmitPending(const NodeId& id,
+                                 const std::map<std::string, std::string>& labels) override {
+    Admission in_force = Admission::kPending;
+    const Status written = db_.Write([&](SqliteConnection& connection) -> Status {
+      SEALIFT_ASSIGN_OR_RETURN(auto admit, connection.Prepare("UPDATE nodes SET admission = $1, labels = $2 "
+                                                              "WHERE id = $3 AND admission = $4"));
+      admit.Integer(static_cast<std::int64_t>(Admission::kAdmitted))
+          .Text(EncodeLabels(labels))
+          .Text(id.text());
+      SEALIFT_RETURN_IF_ERROR(admit.Integer(static_cast<std::int64_t>(Admission::kPending)).Run().status());
+      SEALIFT_ASSIGN_OR_RETURN(auto now, connection.Prepare("SELECT admission FROM nodes WHERE id = $1"));
+      SEALIFT_ASSIGN_OR_RETURN(const bool row, now.Text(id.text()).Step());
+      if (!row) return NoSuchNode(id);
+      in_force = static_cast<Admission>(now.IntegerAt(0));
+      return OkStatus();
+    });
+    if (!written.ok()) return written;
+    return in_force;
   }
 
  private:
@@ -160,13 +199,13 @@ class SqliteNodeStatusStore final : public NodeStatusStore {
     CheckInView view;
     SEALIFT_RETURN_IF_ERROR(db_.Read([&](SqliteConnection& connection) -> Status {
       SEALIFT_ASSIGN_OR_RETURN(
-          auto query,
-          connection.Prepare("SELECT admission, labels, verdict_trust, verdict_decided_ms, verdict_boot, "
-                             "desired_channel, desired_version, desired_release FROM nodes WHERE id = $1"));
+          auto query, connection.Prepare("SELECT admission, last_seen_ms, verdict_trust, verdict_decided_ms, "
+                                         "verdict_boot, desired_channel, desired_version, desired_release "
+                                         "FROM nodes JOIN node_check_ins ON node_id = id WHERE id = $1"));
       SEALIFT_ASSIGN_OR_RETURN(const bool row, query.Text(id.text()).Step());
       if (!row) return NoSuchNode(id);
       view.admission = static_cast<Admission>(query.IntegerAt(0));
-      SEALIFT_ASSIGN_OR_RETURN(view.labels, DecodeLabels(query.TextAt(1)));
+      view.last_seen = query.TimeAt(1);
       view.last_trust = static_cast<Trust>(query.IntegerAt(2));
       view.last_decided = query.TimeAt(3);
       view.last_verdict_boot_id = query.TextAt(4);

@@ -1,5 +1,7 @@
 #include <fmt/format.h>
 
+#include <algorithm>
+
 #include "controller/store/sqlite_stores.h"
 
 namespace sealift::controller {
@@ -71,15 +73,22 @@ Result<std::vector<Rollout>> ReadAll(SqliteConnection& connection, SqliteStateme
   return rollouts;
 }
 
+// Whether both ask for the same. Their nodes may differ: the fleet may have grown between two tries.
+bool SameRequest(const Rollout& a, const Rollout& b) {
+  return a.channel == b.channel && a.version == b.version && a.release_id == b.release_id &&
+         a.selector == b.selector &&
+         std::equal(a.waves.begin(), a.waves.end(), b.waves.begin(), b.waves.end(),
+                    [](const Wave& x, const Wave& y) { return x.size == y.size; });
+}
+
 Status RefuseOverlap(SqliteConnection& connection, const Rollout& rollout) {
   for (const Wave& wave : rollout.waves) {
     for (const RolloutNode& node : wave.nodes) {
       SEALIFT_ASSIGN_OR_RETURN(
           auto query,
           connection.Prepare("SELECT r.id FROM rollout_nodes n JOIN rollouts r ON r.id = n.rollout_id "
-                             "WHERE n.node_id = $1 AND r.channel = $2 AND r.state IN (1, 2, 3)"));
-      SEALIFT_ASSIGN_OR_RETURN(const bool taken,
-                               query.Text(node.node_id.text()).Text(rollout.channel).Step());
+                             "WHERE n.node_id = $1 AND r.state IN (1, 2, 3)"));
+      SEALIFT_ASSIGN_OR_RETURN(const bool taken, query.Text(node.node_id.text()).Step());
       if (!taken) continue;
       return MakeError(Code::kFailedPrecondition, Reason::kRolloutOverlaps,
                        fmt::format("create rollout: node {} is in rollout {}, which has not ended",
@@ -133,17 +142,27 @@ Status Insert(SqliteConnection& connection, const Rollout& rollout) {
   return WriteNodes(connection, rollout);
 }
 
-Status WriteDesired(SqliteConnection& connection, const DesiredChange& change) {
+Status GiveOrder(SqliteConnection& connection, const NodeId& node, const Desired& desired) {
   SEALIFT_ASSIGN_OR_RETURN(auto update,
                            connection.Prepare("UPDATE nodes SET desired_channel = $1, desired_version = $2, "
                                               "desired_release = $3 WHERE id = $4"));
-  if (change.desired) {
-    update.Text(change.desired->channel).Text(change.desired->version);
-    update.Blob(change.desired->release_id.digest.view());
-  } else {
-    update.Null().Null().Null();
-  }
-  return update.Text(change.node_id.text()).Run().status();
+  update.Text(desired.channel).Text(desired.version).Blob(desired.release_id.digest.view());
+  return update.Text(node.text()).Run().status();
+}
+
+// A node that was told something else since keeps that.
+Status TakeOrderBack(SqliteConnection& connection, const NodeId& node, const Rollout& rollout) {
+  SEALIFT_ASSIGN_OR_RETURN(
+      auto update, connection.Prepare("UPDATE nodes SET desired_channel = NULL, desired_version = NULL, "
+                                      "desired_release = NULL WHERE id = $1 AND desired_channel = $2 "
+                                      "AND desired_version = $3 AND desired_release = $4"));
+  update.Text(node.text()).Text(rollout.channel).Text(rollout.version);
+  return update.Blob(rollout.release_id.digest.view()).Run().status();
+}
+
+Status WriteDesired(SqliteConnection& connection, const Rollout& rollout, const DesiredChange& change) {
+  return change.desired ? GiveOrder(connection, change.node_id, *change.desired)
+                        : TakeOrderBack(connection, change.node_id, rollout);
 }
 
 class SqliteRolloutStore final : public RolloutStore {
@@ -211,7 +230,9 @@ class SqliteRolloutStore final : public RolloutStore {
             fmt::format("save rollout {}: it changed since revision {}", rollout.id, rollout.revision));
       }
       SEALIFT_RETURN_IF_ERROR(WriteNodes(connection, rollout));
-      for (const DesiredChange& change : desired) SEALIFT_RETURN_IF_ERROR(WriteDesired(connection, change));
+      for (const DesiredChange& change : desired) {
+        SEALIFT_RETURN_IF_ERROR(WriteDesired(connection, rollout, change));
+      }
       return OkStatus();
     });
   }
@@ -224,6 +245,11 @@ class SqliteRolloutStore final : public RolloutStore {
     query.Text(rollout.request_key);
     SEALIFT_ASSIGN_OR_RETURN(auto found, ReadAll(connection, std::move(query)));
     if (found.empty()) return false;
+    if (!SameRequest(found.front(), rollout)) {
+      return MakeError(Code::kAlreadyExists, Reason::kInvalidArgument,
+                       fmt::format("create rollout: its request key began rollout {}, which is another",
+                                   found.front().id));
+    }
     rollout = std::move(found.front());
     return true;
   }

@@ -118,6 +118,8 @@ v1::CheckInRequest CheckInToWire(const CheckIn& check_in) {
   v1::CheckInRequest request;
   const EngineStatus& status = check_in.status;
   request.set_state(ToWire(status.state));
+  // Known from the start, unlike the rest: the controller takes no check-in without it.
+  request.mutable_running()->set_boot_id(check_in.boot_id);
   if (status.running) FillRunning(*status.running, check_in.boot_id, *request.mutable_running());
   request.set_staged_version(status.staged_version);
   for (const VersionFailure& failure : status.failures) {

@@ -141,6 +141,35 @@ TEST_P(StoreContract, EnrollingAgainKeepsWhatOperatorsSet) {
   EXPECT_EQ(got->certificate_not_after, FromUnixMs(9999));
 }
 
+TEST_P(StoreContract, LabelsOfTheImageAreAdoptedOnlyBeforeTheFirstCheckIn) {
+  Enrol(1);
+  std::map<std::string, std::string> offered{{"site", "claimed"}, {"zone", "z"}, {"NO KEY", "x"}};
+  const auto left_out = backend_->nodes().AdoptLabels(Id(1), offered);
+  ASSERT_TRUE(left_out.ok()) << Describe(left_out.status());
+  EXPECT_EQ(*left_out, std::vector<std::string>{"NO KEY"});
+  std::map<std::string, std::string> expected{{"site", "odd"}, {"zone", "z"}};
+  EXPECT_EQ(backend_->nodes().Get(Id(1))->labels, expected);
+  offered = {{"late", "x"}};
+  ASSERT_TRUE(backend_->node_status().RecordStatus(Id(1), {}, FromUnixMs(1), std::nullopt).ok());
+  EXPECT_TRUE(backend_->nodes().AdoptLabels(Id(1), offered)->empty());
+  EXPECT_EQ(backend_->nodes().Get(Id(1))->labels, expected);
+}
+
+TEST_P(StoreContract, AdmittingAPendingNodeOverwritesNoDecision) {
+  const std::map<std::string, std::string> before = Enrol(1).labels;
+  const std::map<std::string, std::string> given{{"rack", "3"}};
+  for (const Admission decided : {Admission::kAdmitted, Admission::kQuarantined, Admission::kRevoked}) {
+    ASSERT_TRUE(backend_->nodes().SetAdmission(Id(1), decided).ok());
+    EXPECT_EQ(*backend_->nodes().AdmitPending(Id(1), given), decided);
+    EXPECT_EQ(backend_->nodes().Get(Id(1))->admission, decided);
+    EXPECT_EQ(backend_->nodes().Get(Id(1))->labels, before);
+  }
+  ASSERT_TRUE(backend_->nodes().SetAdmission(Id(1), Admission::kPending).ok());
+  EXPECT_EQ(*backend_->nodes().AdmitPending(Id(1), given), Admission::kAdmitted);
+  EXPECT_EQ(backend_->nodes().Get(Id(1))->admission, Admission::kAdmitted);
+  EXPECT_EQ(backend_->nodes().Get(Id(1))->labels, given);
+}
+
 TEST_P(StoreContract, ListPagesAndSelects) {
   for (int i = 1; i <= 5; ++i) Enrol(i);
   NodeQuery query{.selector = *Selector::Parse("site=odd"), .limit = 2};
@@ -163,6 +192,8 @@ TEST_P(StoreContract, UnknownNodeIsSaid) {
       backend_->nodes().Get(Id(1)).status(),
       backend_->nodes().SetLabels(Id(1), {}),
       backend_->nodes().SetAdmission(Id(1), Admission::kRevoked),
+      backend_->nodes().AdmitPending(Id(1), {}).status(),
+      backend_->nodes().AdoptLabels(Id(1), {}).status(),
       backend_->node_status().ViewForCheckIn(Id(1)).status(),
       backend_->node_status().RecordStatus(Id(1), {}, FromUnixMs(1), std::nullopt).status(),
       backend_->node_status().RecordVerdict(Id(1), {}),
@@ -188,7 +219,7 @@ TEST_P(StoreContract, StatusAndVerdictComeBack) {
   const auto view = backend_->node_status().ViewForCheckIn(node.id);
   ASSERT_TRUE(view.ok());
   EXPECT_EQ(view->admission, Admission::kAdmitted);
-  EXPECT_EQ(view->labels, node.labels);
+  EXPECT_EQ(view->last_seen, FromUnixMs(50));
   EXPECT_EQ(view->last_trust, Trust::kUntrusted);
   EXPECT_EQ(view->last_decided, FromUnixMs(77));
   EXPECT_EQ(view->last_verdict_boot_id, "b1");
@@ -262,6 +293,28 @@ TEST_P(StoreContract, SameRequestKeyGivesTheSameRollout) {
   EXPECT_EQ(backend_->rollouts().List(false)->size(), 1u);
 }
 
+TEST_P(StoreContract, RequestKeyOfAnotherRolloutIsRefused) {
+  Rollout rollout = NewRollout("r1", {1});
+  rollout.request_key = "key";
+  ASSERT_TRUE(backend_->rollouts().Create(rollout).ok());
+  const std::vector<std::function<void(Rollout&)>> changes = {
+      [](Rollout& r) { r.channel = "edge"; },       [](Rollout& r) { r.version = "3"; },
+      [](Rollout& r) { r.release_id.digest = {}; }, [](Rollout& r) { r.selector = ""; },
+      [](Rollout& r) { r.waves[0].size = "50%"; },  [](Rollout& r) { r.waves.pop_back(); },
+  };
+  for (std::size_t i = 0; i < changes.size(); ++i) {
+    Rollout other = NewRollout("r2", {1});
+    other.request_key = "key";
+    changes[i](other);
+    EXPECT_EQ(backend_->rollouts().Create(other).status().code(), Code::kAlreadyExists) << i;
+  }
+  EXPECT_EQ(backend_->rollouts().List(false)->size(), 1u);
+  // The fleet may have grown since.
+  Rollout retried = NewRollout("r2", {1, 2});
+  retried.request_key = "key";
+  EXPECT_EQ(backend_->rollouts().Create(retried)->id, "r1");
+}
+
 TEST_P(StoreContract, NodeIsInOneActiveRolloutOfAChannel) {
   const auto first = backend_->rollouts().Create(NewRollout("r1", {1, 2}));
   ASSERT_TRUE(first.ok());
@@ -275,6 +328,30 @@ TEST_P(StoreContract, NodeIsInOneActiveRolloutOfAChannel) {
   EXPECT_TRUE(backend_->rollouts().Create(NewRollout("r4", {2})).ok());
   EXPECT_EQ(backend_->rollouts().List(true)->size(), 2u);
   EXPECT_EQ(backend_->rollouts().List(false)->size(), 3u);
+}
+
+// A node has one desired release, whichever channel it comes from.
+TEST_P(StoreContract, NodeIsInOneActiveRolloutOfAllChannels) {
+  ASSERT_TRUE(backend_->rollouts().Create(NewRollout("r1", {1, 2})).ok());
+  Rollout edge = NewRollout("r2", {2});
+  edge.channel = "edge";
+  EXPECT_EQ(ReasonOf(backend_->rollouts().Create(edge).status()), Reason::kRolloutOverlaps);
+}
+
+TEST_P(StoreContract, RolloutTakesBackOnlyItsOwnOrder) {
+  Enrol(1);
+  Rollout first = *backend_->rollouts().Create(NewRollout("r1", {1}));
+  const Desired of_another{"edge", "2", {Digest(2)}};
+  ASSERT_TRUE(backend_->rollouts().Save(first, {{Id(1), of_another}}).ok());
+  ++first.revision;
+  ASSERT_TRUE(backend_->rollouts().Save(first, {{Id(1), std::nullopt}}).ok());
+  EXPECT_EQ(backend_->nodes().Get(Id(1))->desired, of_another);
+  ++first.revision;
+  const Desired of_another_release{"stable", "2", {Digest(3)}};
+  ASSERT_TRUE(backend_->rollouts().Save(first, {{Id(1), of_another_release}}).ok());
+  ++first.revision;
+  ASSERT_TRUE(backend_->rollouts().Save(first, {{Id(1), std::nullopt}}).ok());
+  EXPECT_EQ(backend_->nodes().Get(Id(1))->desired, of_another_release);
 }
 
 TEST_P(StoreContract, SaveWritesProgressAndDesiredTogether) {

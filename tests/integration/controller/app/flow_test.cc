@@ -121,6 +121,60 @@ TEST_F(FlowTest, NodeIsUpgradedOnlyWhenItsQuoteSaysSo) {
   EXPECT_EQ((*evidence)[0].verdict.release_version, "2");
 }
 
+// A new image is blessed on this answer.
+TEST_F(FlowTest, ReportOfATrialIsAcceptedOnlyAfterATrustedQuoteOfThatBoot) {
+  EnrolNode(1);
+  EnrolNode(2);
+  Publish({"1", "2"});
+  const auto node = NodeStub(1);
+  AttestAs(*node, On("1"), {.trust = Trust::kTrusted, .release_version = "1", .release_id = IdOf("1")});
+  const auto accepted = [&](v1::NodeService::Stub& by, const v1::CheckInRequest& at) {
+    v1::ReportRequest report;
+    report.set_state(at.state());
+    report.set_version(at.running().version());
+    report.set_healthy(true);
+    *report.mutable_running() = at.running();
+    v1::ReportResponse reported;
+    const grpc::Status status = by.Report(Context().get(), report, &reported);
+    EXPECT_TRUE(status.ok()) << status.error_message();
+    return reported.accepted();
+  };
+  const v1::CheckInRequest trial = On("2", v1::ASSESSING);
+  EXPECT_FALSE(accepted(*node, trial));
+  EXPECT_EQ(stores_->nodes().Get(Id(1))->status.state, UpdateState::kAssessing);
+  AttestAs(*node, trial, {.trust = Trust::kTrusted, .release_version = "2", .release_id = IdOf("2")});
+  EXPECT_TRUE(accepted(*node, trial));
+  v1::CheckInRequest next_boot = trial;
+  next_boot.mutable_running()->set_boot_id("after a reboot");
+  EXPECT_FALSE(accepted(*node, next_boot));
+
+  const auto other = NodeStub(2);
+  AttestAs(*other, trial, {.trust = Trust::kUnknown, .reasons = {"RELEASE_UNKNOWN"}});
+  EXPECT_FALSE(accepted(*other, trial));
+  // What is no trial needs no proof to be heard.
+  EXPECT_TRUE(accepted(*other, On("1", v1::FELL_BACK)));
+}
+
+TEST_F(FlowTest, LabelsOfTheImageAreTakenOnceAndNeverSilenceANode) {
+  std::map<std::string, std::string> given;
+  for (int i = 0; i < 15; ++i) given["k" + std::to_string(i)] = "operator";
+  EnrolNode(1, given);
+  v1::CheckInRequest request = On("1");
+  for (const char* key : {"k0", "UPPER CASE", "zone", "zz"}) (*request.mutable_labels())[key] = "image";
+  const auto node = NodeStub(1);
+  CheckIn(*node, request);
+  given["zone"] = "image";
+  EXPECT_EQ(stores_->nodes().Get(Id(1))->labels, given);
+
+  v1::SetNodeLabelsRequest none;
+  none.set_id(Id(1).text());
+  v1::Node changed;
+  ASSERT_TRUE(FleetStub("operator")->SetNodeLabels(Context().get(), none, &changed).ok());
+  for (int i = 0; i < 100; ++i) (*request.mutable_labels())["more" + std::to_string(i)] = "image";
+  CheckIn(*node, request);
+  EXPECT_TRUE(stores_->nodes().Get(Id(1))->labels.empty());
+}
+
 TEST_F(FlowTest, FailedNodeStopsTheNextWaveUntilAnOperatorResumes) {
   EnrolNode(1);
   EnrolNode(2);
@@ -328,16 +382,14 @@ TEST_F(FlowTest, OverlongAndMisshapenRequestsAreRefused) {
       [](auto& r) { r.set_state(static_cast<v1::UpdateState>(99)); },
       [](auto& r) { r.mutable_running()->set_version("../../etc"); },
       [](auto& r) { r.mutable_running()->set_boot_id(std::string(65, 'x')); },
+      [](auto& r) { r.mutable_running()->clear_boot_id(); },
+      [](auto& r) { r.clear_running(); },
       [](auto& r) { r.mutable_running()->set_image_digest("short"); },
       [](auto& r) { r.set_agent_version(std::string(1000, 'x')); },
       [](auto& r) {
         for (int i = 0; i < 33; ++i) r.add_failures()->set_version("1");
       },
       [](auto& r) { r.add_failures()->set_message(std::string(513, 'x')); },
-      [](auto& r) { (*r.mutable_labels())["UPPER CASE"] = "x"; },
-      [](auto& r) {
-        for (int i = 0; i < 17; ++i) (*r.mutable_labels())["k" + std::to_string(i)] = "x";
-      },
   };
   for (std::size_t i = 0; i < breaks.size(); ++i) {
     v1::CheckInRequest request = On("1");
@@ -361,6 +413,23 @@ TEST_F(FlowTest, RolloutNeedsAReleaseNodesAndWaves) {
   EXPECT_EQ(ReasonOf(Create(*fleet, "2", {"0"}).status()), Reason::kWavesInvalid);
   EXPECT_TRUE(Create(*fleet, "2", {}, "site=lab").ok());
   EXPECT_EQ(ReasonOf(Create(*fleet, "2", {}).status()), Reason::kRolloutOverlaps);
+}
+
+TEST_F(FlowTest, RolloutIsCreatedThoughAnotherCannotBeRead) {
+  EnrolNode(1, {{"site", "a"}});
+  EnrolNode(2, {{"site", "b"}});
+  Publish({"2"});
+  const auto fleet = FleetStub("operator");
+  ASSERT_TRUE(Create(*fleet, "2", {}, "site=a").ok());
+  ASSERT_TRUE(stores_->db()
+                  .Write([](SqliteConnection& connection) -> Status {
+                    SEALIFT_ASSIGN_OR_RETURN(auto cut, connection.Prepare("DELETE FROM rollout_waves"));
+                    return cut.Run().status();
+                  })
+                  .ok());
+  const auto created = Create(*fleet, "2", {}, "site=b");
+  ASSERT_TRUE(created.ok()) << Describe(created.status());
+  EXPECT_EQ(created->waves(0).nodes_size(), 1);
 }
 
 TEST_F(FlowTest, EveryChangeIsInTheAuditLogWithWhoAndOutcome) {

@@ -38,6 +38,7 @@ class TestIssuer final : public NodeCertificateIssuer {
       return MakeError(Code::kUnavailable, Reason::kTimeout, "sign node certificate: token is away");
     }
     ++issued;
+    if (meanwhile) meanwhile(id);
     const CertificateSpec spec{.common_name = id.text(),
                                .uris = {id.SubjectUri()},
                                .client_auth = true,
@@ -49,6 +50,8 @@ class TestIssuer final : public NodeCertificateIssuer {
   }
   const Certificate& ca() const { return *certificate_; }
   int issued = 0;
+  // What an operator does while the token signs.
+  std::function<void(const NodeId&)> meanwhile;
   bool fail_next = false;
 
  private:
@@ -231,6 +234,31 @@ TEST_F(EnrolmentTest, AnOperatorMayAdmitThePendingNodeItself) {
   EXPECT_EQ(Enrol()->state, EnrolmentState::kIssued);
 }
 
+TEST_F(EnrolmentTest, ARevocationWhileTheTokenSignsIsNotOverwritten) {
+  const NodeId id = *Enrol()->node_id;
+  AdmitMachine();
+  issuer_->meanwhile = [&](const NodeId& node) {
+    ASSERT_TRUE(stores_->nodes().SetAdmission(node, Admission::kRevoked).ok());
+  };
+  const auto answer = Enrol();
+  ASSERT_TRUE(answer.ok()) << Describe(answer.status());
+  EXPECT_EQ(answer->state, EnrolmentState::kRefused);
+  EXPECT_EQ(answer->reason, "NODE_NOT_ADMITTED");
+  EXPECT_THAT(answer->certificate_chain, ::testing::IsEmpty());
+  EXPECT_EQ(stores_->nodes().Get(id)->admission, Admission::kRevoked);
+}
+
+TEST_F(EnrolmentTest, AnAdmissionWhileTheTokenSignsIsNoRefusal) {
+  const NodeId id = *Enrol()->node_id;
+  AdmitMachine();
+  issuer_->meanwhile = [&](const NodeId& node) {
+    ASSERT_TRUE(stores_->nodes().SetAdmission(node, Admission::kAdmitted).ok());
+    ASSERT_TRUE(stores_->nodes().SetLabels(node, {{"rack", "3"}}).ok());
+  };
+  EXPECT_EQ(Enrol()->state, EnrolmentState::kIssued);
+  EXPECT_EQ(stores_->nodes().Get(id)->labels, (std::map<std::string, std::string>{{"rack", "3"}}));
+}
+
 TEST_F(EnrolmentTest, WithoutACertificateOnlyAListedKeyGetsInAndNothingIsRemembered) {
   EnrolmentOffer bare = Offer();
   bare.ek_certificate_chain.clear();
@@ -373,10 +401,6 @@ TEST_F(EnrolmentTest, TooManyAttemptsOfOneMachineAreSlowedDown) {
   EXPECT_TRUE(enrolment_->Begin(Offer()).ok());
   EXPECT_TRUE(enrolment_->Begin(Offer()).ok());
   EXPECT_EQ(ReasonIdFrom(enrolment_->Begin(Offer())), "ENROLMENT_RATE_LIMITED");
-  // Whoever names this machine's key from elsewhere uses up nothing of it, and the reverse.
-  EnrolmentOffer elsewhere = Offer();
-  elsewhere.origin = "192.0.2.1";
-  EXPECT_TRUE(enrolment_->Begin(elsewhere).ok());
   clock_.Advance(std::chrono::seconds(30));
   EXPECT_TRUE(enrolment_->Begin(Offer()).ok());
 }

@@ -109,6 +109,15 @@ TEST_F(LinkTest, EnrolsAndSpeaksWithAKeyThatStaysInTheTpm) {
   EXPECT_TRUE(seen.healthy());
 }
 
+TEST_F(LinkTest, NamesItsBootBeforeItKnowsWhatRuns) {
+  test::TestController controller;
+  const auto link = Connected(controller);
+  ASSERT_TRUE(link->SendCheckIn({.boot_id = "boot"}).ok());
+  const auto lock = controller.Lock();
+  EXPECT_EQ(controller.seen.check_ins.at(0).running().boot_id(), "boot");
+  EXPECT_EQ(controller.seen.check_ins.at(0).running().version(), "");
+}
+
 TEST_F(LinkTest, TellsPendingAndRefusedApart) {
   test::TestController controller;
   {

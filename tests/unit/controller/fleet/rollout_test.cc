@@ -135,7 +135,19 @@ TEST(ProgressTest, NodeIsDoneOnlyWhenEverythingIsProven) {
       {"verdict of another release with this version", Progress::kUpdating,
        [](Node& n) { n.last_verdict->release_id = kOther; }},
       {"verdict without a release", Progress::kUpdating, [](Node& n) { n.last_verdict->release_id.reset(); }},
-      {"verdict unknown", Progress::kUpdating, [](Node& n) { n.last_verdict->trust = Trust::kUnknown; }},
+      {"verdict unknown", Progress::kFailed, [](Node& n) { n.last_verdict->trust = Trust::kUnknown; }},
+      {"unknown in an earlier boot", Progress::kUpdating,
+       [](Node& n) {
+         n.last_verdict->trust = Trust::kUnknown;
+         n.last_verdict->boot_id = "b1";
+       }},
+      {"trusted in an earlier boot", Progress::kUpdating, [](Node& n) { n.last_verdict->boot_id = "b1"; }},
+      {"trusted at enrolment only", Progress::kUpdating, [](Node& n) { n.last_verdict->boot_id.clear(); }},
+      {"trusted at enrolment, and it does not name its boot", Progress::kUpdating,
+       [](Node& n) {
+         n.last_verdict->boot_id.clear();
+         n.status.running.boot_id.clear();
+       }},
       {"not healthy", Progress::kUpdating, [](Node& n) { n.status.healthy = false; }},
       {"still assessing", Progress::kUpdating, [](Node& n) { n.status.state = UpdateState::kAssessing; }},
       {"idle on another version", Progress::kUpdating, [](Node& n) { n.status.running.version = "1"; }},
@@ -214,6 +226,7 @@ TEST(EvaluateTest, DoneNodeThatRebootsStaysDone) {
   rollout = Step(rollout, Fleet({NodeDoneOnV2(1), NodeOnV1(2)}));
   Node rebooting = NodeDoneOnV2(1);
   rebooting.status.healthy = false;
+  rebooting.status.running.boot_id = "b3";
   EXPECT_EQ(Shape(Step(rollout, Fleet({rebooting, NodeOnV1(2)}))), "running:1:[d][u]");
 }
 
