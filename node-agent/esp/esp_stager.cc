@@ -34,6 +34,11 @@ std::string EntryPath(std::string_view file_name) {
   return fmt::format("{}/{}", kEntriesDirectory, file_name);
 }
 
+Status NotStaged(std::string_view path, std::string_view why) {
+  return MakeError(Code::kNotFound, Reason::kImageNotStaged,
+                   fmt::format("find '{}' on the ESP: {}", path, why));
+}
+
 Status ReadLocalFile(const std::filesystem::path& path, const std::function<Status(ByteView)>& sink) {
   std::ifstream file(path, std::ios::binary);
   std::vector<char> piece(kCopyBytes);
@@ -207,7 +212,7 @@ Status EspStager::MakeRoom(std::uint64_t bytes) {
 Result<StagedImage> EspStager::Stage(const VerifiedImage& image) {
   SEALIFT_ASSIGN_OR_RETURN(const View view, Look());
   SEALIFT_RETURN_IF_ERROR(RequireInstalled(view.inventory));
-  Result<StagedImage> known = FindStaged(image.version(), image.digest());
+  Result<StagedImage> known = FindCopy(image.version(), image.digest());
   if (known.ok() || known.status().code() != Code::kNotFound) return known;
   const std::string final_path = ImageFilePath(image.version(), image.digest());
   if (fs_->Exists(final_path)) {
@@ -234,17 +239,26 @@ Result<StagedImage> EspStager::Stage(const VerifiedImage& image) {
   return VouchForStaged(image.version(), image.digest(), "/" + final_path);
 }
 
-Result<StagedImage> EspStager::FindStaged(const std::string& version, const Sha256Digest& digest) {
+Result<StagedImage> EspStager::FindCopy(const std::string& version, const Sha256Digest& digest) {
   const std::string path = ImageFilePath(version, digest);
-  const auto not_staged = [&](std::string_view why) {
-    return MakeError(Code::kNotFound, Reason::kImageNotStaged,
-                     fmt::format("find '{}' on the ESP: {}", path, why));
-  };
   const Result<FileSystem::Measured> found = fs_->Measure(path);
-  if (found.status().code() == Code::kNotFound) return not_staged("no such file");
+  if (found.status().code() == Code::kNotFound) return NotStaged(path, "no such file");
   SEALIFT_RETURN_IF_ERROR(found.status());
-  if (found->digest != digest) return not_staged("its content is another");
+  if (found->digest != digest) return NotStaged(path, "its content is another");
   return VouchForStaged(version, digest, "/" + path);
+}
+
+Result<StagedImage> EspStager::FindStaged(const ImageExpectations& expectations) {
+  const std::string path = ImageFilePath(expectations.version, expectations.digest);
+  const Result<Bytes> bytes = fs_->Read(path, expectations.size);
+  if (bytes.status().code() == Code::kNotFound) return NotStaged(path, "no such file");
+  if (ReasonOf(bytes.status()) == Reason::kFileTooLarge) return NotStaged(path, "its content is another");
+  SEALIFT_RETURN_IF_ERROR(bytes.status());
+  if (bytes->size() != expectations.size || Sha256(*bytes) != expectations.digest) {
+    return NotStaged(path, "its content is another");
+  }
+  SEALIFT_RETURN_IF_ERROR(CheckImage(*bytes, expectations).status());
+  return VouchForStaged(expectations.version, expectations.digest, "/" + path);
 }
 
 // ---- entries ----

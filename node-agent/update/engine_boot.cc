@@ -25,7 +25,6 @@ StepOutcome UpdateEngine::StepArmed() {
   }
   if (const Status status = EnsureStaged(); !status.ok()) return TryFailed(UpdateEvent::kArmFailed, status);
   if (const Status status = RunEffect(UpdateEffect::kFlipEntries); !status.ok()) {
-    staged_.reset();
     return TryFailed(UpdateEvent::kArmFailed, status);
   }
   return Busy();

@@ -188,6 +188,8 @@ StepOutcome UpdateEngine::Hold(const Status& problem) {
                                     {"error", Describe(problem)}});
   }
   problem_ = problem;
+  verified_.reset();
+  staged_.reset();
   std::chrono::milliseconds wait = settings_.retry_after;
   for (std::uint32_t i = 0; i < tries_failed_ && wait < settings_.retry_after_max; ++i) wait *= 2;
   wait = std::min(wait, settings_.retry_after_max);

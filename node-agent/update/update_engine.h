@@ -148,7 +148,7 @@ class UpdateEngine {
   void DropEvidence();
   StepOutcome Busy();
   StepOutcome Wait(std::chrono::milliseconds duration) const;
-  // Keeps the machine where it is until a while later.
+  // Keeps the machine where it is until a while later. Images are checked again then: dbx may have grown.
   StepOutcome Hold(const Status& problem);
   // Busy on success, held otherwise.
   StepOutcome After(const Status& status);
@@ -186,6 +186,8 @@ class UpdateEngine {
   // As EnsureRelease, for the version of the record, and compares its digests.
   Status EnsureRecordedRelease();
   Status EnsureStaged();
+  // What the trusted release says of its image.
+  ImageExpectations Expected() const;
   Status VerifyFetched();
   StepOutcome ReleaseFailed(UpdateEvent give_up, const std::string& version, const Status& status);
   // Counts, and gives the version up where it is final or was tried often enough.

@@ -264,6 +264,44 @@ TEST(UpdateEngine, StagesAgainAnImageThatVanishedFromTheEsp) {
   EXPECT_EQ(node.esp.running_version, "2.0");
 }
 
+// dbx may have grown while an image waited.
+TEST(UpdateEngine, ChecksAStagedImageAgainInANewProcess) {
+  UpdateNode node;
+  Wish(node, "2.0");
+  StepTo(node, UpdateState::kStaged);
+  node.Start();
+  node.stager->fail_verify = MakeError(Code::kUnauthenticated, Reason::kImageRevoked, "in dbx now");
+  Wish(node, "2.0");
+  node.Settle();
+  EXPECT_EQ(node.state(), UpdateState::kIdle);
+  EXPECT_FALSE(node.rebooter.requested);
+  EXPECT_EQ(node.esp.VersionOf("active.conf"), "1.0");
+  ASSERT_EQ(node.engine->status().failures.size(), 1u);
+  EXPECT_EQ(node.engine->status().failures[0].reason, "IMAGE_REVOKED");
+}
+
+TEST(UpdateEngine, ChecksAStagedImageAgainAfterItWasHeldUp) {
+  for (const UpdateState state : {UpdateState::kStaged, UpdateState::kArmed}) {
+    UpdateNode node;
+    Wish(node, "2.0");
+    StepTo(node, UpdateState::kStaged);
+    if (state == UpdateState::kStaged) {
+      node.place.disk->fail_next = MakeError(Code::kUnavailable, Reason::kStateIo, "disk away");
+    } else {
+      node.stager->fail_activate = MakeError(Code::kUnavailable, Reason::kEspIo, "disk away");
+    }
+    EXPECT_FALSE(node.engine->Tick().busy);
+    ASSERT_EQ(node.state(), state);
+    node.stager->fail_activate = OkStatus();
+    node.stager->fail_verify = MakeError(Code::kUnauthenticated, Reason::kImageRevoked, "in dbx now");
+    node.Pass(minutes(15));
+    node.Settle();
+    EXPECT_EQ(node.state(), UpdateState::kIdle) << UpdateStateName(state);
+    EXPECT_FALSE(node.rebooter.requested);
+    EXPECT_EQ(node.esp.VersionOf("active.conf"), "1.0");
+  }
+}
+
 // What lies in the state partition is no proof: a record that names another image than the signed metadata.
 TEST(UpdateEngine, ArmsNothingThatOnlyTheStateVouchesFor) {
   for (const UpdateState state :
