@@ -1,12 +1,14 @@
 #include "node-agent/esp/esp_stager.h"
 
 #include <fmt/format.h>
+#include <unistd.h>
 
 #include <algorithm>
-#include <fstream>
+#include <cerrno>
 
 #include "shared/base/files.h"
 #include "shared/base/log.h"
+#include "shared/base/untrusted_files.h"
 #include "shared/crypto/hash.h"
 #include "shared/efi/boot_entry.h"
 
@@ -40,17 +42,18 @@ Status NotStaged(std::string_view path, std::string_view why) {
 }
 
 Status ReadLocalFile(const std::filesystem::path& path, const std::function<Status(ByteView)>& sink) {
-  std::ifstream file(path, std::ios::binary);
-  std::vector<char> piece(kCopyBytes);
-  while (file.good()) {
-    file.read(piece.data(), static_cast<std::streamsize>(piece.size()));
-    const auto got = static_cast<std::size_t>(file.gcount());
-    SEALIFT_RETURN_IF_ERROR(sink(AsBytes(std::string_view(piece.data(), got))));
+  SEALIFT_ASSIGN_OR_RETURN(const UniqueFd fd, OpenRegularFile(path));
+  Bytes piece(kCopyBytes);
+  while (true) {
+    const ssize_t got = ::read(fd.get(), piece.data(), piece.size());
+    if (got < 0 && errno == EINTR) continue;
+    if (got < 0) {
+      return ErrnoError(Code::kUnavailable, Reason::kFileUnreadable, fmt::format("read '{}'", path.string()),
+                        "read", errno);
+    }
+    if (got == 0) return OkStatus();
+    SEALIFT_RETURN_IF_ERROR(sink(ByteView(piece).first(static_cast<std::size_t>(got))));
   }
-  if (!file.eof()) {
-    return MakeError(Code::kUnavailable, Reason::kFileUnreadable, fmt::format("read '{}'", path.string()));
-  }
-  return OkStatus();
 }
 
 }  // namespace

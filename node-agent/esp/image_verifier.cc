@@ -4,7 +4,7 @@
 
 #include "node-agent/esp/esp_stager.h"
 #include "node-agent/esp/os_release.h"
-#include "shared/base/files.h"
+#include "shared/base/untrusted_files.h"
 #include "shared/crypto/hash.h"
 #include "shared/crypto/public_key.h"
 #include "shared/efi/authenticode.h"
@@ -95,7 +95,7 @@ Result<EspStager::Checked> EspStager::CheckImage(ByteView bytes, const ImageExpe
 
 Result<VerifiedImage> EspStager::VerifyImage(const std::filesystem::path& file,
                                              const ImageExpectations& expectations) {
-  SEALIFT_ASSIGN_OR_RETURN(const Bytes bytes, ReadFile(file, kMaxImageBytes));
+  SEALIFT_ASSIGN_OR_RETURN(const Bytes bytes, ReadRegularFile(file, kMaxImageBytes));
   SEALIFT_ASSIGN_OR_RETURN(const Checked checked, CheckImage(bytes, expectations));
   return VouchForImage({.file = file,
                         .version = expectations.version,
