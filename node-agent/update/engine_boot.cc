@@ -34,7 +34,9 @@ StepOutcome UpdateEngine::StepRebooting() {
   if (reboot_asked_ && Since(*reboot_asked_) < settings_.reboot_again_after) {
     return Wait(settings_.reboot_again_after - Since(*reboot_asked_));
   }
-  if (const Status status = RunEffect(UpdateEffect::kReboot); !status.ok()) return Hold(status);
+  if (const Status status = RunEffect(UpdateEffect::kReboot); !status.ok()) {
+    return HoldAndTell(record().version, status);
+  }
   return Wait(settings_.reboot_again_after);
 }
 
@@ -84,7 +86,10 @@ StepOutcome UpdateEngine::StepAssessing() {
 
 StepOutcome UpdateEngine::StepBlessed() {
   if (effect_done_) return Wait(settings_.idle_interval);
-  return After(RunEffect(UpdateEffect::kBless));
+  if (const Status status = RunEffect(UpdateEffect::kBless); !status.ok()) {
+    return HoldAndTell(record().version, status);
+  }
+  return Busy();
 }
 
 }  // namespace sealift::agent

@@ -178,8 +178,7 @@ Status UpdateEngine::EnsureStaged() {
 StepOutcome UpdateEngine::ReleaseFailed(UpdateEvent give_up, const std::string& version,
                                         const Status& status) {
   if (IsFinalForVersion(status)) return GiveUp(give_up, version, status);
-  if (!IsPassing(status)) ReportMetadata(version, status);
-  return Hold(status);
+  return HoldAndTell(version, status);
 }
 
 StepOutcome UpdateEngine::TryFailed(UpdateEvent give_up, const Status& status) {

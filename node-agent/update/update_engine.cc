@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "node-agent/update/update_policy.h"
 #include "shared/base/log.h"
 
 namespace sealift::agent {
@@ -196,6 +197,11 @@ StepOutcome UpdateEngine::Hold(const Status& problem) {
   ++tries_failed_;
   retry_at_ = seams_.clock.Steady() + wait;
   return Wait(wait);
+}
+
+StepOutcome UpdateEngine::HoldAndTell(const std::string& version, const Status& problem) {
+  if (!IsPassing(problem)) ReportMetadata(version, problem);
+  return Hold(problem);
 }
 
 StepOutcome UpdateEngine::After(const Status& status) { return status.ok() ? Busy() : Hold(status); }

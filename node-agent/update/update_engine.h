@@ -150,6 +150,8 @@ class UpdateEngine {
   StepOutcome Wait(std::chrono::milliseconds duration) const;
   // Keeps the machine where it is until a while later. Images are checked again then: dbx may have grown.
   StepOutcome Hold(const Status& problem);
+  // The same; the controller is told, unless it is for lack of a connection.
+  StepOutcome HoldAndTell(const std::string& version, const Status& problem);
   // Busy on success, held otherwise.
   StepOutcome After(const Status& status);
   const UpdateRecord& record() const { return state_.record; }

@@ -238,6 +238,44 @@ TEST(UpdateEngine, GivesUpAFullEspAndBootsWhatItBooted) {
   EXPECT_EQ(node.esp.running_version, "1.0");
 }
 
+// A disk of this machine is no connection that comes back by itself: the rollout must not wait for it
+// silently.
+TEST(UpdateEngine, CountsAndReportsTroubleWithItsOwnDisks) {
+  for (const Reason reason : {Reason::kEspIo, Reason::kFileUnwritable, Reason::kStateIo}) {
+    for (Status TestStager::*failing : {&TestStager::fail_stage, &TestStager::fail_activate}) {
+      UpdateNode node;
+      (*node.stager).*failing = MakeError(Code::kUnavailable, reason, "read-only file system");
+      Wish(node, "2.0");
+      for (int i = 0; i < 5; ++i) {
+        node.Settle();
+        node.Pass(minutes(15));
+      }
+      EXPECT_EQ(node.state(), UpdateState::kIdle);
+      const auto report = node.engine->DueReport();
+      ASSERT_TRUE(report.has_value());
+      EXPECT_EQ(report->reason, ReasonId(reason));
+      EXPECT_EQ(report->version, "2.0");
+    }
+  }
+}
+
+TEST(UpdateEngine, ReportsATrialThatItCannotEnd) {
+  UpdateNode node;
+  for (int i = 0; i < 1; ++i) node.Round("2.0");
+  node.stager->fail_bless = MakeError(Code::kUnavailable, Reason::kEspIo, "read-only file system");
+  node.Settle();
+  auto report = node.engine->DueReport();
+  ASSERT_TRUE(report.has_value());
+  node.engine->OnReportAccepted(*report);
+  node.Settle();
+  ASSERT_EQ(node.state(), UpdateState::kBlessed);
+  node.Pass(minutes(1));
+  node.Settle();
+  report = node.engine->DueReport();
+  ASSERT_TRUE(report.has_value());
+  EXPECT_EQ(report->reason, "ESP_IO");
+}
+
 TEST(UpdateEngine, GivesUpArmingThatNeverWorks) {
   UpdateNode node;
   node.stager->fail_activate = MakeError(Code::kResourceExhausted, Reason::kEspFull, "no room");
