@@ -183,7 +183,7 @@ StepOutcome UpdateEngine::ReleaseFailed(UpdateEvent give_up, const std::string& 
 
 StepOutcome UpdateEngine::TryFailed(UpdateEvent give_up, const Status& status) {
   if (IsFinalForVersion(status)) return GiveUp(give_up, record().version, status);
-  if (IsPassing(status)) return Hold(status);
+  if (IsPassing(status) || WaitsForThisMachine(status)) return HoldAndTell(record().version, status);
   if (record().attempts + 1 >= settings_.max_attempts) return GiveUp(give_up, record().version, status);
   StateChange change;
   change.record = record();

@@ -39,8 +39,8 @@ struct UpdateSettings {
   std::string boot_id;
   // Boots the new image gets before the boot loader goes back.
   std::uint32_t boot_tries = 3;
-  // Failed tries of fetching, staging or arming, other than for lack of a connection, before the version is
-  // given up.
+  // Failed tries of fetching, staging or arming before the version is given up. For lack of a connection or
+  // of space a try does not count.
   std::uint32_t max_attempts = 3;
   // Wait after the first failed try; doubles up to the second.
   std::chrono::milliseconds retry_after = std::chrono::seconds(15);

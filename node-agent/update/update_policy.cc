@@ -64,6 +64,10 @@ bool DependsOnRunningVersion(const Status& status) {
   return ReasonOf(status) == Reason::kAgentTooOld || ReasonOf(status) == Reason::kRollback;
 }
 
+bool WaitsForThisMachine(const Status& status) {
+  return status.code() == Code::kResourceExhausted || ReasonOf(status) == Reason::kFirmwareVariableUnreadable;
+}
+
 bool IsPassing(const Status& status) {
   // By reason: trouble with this machine's own disks is UNAVAILABLE too.
   switch (ReasonOf(status)) {

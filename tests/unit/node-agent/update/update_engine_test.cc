@@ -223,19 +223,52 @@ TEST(UpdateEngine, FetchesAgainWhatChangedOnTheStatePartition) {
   EXPECT_EQ(node.esp.running_version, "2.0");
 }
 
-TEST(UpdateEngine, GivesUpAFullEspAndBootsWhatItBooted) {
+// A version is not at fault for a full disk: told, waited for, and taken up once there is room.
+TEST(UpdateEngine, WaitsForRoomOnAFullEspAndReportsIt) {
+  for (Status TestStager::*failing : {&TestStager::fail_stage, &TestStager::fail_activate}) {
+    UpdateNode node;
+    (*node.stager).*failing = MakeError(Code::kResourceExhausted, Reason::kEspFull, "no room");
+    Wish(node, "2.0");
+    for (int i = 0; i < 5; ++i) {
+      node.Settle();
+      node.Pass(minutes(15));
+    }
+    EXPECT_TRUE(node.engine->status().failures.empty());
+    EXPECT_FALSE(node.rebooter.requested);
+    // The state itself is told first.
+    for (auto report = node.engine->DueReport(); report && report->reason.empty();
+         report = node.engine->DueReport()) {
+      node.engine->OnReportAccepted(*report);
+    }
+    const auto report = node.engine->DueReport();
+    ASSERT_TRUE(report.has_value());
+    EXPECT_EQ(report->reason, "ESP_FULL");
+    EXPECT_EQ(report->version, "2.0");
+    node.engine->OnReportAccepted(*report);
+    EXPECT_FALSE(node.engine->DueReport().has_value());
+    node.Reboot();
+    EXPECT_EQ(node.esp.running_version, "1.0");
+    for (int i = 0; i < 6; ++i) node.Round("2.0");
+    EXPECT_EQ(node.esp.running_version, "2.0");
+  }
+}
+
+TEST(UpdateEngine, WaitsForRoomOnTheStatePartition) {
   UpdateNode node;
-  node.stager->fail_stage = MakeError(Code::kResourceExhausted, Reason::kEspFull, "no room");
+  node.fetcher = std::make_unique<ContentFetcher>(
+      node.content, node.temp() / "content",
+      ContentFetcherOptions{.slice_bytes = 4096, .reserve_bytes = std::uint64_t{1} << 60});
+  node.Start();
   Wish(node, "2.0");
   for (int i = 0; i < 5; ++i) {
     node.Settle();
     node.Pass(minutes(15));
   }
-  ASSERT_EQ(node.engine->status().failures.size(), 1u);
-  EXPECT_EQ(node.engine->status().failures[0].reason, "ESP_FULL");
-  EXPECT_EQ(node.state(), UpdateState::kIdle);
-  node.Reboot();
-  EXPECT_EQ(node.esp.running_version, "1.0");
+  EXPECT_EQ(node.state(), UpdateState::kFetching);
+  EXPECT_TRUE(node.engine->status().failures.empty());
+  const auto report = node.engine->DueReport();
+  ASSERT_TRUE(report.has_value());
+  EXPECT_EQ(report->reason, "DISK_FULL");
 }
 
 // A disk of this machine is no connection that comes back by itself: the rollout must not wait for it
@@ -278,7 +311,7 @@ TEST(UpdateEngine, ReportsATrialThatItCannotEnd) {
 
 TEST(UpdateEngine, GivesUpArmingThatNeverWorks) {
   UpdateNode node;
-  node.stager->fail_activate = MakeError(Code::kResourceExhausted, Reason::kEspFull, "no room");
+  node.stager->fail_activate = MakeError(Code::kUnavailable, Reason::kEspIo, "disk away");
   Wish(node, "2.0");
   for (int i = 0; i < 5; ++i) {
     node.Settle();
