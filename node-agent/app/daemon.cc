@@ -143,7 +143,7 @@ Status RunLoop(const Settings& settings, const std::string& boot_id, const std::
   LinkContentSource content(link);
   tuf::FileMetadataStore trusted(place.metadata_directory());
   ContentFetcher images(content, place.content_directory());
-  ContentFetcher manifests(content, settings.state / "manifests");
+  ContentFetcher manifests(content, place.manifests_directory());
   TufReleaseCatalog catalog(settings.tuf_root_json, metadata, trusted, clock, manifests);
   CommandRebooter rebooter(settings.reboot_command);
   CommandHealthCheck health(settings.health_commands, settings.health_timeout);

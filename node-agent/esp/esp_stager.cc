@@ -1,12 +1,14 @@
 #include "node-agent/esp/esp_stager.h"
 
 #include <fmt/format.h>
+#include <unistd.h>
 
 #include <algorithm>
-#include <fstream>
+#include <cerrno>
 
 #include "shared/base/files.h"
 #include "shared/base/log.h"
+#include "shared/base/untrusted_files.h"
 #include "shared/crypto/hash.h"
 #include "shared/efi/boot_entry.h"
 
@@ -34,18 +36,24 @@ std::string EntryPath(std::string_view file_name) {
   return fmt::format("{}/{}", kEntriesDirectory, file_name);
 }
 
+Status NotStaged(std::string_view path, std::string_view why) {
+  return MakeError(Code::kNotFound, Reason::kImageNotStaged,
+                   fmt::format("find '{}' on the ESP: {}", path, why));
+}
+
 Status ReadLocalFile(const std::filesystem::path& path, const std::function<Status(ByteView)>& sink) {
-  std::ifstream file(path, std::ios::binary);
-  std::vector<char> piece(kCopyBytes);
-  while (file.good()) {
-    file.read(piece.data(), static_cast<std::streamsize>(piece.size()));
-    const auto got = static_cast<std::size_t>(file.gcount());
-    SEALIFT_RETURN_IF_ERROR(sink(AsBytes(std::string_view(piece.data(), got))));
+  SEALIFT_ASSIGN_OR_RETURN(const UniqueFd fd, OpenRegularFile(path));
+  Bytes piece(kCopyBytes);
+  while (true) {
+    const ssize_t got = ::read(fd.get(), piece.data(), piece.size());
+    if (got < 0 && errno == EINTR) continue;
+    if (got < 0) {
+      return ErrnoError(Code::kUnavailable, Reason::kFileUnreadable, fmt::format("read '{}'", path.string()),
+                        "read", errno);
+    }
+    if (got == 0) return OkStatus();
+    SEALIFT_RETURN_IF_ERROR(sink(ByteView(piece).first(static_cast<std::size_t>(got))));
   }
-  if (!file.eof()) {
-    return MakeError(Code::kUnavailable, Reason::kFileUnreadable, fmt::format("read '{}'", path.string()));
-  }
-  return OkStatus();
 }
 
 }  // namespace
@@ -207,7 +215,7 @@ Status EspStager::MakeRoom(std::uint64_t bytes) {
 Result<StagedImage> EspStager::Stage(const VerifiedImage& image) {
   SEALIFT_ASSIGN_OR_RETURN(const View view, Look());
   SEALIFT_RETURN_IF_ERROR(RequireInstalled(view.inventory));
-  Result<StagedImage> known = FindStaged(image.version(), image.digest());
+  Result<StagedImage> known = FindCopy(image.version(), image.digest());
   if (known.ok() || known.status().code() != Code::kNotFound) return known;
   const std::string final_path = ImageFilePath(image.version(), image.digest());
   if (fs_->Exists(final_path)) {
@@ -234,17 +242,26 @@ Result<StagedImage> EspStager::Stage(const VerifiedImage& image) {
   return VouchForStaged(image.version(), image.digest(), "/" + final_path);
 }
 
-Result<StagedImage> EspStager::FindStaged(const std::string& version, const Sha256Digest& digest) {
+Result<StagedImage> EspStager::FindCopy(const std::string& version, const Sha256Digest& digest) {
   const std::string path = ImageFilePath(version, digest);
-  const auto not_staged = [&](std::string_view why) {
-    return MakeError(Code::kNotFound, Reason::kImageNotStaged,
-                     fmt::format("find '{}' on the ESP: {}", path, why));
-  };
   const Result<FileSystem::Measured> found = fs_->Measure(path);
-  if (found.status().code() == Code::kNotFound) return not_staged("no such file");
+  if (found.status().code() == Code::kNotFound) return NotStaged(path, "no such file");
   SEALIFT_RETURN_IF_ERROR(found.status());
-  if (found->digest != digest) return not_staged("its content is another");
+  if (found->digest != digest) return NotStaged(path, "its content is another");
   return VouchForStaged(version, digest, "/" + path);
+}
+
+Result<StagedImage> EspStager::FindStaged(const ImageExpectations& expectations) {
+  const std::string path = ImageFilePath(expectations.version, expectations.digest);
+  const Result<Bytes> bytes = fs_->Read(path, expectations.size);
+  if (bytes.status().code() == Code::kNotFound) return NotStaged(path, "no such file");
+  if (ReasonOf(bytes.status()) == Reason::kFileTooLarge) return NotStaged(path, "its content is another");
+  SEALIFT_RETURN_IF_ERROR(bytes.status());
+  if (bytes->size() != expectations.size || Sha256(*bytes) != expectations.digest) {
+    return NotStaged(path, "its content is another");
+  }
+  SEALIFT_RETURN_IF_ERROR(CheckImage(*bytes, expectations).status());
+  return VouchForStaged(expectations.version, expectations.digest, "/" + path);
 }
 
 // ---- entries ----

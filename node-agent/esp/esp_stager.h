@@ -35,7 +35,7 @@ class EspStager final : public Stager {
   Result<VerifiedImage> VerifyImage(const std::filesystem::path& file,
                                     const ImageExpectations& expectations) override;
   Result<StagedImage> Stage(const VerifiedImage& image) override;
-  Result<StagedImage> FindStaged(const std::string& version, const Sha256Digest& digest) override;
+  Result<StagedImage> FindStaged(const ImageExpectations& expectations) override;
   Status Activate(const StagedImage& image, std::uint32_t tries) override;
   Status Bless() override;
   Result<std::optional<Fallback>> FellBack() override;
@@ -58,6 +58,15 @@ class EspStager final : public Stager {
   Result<Sha256Digest> DigestOfRunning(const std::string& image_path);
   // Runs from an entry of ours on a disk of ours. Errors: FAILED_PRECONDITION/BOOT_STATE_UNKNOWN.
   static Status RequireInstalled(const BootInventory& inventory);
+  // What the bytes say of themselves, with db and dbx as they are now.
+  struct Checked {
+    Sha256Digest authenticode;
+    Sha256Digest signer;
+    Sha256Digest pcr_key;
+  };
+  Result<Checked> CheckImage(ByteView bytes, const ImageExpectations& expectations);
+  // A complete copy of verified bytes. Errors: NOT_FOUND/IMAGE_NOT_STAGED; UNAVAILABLE/ESP_IO.
+  Result<StagedImage> FindCopy(const std::string& version, const Sha256Digest& digest);
   Status CopyVerified(const VerifiedImage& image, const std::string& temporary);
   Status MakeRoom(std::uint64_t bytes);
   Status RemoveEntry(const std::string& file_name);

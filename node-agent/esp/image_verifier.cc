@@ -4,7 +4,7 @@
 
 #include "node-agent/esp/esp_stager.h"
 #include "node-agent/esp/os_release.h"
-#include "shared/base/files.h"
+#include "shared/base/untrusted_files.h"
 #include "shared/crypto/hash.h"
 #include "shared/crypto/public_key.h"
 #include "shared/efi/authenticode.h"
@@ -76,9 +76,7 @@ Status CheckVersion(const efi::PeImage& image, const ImageExpectations& expected
 
 }  // namespace
 
-Result<VerifiedImage> EspStager::VerifyImage(const std::filesystem::path& file,
-                                             const ImageExpectations& expectations) {
-  SEALIFT_ASSIGN_OR_RETURN(const Bytes bytes, ReadFile(file, kMaxImageBytes));
+Result<EspStager::Checked> EspStager::CheckImage(ByteView bytes, const ImageExpectations& expectations) {
   SEALIFT_RETURN_IF_ERROR(CheckBytes(bytes, expectations));
   SEALIFT_ASSIGN_OR_RETURN(const efi::SignatureLists db, ReadDatabase(*variables_, "db"));
   SEALIFT_ASSIGN_OR_RETURN(const efi::SignatureLists dbx, ReadDatabase(*variables_, "dbx"));
@@ -91,13 +89,21 @@ Result<VerifiedImage> EspStager::VerifyImage(const std::filesystem::path& file,
   SEALIFT_ASSIGN_OR_RETURN(const efi::PeImage image, efi::PeImage::Parse(bytes));
   SEALIFT_RETURN_IF_ERROR(CheckVersion(image, expectations));
   SEALIFT_ASSIGN_OR_RETURN(const Sha256Digest pcr_key, CheckPcrKey(image, expectations));
+  return Checked{
+      .authenticode = authorised.digest, .signer = Sha256(authorised.signer_certificate), .pcr_key = pcr_key};
+}
+
+Result<VerifiedImage> EspStager::VerifyImage(const std::filesystem::path& file,
+                                             const ImageExpectations& expectations) {
+  SEALIFT_ASSIGN_OR_RETURN(const Bytes bytes, ReadRegularFile(file, kMaxImageBytes));
+  SEALIFT_ASSIGN_OR_RETURN(const Checked checked, CheckImage(bytes, expectations));
   return VouchForImage({.file = file,
                         .version = expectations.version,
                         .digest = expectations.digest,
                         .size = expectations.size,
-                        .authenticode = authorised.digest,
-                        .signer = Sha256(authorised.signer_certificate),
-                        .pcr_key = pcr_key});
+                        .authenticode = checked.authenticode,
+                        .signer = checked.signer,
+                        .pcr_key = checked.pcr_key});
 }
 
 }  // namespace sealift::agent

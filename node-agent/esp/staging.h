@@ -152,8 +152,10 @@ class Stager {
   // UNAVAILABLE/ESP_IO; INVALID_ARGUMENT/IMAGE_DIGEST_MISMATCH when the file changed since it was verified.
   virtual Result<StagedImage> Stage(const VerifiedImage& image) = 0;
 
-  // Finds an image staged before a restart, by reading it whole. Errors: NOT_FOUND/IMAGE_NOT_STAGED.
-  virtual Result<StagedImage> FindStaged(const std::string& version, const Sha256Digest& digest) = 0;
+  // Finds an image staged before, reads it whole from the ESP and makes every check of VerifyImage again:
+  // what the firmware trusts may have changed since. Errors: NOT_FOUND/IMAGE_NOT_STAGED when it is not there
+  // or holds other bytes; those of VerifyImage; UNAVAILABLE/ESP_IO.
+  virtual Result<StagedImage> FindStaged(const ImageExpectations& expectations) = 0;
 
   // Makes the image the next to boot: passive.conf to the running image, old active entries away, then
   // active+<tries>.conf. At every step at least one durable entry names a complete, known-good image.

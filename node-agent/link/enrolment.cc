@@ -2,10 +2,9 @@
 
 #include <fmt/format.h>
 
-#include <system_error>
-
 #include "shared/base/files.h"
 #include "shared/base/log.h"
+#include "shared/base/untrusted_files.h"
 
 namespace sealift::agent {
 namespace {
@@ -86,7 +85,7 @@ Result<EnrolmentAnswer> Enrol(Tpm& tpm, const std::shared_ptr<Signer>& tls_signe
 std::optional<NodeIdentity> IdentityFile::Load(const PublicKey& tls_key, UnixMillis now) const {
   const auto read = [&]() -> Result<NodeIdentity> {
     SEALIFT_ASSIGN_OR_RETURN(const std::string pem,
-                             ReadTextFile(file_, kMaxCertificateBytes * kMaxChainLength));
+                             ReadRegularTextFile(file_, kMaxCertificateBytes * kMaxChainLength));
     SEALIFT_ASSIGN_OR_RETURN(std::vector<Certificate> chain, Certificate::ChainFromPem(pem));
     return MakeNodeIdentity(std::move(chain), tls_key);
   };
@@ -103,15 +102,10 @@ std::optional<NodeIdentity> IdentityFile::Load(const PublicKey& tls_key, UnixMil
 }
 
 Status IdentityFile::Save(const NodeIdentity& identity) const {
+  SEALIFT_RETURN_IF_ERROR(RemoveUnlessRegular(file_));
   return WriteFileAtomically(file_, AsBytes(identity.ChainPem()));
 }
 
-Status IdentityFile::Remove() const {
-  std::error_code error;
-  std::filesystem::remove(file_, error);
-  if (!error) return OkStatus();
-  return ErrnoError(Code::kUnavailable, Reason::kFileUnwritable, fmt::format("remove '{}'", file_.string()),
-                    "remove", error.value());
-}
+Status IdentityFile::Remove() const { return RemoveAnything(file_); }
 
 }  // namespace sealift::agent

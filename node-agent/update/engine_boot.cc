@@ -25,7 +25,6 @@ StepOutcome UpdateEngine::StepArmed() {
   }
   if (const Status status = EnsureStaged(); !status.ok()) return TryFailed(UpdateEvent::kArmFailed, status);
   if (const Status status = RunEffect(UpdateEffect::kFlipEntries); !status.ok()) {
-    staged_.reset();
     return TryFailed(UpdateEvent::kArmFailed, status);
   }
   return Busy();
@@ -35,7 +34,9 @@ StepOutcome UpdateEngine::StepRebooting() {
   if (reboot_asked_ && Since(*reboot_asked_) < settings_.reboot_again_after) {
     return Wait(settings_.reboot_again_after - Since(*reboot_asked_));
   }
-  if (const Status status = RunEffect(UpdateEffect::kReboot); !status.ok()) return Hold(status);
+  if (const Status status = RunEffect(UpdateEffect::kReboot); !status.ok()) {
+    return HoldAndTell(record().version, status);
+  }
   return Wait(settings_.reboot_again_after);
 }
 
@@ -85,7 +86,10 @@ StepOutcome UpdateEngine::StepAssessing() {
 
 StepOutcome UpdateEngine::StepBlessed() {
   if (effect_done_) return Wait(settings_.idle_interval);
-  return After(RunEffect(UpdateEffect::kBless));
+  if (const Status status = RunEffect(UpdateEffect::kBless); !status.ok()) {
+    return HoldAndTell(record().version, status);
+  }
+  return Busy();
 }
 
 }  // namespace sealift::agent

@@ -150,14 +150,17 @@ Status UpdateEngine::EnsureRecordedRelease() {
                                record().version));
 }
 
-Status UpdateEngine::VerifyFetched() {
+ImageExpectations UpdateEngine::Expected() const {
   const ReleaseFile& image = release_->image();
-  auto verified =
-      seams_.stager.VerifyImage(progress_.file, {.version = release_->manifest().version,
-                                                 .digest = image.digest,
-                                                 .size = image.size,
-                                                 .authenticode = image.authenticode,
-                                                 .allowed_pcr_keys = release_->manifest().pcr_keys});
+  return {.version = release_->manifest().version,
+          .digest = image.digest,
+          .size = image.size,
+          .authenticode = image.authenticode,
+          .allowed_pcr_keys = release_->manifest().pcr_keys};
+}
+
+Status UpdateEngine::VerifyFetched() {
+  auto verified = seams_.stager.VerifyImage(progress_.file, Expected());
   SEALIFT_RETURN_IF_ERROR(verified.status());
   verified_ = *std::move(verified);
   return OkStatus();
@@ -165,9 +168,8 @@ Status UpdateEngine::VerifyFetched() {
 
 Status UpdateEngine::EnsureStaged() {
   if (staged_) return OkStatus();
-  // A new process has verified nothing yet; digest and version are those of the signed release.
-  SEALIFT_ASSIGN_OR_RETURN(staged_,
-                           seams_.stager.FindStaged(release_->manifest().version, release_->image().digest));
+  // A new process has verified nothing yet, and what was verified before a wait is stale.
+  SEALIFT_ASSIGN_OR_RETURN(staged_, seams_.stager.FindStaged(Expected()));
   return OkStatus();
 }
 
@@ -176,13 +178,12 @@ Status UpdateEngine::EnsureStaged() {
 StepOutcome UpdateEngine::ReleaseFailed(UpdateEvent give_up, const std::string& version,
                                         const Status& status) {
   if (IsFinalForVersion(status)) return GiveUp(give_up, version, status);
-  if (!IsPassing(status)) ReportMetadata(version, status);
-  return Hold(status);
+  return HoldAndTell(version, status);
 }
 
 StepOutcome UpdateEngine::TryFailed(UpdateEvent give_up, const Status& status) {
   if (IsFinalForVersion(status)) return GiveUp(give_up, record().version, status);
-  if (IsPassing(status)) return Hold(status);
+  if (IsPassing(status) || WaitsForThisMachine(status)) return HoldAndTell(record().version, status);
   if (record().attempts + 1 >= settings_.max_attempts) return GiveUp(give_up, record().version, status);
   StateChange change;
   change.record = record();

@@ -1,9 +1,12 @@
 #include "node-agent/update/state_place.h"
 
+#include <fcntl.h>
 #include <fmt/format.h>
 #include <linux/magic.h>
 #include <sys/stat.h>
 #include <sys/vfs.h>
+
+#include <cerrno>
 
 #include "node-agent/update/state_store_sqlite.h"
 #include "shared/base/files.h"
@@ -21,6 +24,15 @@ Status Missing(const fs::path& mount_point, std::string_view why) {
 
 bool IsUnusable(const Status& status) {
   return ReasonOf(status) == Reason::kStateCorrupt || ReasonOf(status) == Reason::kStateTooNew;
+}
+
+// A folder below another; invalid when there is none yet.
+Result<UniqueFd> Enter(const UniqueFd& above, const fs::path& name, const fs::path& whole) {
+  UniqueFd fd(::openat(above.get(), name.c_str(), O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC));
+  if (fd.valid() || errno == ENOENT) return fd;
+  return MakeError(
+      Code::kFailedPrecondition, Reason::kStateMissing,
+      fmt::format("use the state folder '{}': '{}' in it is no folder", whole.string(), name.string()));
 }
 
 // Opens the database and reads all of it, so that nothing malformed is found later.
@@ -44,6 +56,24 @@ Status MountedStatePlace::CheckMounted() {
   if (statfs(mount_point_.c_str(), &kind) != 0) return Missing(mount_point_, "it cannot be examined");
   if (kind.f_type == TMPFS_MAGIC || kind.f_type == RAMFS_MAGIC) {
     return Missing(mount_point_, "what is mounted there does not outlive a boot");
+  }
+  return CheckFolders();
+}
+
+// The partition is not trusted: a link in place of a folder would have files removed elsewhere.
+Status MountedStatePlace::CheckFolders() const {
+  const fs::path below = directory_.lexically_relative(mount_point_);
+  const bool inside = !below.empty() && *below.begin() != "..";
+  const fs::path start = inside ? mount_point_ : directory_.parent_path();
+  UniqueFd at(::open(start.c_str(), O_PATH | O_DIRECTORY | O_CLOEXEC));
+  if (!at.valid()) return OkStatus();
+  for (const fs::path& name : inside ? below : directory_.filename()) {
+    if (name.empty() || name == ".") continue;
+    SEALIFT_ASSIGN_OR_RETURN(at, Enter(at, name, directory_));
+    if (!at.valid()) return OkStatus();
+  }
+  for (const fs::path& folder : {metadata_directory(), content_directory(), manifests_directory()}) {
+    SEALIFT_RETURN_IF_ERROR(Enter(at, folder.filename(), directory_).status());
   }
   return OkStatus();
 }
@@ -69,7 +99,7 @@ Result<StatePlace::Opened> MountedStatePlace::Open() {
 Status MountedStatePlace::PutAside() {
   std::error_code error;
   // The log goes first: without it the database beside it is only older, never mixed with a foreign log.
-  for (const char* suffix : {"-wal", "-shm", ""}) {
+  for (const char* suffix : {"-wal", "-shm", "-journal", ""}) {
     const fs::path from = database_file().string() + suffix;
     const fs::path to = database_file().string() + ".aside" + suffix;
     if (fs::symlink_status(from, error).type() == fs::file_type::not_found) continue;

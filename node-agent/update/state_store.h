@@ -4,7 +4,8 @@
 // tests/contract/state_store_contract.h. Not thread-safe: one thread owns the update machine.
 //
 // The state partition is not trusted: a store checks every value it reads and hands out well-formed records
-// only, and the engine takes nothing from a record as proof of what may boot.
+// only, and the engine takes nothing from a record as proof of what may boot: a process that finds a staged
+// image makes every check of it again before it arms it.
 #pragma once
 
 #include <cstdint>

@@ -165,6 +165,7 @@ Result<std::string> SchemaText(sqlite3* database) {
   }
 }
 
+// Of the database, or of one that SQLite keeps beside it.
 Status CheckFile(const std::filesystem::path& file) {
   struct stat facts {};
   if (lstat(file.c_str(), &facts) != 0) {
@@ -271,7 +272,9 @@ Status WriteFailure(sqlite3* database, const VersionFailure& failure) {
 }  // namespace
 
 Result<std::unique_ptr<SqliteStateStore>> SqliteStateStore::Open(const std::filesystem::path& file) {
-  SEALIFT_RETURN_IF_ERROR(CheckFile(file));
+  for (const char* suffix : {"", "-wal", "-shm", "-journal"}) {
+    SEALIFT_RETURN_IF_ERROR(CheckFile(file.string() + suffix));
+  }
   sqlite3* raw = nullptr;
   const int code = sqlite3_open_v2(
       file.c_str(), &raw,

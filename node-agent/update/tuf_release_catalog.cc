@@ -4,7 +4,7 @@
 
 #include <algorithm>
 
-#include "shared/base/files.h"
+#include "shared/base/untrusted_files.h"
 #include "shared/crypto/hash.h"
 
 namespace sealift::agent {
@@ -57,7 +57,7 @@ Result<std::string> TufReleaseCatalog::FetchManifest(const tuf::Target& target) 
     SEALIFT_ASSIGN_OR_RETURN(const FetchProgress progress,
                              manifests_.FetchSome(target.sha256, target.length));
     if (!progress.complete) continue;
-    SEALIFT_ASSIGN_OR_RETURN(std::string text, ReadTextFile(progress.file, kMaxManifestBytes));
+    SEALIFT_ASSIGN_OR_RETURN(std::string text, ReadRegularTextFile(progress.file, kMaxManifestBytes));
     // What was hashed and what is parsed are two reads of a partition that is not trusted.
     if (Sha256(AsBytes(text)) != target.sha256) {
       return MakeError(Code::kUnavailable, Reason::kContentDigestMismatch,

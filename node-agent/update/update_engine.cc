@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "node-agent/update/update_policy.h"
 #include "shared/base/log.h"
 
 namespace sealift::agent {
@@ -188,12 +189,19 @@ StepOutcome UpdateEngine::Hold(const Status& problem) {
                                     {"error", Describe(problem)}});
   }
   problem_ = problem;
+  verified_.reset();
+  staged_.reset();
   std::chrono::milliseconds wait = settings_.retry_after;
   for (std::uint32_t i = 0; i < tries_failed_ && wait < settings_.retry_after_max; ++i) wait *= 2;
   wait = std::min(wait, settings_.retry_after_max);
   ++tries_failed_;
   retry_at_ = seams_.clock.Steady() + wait;
   return Wait(wait);
+}
+
+StepOutcome UpdateEngine::HoldAndTell(const std::string& version, const Status& problem) {
+  if (!IsPassing(problem)) ReportMetadata(version, problem);
+  return Hold(problem);
 }
 
 StepOutcome UpdateEngine::After(const Status& status) { return status.ok() ? Busy() : Hold(status); }

@@ -39,8 +39,8 @@ struct UpdateSettings {
   std::string boot_id;
   // Boots the new image gets before the boot loader goes back.
   std::uint32_t boot_tries = 3;
-  // Failed tries of fetching, staging or arming, other than for lack of a connection, before the version is
-  // given up.
+  // Failed tries of fetching, staging or arming before the version is given up. For lack of a connection or
+  // of space a try does not count.
   std::uint32_t max_attempts = 3;
   // Wait after the first failed try; doubles up to the second.
   std::chrono::milliseconds retry_after = std::chrono::seconds(15);
@@ -148,8 +148,10 @@ class UpdateEngine {
   void DropEvidence();
   StepOutcome Busy();
   StepOutcome Wait(std::chrono::milliseconds duration) const;
-  // Keeps the machine where it is until a while later.
+  // Keeps the machine where it is until a while later. Images are checked again then: dbx may have grown.
   StepOutcome Hold(const Status& problem);
+  // The same; the controller is told, unless it is for lack of a connection.
+  StepOutcome HoldAndTell(const std::string& version, const Status& problem);
   // Busy on success, held otherwise.
   StepOutcome After(const Status& status);
   const UpdateRecord& record() const { return state_.record; }
@@ -186,6 +188,8 @@ class UpdateEngine {
   // As EnsureRelease, for the version of the record, and compares its digests.
   Status EnsureRecordedRelease();
   Status EnsureStaged();
+  // What the trusted release says of its image.
+  ImageExpectations Expected() const;
   Status VerifyFetched();
   StepOutcome ReleaseFailed(UpdateEvent give_up, const std::string& version, const Status& status);
   // Counts, and gives the version up where it is final or was tried often enough.

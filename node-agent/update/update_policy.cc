@@ -64,12 +64,19 @@ bool DependsOnRunningVersion(const Status& status) {
   return ReasonOf(status) == Reason::kAgentTooOld || ReasonOf(status) == Reason::kRollback;
 }
 
+bool WaitsForThisMachine(const Status& status) {
+  return status.code() == Code::kResourceExhausted || ReasonOf(status) == Reason::kFirmwareVariableUnreadable;
+}
+
 bool IsPassing(const Status& status) {
-  switch (status.code()) {
-    case Code::kUnavailable:
-    case Code::kDeadlineExceeded:
-    case Code::kCancelled:
-    case Code::kAborted:
+  // By reason: trouble with this machine's own disks is UNAVAILABLE too.
+  switch (ReasonOf(status)) {
+    case Reason::kPeerUnreachable:
+    case Reason::kTimeout:
+    case Reason::kCancelled:
+    case Reason::kNotEnrolled:
+    case Reason::kServerBusy:
+    case Reason::kContentIncomplete:
       return true;
     default:
       return false;

@@ -25,6 +25,9 @@ Status CheckPolicy(const Manifest& manifest, const MachineFacts& machine);
 bool IsFinalForVersion(const Status& status);
 // A refusal that another running version may lift.
 bool DependsOnRunningVersion(const Status& status);
+// For lack of space, or because the firmware does not tell its databases: no try would go better, and none
+// says anything about the version. Waits for a person, who is told.
+bool WaitsForThisMachine(const Status& status);
 // For lack of a connection or an answer: trying again is free of charge.
 bool IsPassing(const Status& status);
 

@@ -8,6 +8,7 @@
 #include <cerrno>
 
 #include "shared/base/files.h"
+#include "shared/base/untrusted_files.h"
 #include "shared/crypto/hash.h"
 
 namespace sealift::content {
@@ -25,11 +26,6 @@ Status WriteError(const fs::path& path, std::string_view call) {
 Status ReadError(const fs::path& path, std::string_view call) {
   const Code code = errno == ENOENT ? Code::kNotFound : Code::kUnavailable;
   return ErrnoError(code, Reason::kFileUnreadable, fmt::format("read '{}'", path.string()), call, errno);
-}
-
-Status RemoveFile(const fs::path& path) {
-  if (::unlink(path.c_str()) == 0 || errno == ENOENT) return OkStatus();
-  return WriteError(path, "unlink");
 }
 
 // Hashes all of an open file; gives its length. Stops above `max_bytes`.
@@ -57,7 +53,8 @@ class Part {
  public:
   static Result<Part> Open(const fs::path& path, std::uint64_t size) {
     Part part(path, size);
-    part.fd_ = UniqueFd(::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600));
+    SEALIFT_RETURN_IF_ERROR(RemoveUnlessRegular(path));
+    part.fd_ = UniqueFd(::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK, 0600));
     if (!part.fd_.valid()) return WriteError(path, "open");
     const Result<std::uint64_t> kept = HashAll(part.fd_.get(), path, size, part.hasher_);
     if (kept.ok()) {
@@ -121,6 +118,13 @@ Status FetchInto(Part& part, ContentSource& source, const DownloadRequest& reque
                                part.offset(), request.size));
 }
 
+Result<Sha256Digest> HashRegularFile(const fs::path& file, std::uint64_t max_bytes) {
+  SEALIFT_ASSIGN_OR_RETURN(const UniqueFd fd, OpenRegularFile(file));
+  Sha256Hasher hasher;
+  SEALIFT_RETURN_IF_ERROR(HashAll(fd.get(), file, max_bytes, hasher).status());
+  return hasher.Finish();
+}
+
 Status Mismatch(const DownloadRequest& request, const Sha256Digest& found) {
   return MakeError(
       Code::kInvalidArgument, Reason::kContentDigestMismatch,
@@ -138,21 +142,21 @@ Result<Sha256Digest> HashFile(const fs::path& file, std::uint64_t max_bytes) {
 }
 
 Status Download(ContentSource& source, const DownloadRequest& request) {
-  const Result<Sha256Digest> present = HashFile(request.file, request.size);
+  const Result<Sha256Digest> present = HashRegularFile(request.file, request.size);
   if (present.ok() && *present == request.digest) return OkStatus();
-  if (present.status().code() != Code::kNotFound) SEALIFT_RETURN_IF_ERROR(RemoveFile(request.file));
+  if (present.status().code() != Code::kNotFound) SEALIFT_RETURN_IF_ERROR(RemoveAnything(request.file));
 
   const fs::path part_path = request.file.string() + ".part";
   SEALIFT_ASSIGN_OR_RETURN(Part part, Part::Open(part_path, request.size));
   bool resumed = part.offset() > 0;
   while (true) {
     const Status fetched = FetchInto(part, source, request);
-    if (ReasonOf(fetched) == Reason::kContentTooLong) SEALIFT_RETURN_IF_ERROR(RemoveFile(part_path));
+    if (ReasonOf(fetched) == Reason::kContentTooLong) SEALIFT_RETURN_IF_ERROR(RemoveAnything(part_path));
     SEALIFT_RETURN_IF_ERROR(fetched);
     const Sha256Digest found = part.FinishHash();
     if (found == request.digest) return part.Publish(request.file);
     if (!resumed) {
-      SEALIFT_RETURN_IF_ERROR(RemoveFile(part_path));
+      SEALIFT_RETURN_IF_ERROR(RemoveAnything(part_path));
       return Mismatch(request, found);
     }
     resumed = false;

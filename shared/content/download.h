@@ -37,7 +37,8 @@ struct DownloadRequest {
 // Ends with the object in `file`, durable and verified, or with an error and no such file. A part left by an
 // earlier attempt is continued, after its bytes were hashed; when the result is wrong although it began as an
 // old part, which a power cut may have damaged, it is fetched once more from the start. A `file` that is
-// there already is verified, not fetched; it is removed when wrong.
+// there already is verified, not fetched; it is removed when wrong. Whatever else lies under the two names, a
+// folder, a link or a pipe, is removed, not followed.
 //
 // Errors: UNAVAILABLE/CONTENT_INCOMPLETE (the source stopped early; the part is kept, trying again helps);
 // INVALID_ARGUMENT with CONTENT_TOO_LONG or CONTENT_DIGEST_MISMATCH (the part is removed); FILE_UNWRITABLE,

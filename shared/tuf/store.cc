@@ -4,12 +4,13 @@
 #include <cerrno>
 
 #include "shared/base/files.h"
+#include "shared/base/untrusted_files.h"
 #include "shared/tuf/client.h"
 
 namespace sealift::tuf {
 
 Result<std::optional<std::string>> FileMetadataStore::Load(std::string_view name) {
-  Result<std::string> text = ReadTextFile(directory_ / name, kMaxTargetsBytes);
+  Result<std::string> text = ReadRegularTextFile(directory_ / name, kMaxTargetsBytes);
   if (text.ok()) return std::optional<std::string>(*std::move(text));
   // A file larger than any metadata is damage like any other: as good as none.
   if (text.status().code() == Code::kNotFound || ReasonOf(text.status()) == Reason::kFileTooLarge) {

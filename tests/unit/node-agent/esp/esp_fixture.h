@@ -23,6 +23,9 @@ struct Evidence : Stager {
     return VouchForImage(
         {.file = file, .version = std::move(version), .digest = Sha256(bytes), .size = bytes.size()});
   }
+  static StagedImage Of(std::string version, const Sha256Digest& digest, std::string image_path) {
+    return VouchForStaged(std::move(version), digest, std::move(image_path));
+  }
 };
 
 inline Bytes ImageBytes(std::string_view version, std::size_t size = 9000) {

@@ -161,6 +161,50 @@ TEST_F(VerifyImage, BlamesTheFirmwareWhenItsDatabasesCannotBeRead) {
   EXPECT_EQ(Refusal(image), "FIRMWARE_VARIABLE_UNREADABLE");
 }
 
+// A process that finds an image staged by an earlier one asks the firmware's databases of now.
+class FindStaged : public VerifyImage {
+ protected:
+  std::string Find(const Bytes& image, const ImageExpectations& expectations) {
+    node_.PutFile(ImageFilePath(expectations.version, expectations.digest), image);
+    EspStager stager = node_.Stager();
+    return ReasonIdOf(stager.FindStaged(expectations).status());
+  }
+};
+
+TEST_F(FindStaged, AcceptsWhatTheFirmwareWouldStart) {
+  const Bytes image = Signed(Uki("2.0"), DbKey());
+  EXPECT_EQ(Find(image, Expect("2.0", image)), "NONE");
+}
+
+TEST_F(FindStaged, RefusesWhatDbxForbidsByNow) {
+  const Bytes image = Signed(Uki("2.0"), DbKey());
+  SetDatabase("dbx", efi::X509SignatureList(kOwner, DbKey().certificate));
+  EXPECT_EQ(Find(image, Expect("2.0", image)), "IMAGE_REVOKED");
+}
+
+TEST_F(FindStaged, RefusesWhatOnlyADigestVouchesFor) {
+  const Bytes unsigned_image = Uki("2.0");
+  EXPECT_EQ(Find(unsigned_image, Expect("2.0", unsigned_image)), "IMAGE_UNSIGNED");
+  const Bytes foreign = Signed(Uki("2.0"), OtherKey());
+  EXPECT_EQ(Find(foreign, Expect("2.0", foreign)), "IMAGE_SIGNER_UNKNOWN");
+  const Bytes locked = Signed(Uki("2.0", OtherKey()), DbKey());
+  EXPECT_EQ(Find(locked, Expect("2.0", locked)), "IMAGE_PCR_KEY_UNKNOWN");
+  const Bytes other = Signed(Uki("1.9"), DbKey());
+  EXPECT_EQ(Find(other, Expect("2.0", other)), "IMAGE_VERSION_MISMATCH");
+}
+
+TEST_F(FindStaged, FindsNothingWhereTheBytesAreOthers) {
+  const Bytes image = Signed(Uki("2.0"), DbKey());
+  EspStager stager = node_.Stager();
+  EXPECT_EQ(ReasonIdOf(stager.FindStaged(Expect("2.0", image)).status()), "IMAGE_NOT_STAGED");
+  Bytes other = image;
+  other.back() ^= 1;
+  EXPECT_EQ(Find(other, Expect("2.0", image)), "IMAGE_NOT_STAGED");
+  other.push_back(0);
+  EXPECT_EQ(Find(other, Expect("2.0", image)), "IMAGE_NOT_STAGED");
+  EXPECT_EQ(Find(Bytes(image.begin(), image.end() - 1), Expect("2.0", image)), "IMAGE_NOT_STAGED");
+}
+
 TEST_F(VerifyImage, TrustsNobodyWhenDbIsEmpty) {
   node_.variables.Set("db", kImageSecurityVendor, {});
   EXPECT_EQ(Refusal(Signed(Uki("2.0"), DbKey())), "IMAGE_SIGNER_UNKNOWN");

@@ -108,7 +108,7 @@ struct EspPower {
 class TestStager final : public Stager {
  public:
   TestStager(EspStager stager, KillSwitch& kill, EspPower& power)
-      : inner_(std::move(stager)), kill_(kill), power_(power) {}
+      : inner_(std::move(stager)), fs_(power.fs), kill_(kill), power_(power) {}
 
   Result<BootInventory> Inspect() override {
     if (!fail_inspect.ok()) return fail_inspect;
@@ -128,8 +128,15 @@ class TestStager final : public Stager {
     if (!fail_stage.ok()) return fail_stage;
     return Killable([&] { return inner_.Stage(image); });
   }
-  Result<StagedImage> FindStaged(const std::string& version, const Sha256Digest& digest) override {
-    return inner_.FindStaged(version, digest);
+  Result<StagedImage> FindStaged(const ImageExpectations& expected) override {
+    ++verifications;
+    const std::string path = ImageFilePath(expected.version, expected.digest);
+    const auto bytes = fs_.Read(path, expected.size);
+    if (!bytes.ok() || Sha256(*bytes) != expected.digest) {
+      return MakeError(Code::kNotFound, Reason::kImageNotStaged, "not there");
+    }
+    if (!fail_verify.ok()) return fail_verify;
+    return Evidence::Of(expected.version, expected.digest, "/" + path);
   }
   Status Activate(const StagedImage& image, std::uint32_t tries) override {
     if (!fail_activate.ok()) return fail_activate;
@@ -156,6 +163,7 @@ class TestStager final : public Stager {
     return result;
   }
   EspStager inner_;
+  FileSystem& fs_;
   KillSwitch& kill_;
   EspPower& power_;
 };

@@ -1,6 +1,7 @@
 // The state store as a model and on SQLite, and a state partition that tells lies.
 #include <gtest/gtest.h>
 #include <sqlite3.h>
+#include <sys/stat.h>
 
 #include <filesystem>
 #include <fstream>
@@ -130,6 +131,9 @@ TEST_F(SqliteState, RefusesWhatIsNoDatabase) {
   fs::create_symlink("/dev/zero", file_);
   EXPECT_EQ(OpenAndLoad(), "STATE_CORRUPT");
   fs::remove(file_);
+  fs::create_directory(file_.string() + "-wal");
+  EXPECT_EQ(OpenAndLoad(), "STATE_CORRUPT");
+  fs::remove(file_.string() + "-wal");
   ASSERT_EQ(std::ofstream(file_).good(), true);
   fs::resize_file(file_, kMaxStateFileBytes + 1);
   EXPECT_EQ(OpenAndLoad(), "STATE_CORRUPT");
@@ -205,6 +209,34 @@ TEST_F(SqliteState, PutsTheStateOfANewerAgentAside) {
   auto opened = place.Open();
   ASSERT_TRUE(opened.ok()) << opened.status();
   EXPECT_EQ(ReasonIdFrom(opened->put_aside), "STATE_TOO_NEW");
+}
+
+// Clearing "content" through a link to the ESP would remove every image.
+TEST(StatePlace, FollowsNoLinkBelowTheMountPoint) {
+  const TempDir folder = TempDir::Create("sealift-place").value();
+  const fs::path elsewhere = folder.path() / "elsewhere";
+  const fs::path state = folder.path() / "state";
+  fs::create_directory(elsewhere);
+  MountedStatePlace place("/proc", state);
+  EXPECT_TRUE(place.CheckMounted().ok());
+  fs::create_directory_symlink(elsewhere, state);
+  EXPECT_EQ(ReasonIdFrom(place.CheckMounted()), "STATE_MISSING");
+  fs::remove(state);
+  fs::create_directory(state);
+  for (const fs::path& inside :
+       {place.metadata_directory(), place.content_directory(), place.manifests_directory()}) {
+    EXPECT_TRUE(place.CheckMounted().ok());
+    fs::create_directory_symlink(elsewhere, inside);
+    EXPECT_EQ(ReasonIdFrom(place.CheckMounted()), "STATE_MISSING") << inside;
+    fs::remove(inside);
+    ASSERT_EQ(::mkfifo(inside.c_str(), 0600), 0);
+    EXPECT_EQ(ReasonIdFrom(place.CheckMounted()), "STATE_MISSING") << inside;
+    fs::remove(inside);
+    fs::create_directory(inside);
+  }
+  EXPECT_TRUE(place.CheckMounted().ok());
+  // The same between the mount point and the folder: /proc/self is a link.
+  EXPECT_EQ(ReasonIdFrom(MountedStatePlace("/proc", "/proc/self/x").CheckMounted()), "STATE_MISSING");
 }
 
 TEST(StatePlace, KnowsAMountedFileSystemThatLasts) {

@@ -223,24 +223,95 @@ TEST(UpdateEngine, FetchesAgainWhatChangedOnTheStatePartition) {
   EXPECT_EQ(node.esp.running_version, "2.0");
 }
 
-TEST(UpdateEngine, GivesUpAFullEspAndBootsWhatItBooted) {
+// A version is not at fault for a full disk: told, waited for, and taken up once there is room.
+TEST(UpdateEngine, WaitsForRoomOnAFullEspAndReportsIt) {
+  for (Status TestStager::*failing : {&TestStager::fail_stage, &TestStager::fail_activate}) {
+    UpdateNode node;
+    (*node.stager).*failing = MakeError(Code::kResourceExhausted, Reason::kEspFull, "no room");
+    Wish(node, "2.0");
+    for (int i = 0; i < 5; ++i) {
+      node.Settle();
+      node.Pass(minutes(15));
+    }
+    EXPECT_TRUE(node.engine->status().failures.empty());
+    EXPECT_FALSE(node.rebooter.requested);
+    // The state itself is told first.
+    for (auto report = node.engine->DueReport(); report && report->reason.empty();
+         report = node.engine->DueReport()) {
+      node.engine->OnReportAccepted(*report);
+    }
+    const auto report = node.engine->DueReport();
+    ASSERT_TRUE(report.has_value());
+    EXPECT_EQ(report->reason, "ESP_FULL");
+    EXPECT_EQ(report->version, "2.0");
+    node.engine->OnReportAccepted(*report);
+    EXPECT_FALSE(node.engine->DueReport().has_value());
+    node.Reboot();
+    EXPECT_EQ(node.esp.running_version, "1.0");
+    for (int i = 0; i < 6; ++i) node.Round("2.0");
+    EXPECT_EQ(node.esp.running_version, "2.0");
+  }
+}
+
+TEST(UpdateEngine, WaitsForRoomOnTheStatePartition) {
   UpdateNode node;
-  node.stager->fail_stage = MakeError(Code::kResourceExhausted, Reason::kEspFull, "no room");
+  node.fetcher = std::make_unique<ContentFetcher>(
+      node.content, node.temp() / "content",
+      ContentFetcherOptions{.slice_bytes = 4096, .reserve_bytes = std::uint64_t{1} << 60});
+  node.Start();
   Wish(node, "2.0");
   for (int i = 0; i < 5; ++i) {
     node.Settle();
     node.Pass(minutes(15));
   }
-  ASSERT_EQ(node.engine->status().failures.size(), 1u);
-  EXPECT_EQ(node.engine->status().failures[0].reason, "ESP_FULL");
-  EXPECT_EQ(node.state(), UpdateState::kIdle);
-  node.Reboot();
-  EXPECT_EQ(node.esp.running_version, "1.0");
+  EXPECT_EQ(node.state(), UpdateState::kFetching);
+  EXPECT_TRUE(node.engine->status().failures.empty());
+  const auto report = node.engine->DueReport();
+  ASSERT_TRUE(report.has_value());
+  EXPECT_EQ(report->reason, "DISK_FULL");
+}
+
+// A disk of this machine is no connection that comes back by itself: the rollout must not wait for it
+// silently.
+TEST(UpdateEngine, CountsAndReportsTroubleWithItsOwnDisks) {
+  for (const Reason reason : {Reason::kEspIo, Reason::kFileUnwritable, Reason::kStateIo}) {
+    for (Status TestStager::*failing : {&TestStager::fail_stage, &TestStager::fail_activate}) {
+      UpdateNode node;
+      (*node.stager).*failing = MakeError(Code::kUnavailable, reason, "read-only file system");
+      Wish(node, "2.0");
+      for (int i = 0; i < 5; ++i) {
+        node.Settle();
+        node.Pass(minutes(15));
+      }
+      EXPECT_EQ(node.state(), UpdateState::kIdle);
+      const auto report = node.engine->DueReport();
+      ASSERT_TRUE(report.has_value());
+      EXPECT_EQ(report->reason, ReasonId(reason));
+      EXPECT_EQ(report->version, "2.0");
+    }
+  }
+}
+
+TEST(UpdateEngine, ReportsATrialThatItCannotEnd) {
+  UpdateNode node;
+  for (int i = 0; i < 1; ++i) node.Round("2.0");
+  node.stager->fail_bless = MakeError(Code::kUnavailable, Reason::kEspIo, "read-only file system");
+  node.Settle();
+  auto report = node.engine->DueReport();
+  ASSERT_TRUE(report.has_value());
+  node.engine->OnReportAccepted(*report);
+  node.Settle();
+  ASSERT_EQ(node.state(), UpdateState::kBlessed);
+  node.Pass(minutes(1));
+  node.Settle();
+  report = node.engine->DueReport();
+  ASSERT_TRUE(report.has_value());
+  EXPECT_EQ(report->reason, "ESP_IO");
 }
 
 TEST(UpdateEngine, GivesUpArmingThatNeverWorks) {
   UpdateNode node;
-  node.stager->fail_activate = MakeError(Code::kResourceExhausted, Reason::kEspFull, "no room");
+  node.stager->fail_activate = MakeError(Code::kUnavailable, Reason::kEspIo, "disk away");
   Wish(node, "2.0");
   for (int i = 0; i < 5; ++i) {
     node.Settle();
@@ -262,6 +333,44 @@ TEST(UpdateEngine, StagesAgainAnImageThatVanishedFromTheEsp) {
   StepTo(node, UpdateState::kVerified);
   for (int i = 0; i < 6; ++i) node.Round("2.0");
   EXPECT_EQ(node.esp.running_version, "2.0");
+}
+
+// dbx may have grown while an image waited.
+TEST(UpdateEngine, ChecksAStagedImageAgainInANewProcess) {
+  UpdateNode node;
+  Wish(node, "2.0");
+  StepTo(node, UpdateState::kStaged);
+  node.Start();
+  node.stager->fail_verify = MakeError(Code::kUnauthenticated, Reason::kImageRevoked, "in dbx now");
+  Wish(node, "2.0");
+  node.Settle();
+  EXPECT_EQ(node.state(), UpdateState::kIdle);
+  EXPECT_FALSE(node.rebooter.requested);
+  EXPECT_EQ(node.esp.VersionOf("active.conf"), "1.0");
+  ASSERT_EQ(node.engine->status().failures.size(), 1u);
+  EXPECT_EQ(node.engine->status().failures[0].reason, "IMAGE_REVOKED");
+}
+
+TEST(UpdateEngine, ChecksAStagedImageAgainAfterItWasHeldUp) {
+  for (const UpdateState state : {UpdateState::kStaged, UpdateState::kArmed}) {
+    UpdateNode node;
+    Wish(node, "2.0");
+    StepTo(node, UpdateState::kStaged);
+    if (state == UpdateState::kStaged) {
+      node.place.disk->fail_next = MakeError(Code::kUnavailable, Reason::kStateIo, "disk away");
+    } else {
+      node.stager->fail_activate = MakeError(Code::kUnavailable, Reason::kEspIo, "disk away");
+    }
+    EXPECT_FALSE(node.engine->Tick().busy);
+    ASSERT_EQ(node.state(), state);
+    node.stager->fail_activate = OkStatus();
+    node.stager->fail_verify = MakeError(Code::kUnauthenticated, Reason::kImageRevoked, "in dbx now");
+    node.Pass(minutes(15));
+    node.Settle();
+    EXPECT_EQ(node.state(), UpdateState::kIdle) << UpdateStateName(state);
+    EXPECT_FALSE(node.rebooter.requested);
+    EXPECT_EQ(node.esp.VersionOf("active.conf"), "1.0");
+  }
 }
 
 // What lies in the state partition is no proof: a record that names another image than the signed metadata.

@@ -1,6 +1,7 @@
 #include "shared/content/download.h"
 
 #include <gtest/gtest.h>
+#include <sys/stat.h>
 
 #include <filesystem>
 
@@ -136,13 +137,26 @@ TEST_F(DownloadTest, FileThatIsThereIsVerified) {
   EXPECT_EQ(ReadFile(file_).value(), object_);
 }
 
-TEST_F(DownloadTest, PartThatIsALinkIsNotFollowed) {
+// The folder is on a partition that anybody may have written to.
+TEST_F(DownloadTest, WhatIsNoFileIsRemovedAndNotFollowed) {
   const auto victim = folder_.path() / "victim";
   WriteFile(victim, AsBytes("precious"));
-  std::filesystem::create_symlink(victim, part());
-  ScriptedSource source(object_);
-  EXPECT_EQ(ReasonOf(Download(source, Request())), Reason::kFileUnwritable);
-  EXPECT_EQ(ReadTextFile(victim).value(), "precious");
+  const std::function<void(const std::filesystem::path&)> obstacles[] = {
+      [&](const auto& path) { std::filesystem::create_symlink(victim, path); },
+      [&](const auto& path) { ASSERT_EQ(::mkfifo(path.c_str(), 0600), 0); },
+      [&](const auto& path) { std::filesystem::create_directories(path / "full"); },
+  };
+  for (const auto& put : obstacles) {
+    put(file_);
+    put(part());
+    ScriptedSource source(object_);
+    const Status status = Download(source, Request());
+    ASSERT_TRUE(status.ok()) << status;
+    EXPECT_EQ(ReadFile(file_).value(), object_);
+    EXPECT_TRUE(std::filesystem::is_regular_file(std::filesystem::symlink_status(file_)));
+    EXPECT_EQ(ReadTextFile(victim).value(), "precious");
+    std::filesystem::remove(file_);
+  }
 }
 
 TEST(HashFile, IsBounded) {

@@ -1,0 +1,36 @@
+// The stored certificate lies on a partition that anybody may have written to.
+#include <gtest/gtest.h>
+#include <sys/stat.h>
+
+#include "node-agent/link/enrolment.h"
+#include "shared/base/files.h"
+#include "shared/base/log.h"
+#include "tests/support/test_keys.h"
+
+namespace sealift::agent {
+namespace {
+
+TEST(IdentityFile, WaitsForNoPipeAndReplacesWhateverLiesThere) {
+  log::SetLevel(log::Level::kError);
+  const TempDir folder = TempDir::Create("sealift-identity").value();
+  const std::filesystem::path path = folder.path() / "node-certificate.pem";
+  const test::TestKey key = test::MakeTestKey("node");
+  const NodeIdentity identity{.id = NodeId::Parse("0193a8e0-0000-7000-8000-000000000001").value(),
+                              .chain = {Certificate::FromDer(key.certificate).value()}};
+  const std::function<void()> obstacles[] = {
+      [&] { ASSERT_EQ(::mkfifo(path.c_str(), 0600), 0); },
+      [&] { std::filesystem::create_directories(path / "full"); },
+      [&] { std::filesystem::create_symlink("/dev/zero", path); },
+  };
+  for (const auto& put : obstacles) {
+    put();
+    EXPECT_FALSE(IdentityFile(path).Load(key.signer->public_key(), UnixMillis{}).has_value());
+    const Status saved = IdentityFile(path).Save(identity);
+    EXPECT_TRUE(saved.ok()) << saved;
+    EXPECT_EQ(ReadTextFile(path).value(), identity.ChainPem());
+    std::filesystem::remove(path);
+  }
+}
+
+}  // namespace
+}  // namespace sealift::agent
