@@ -28,6 +28,9 @@ Status Unusable(std::string_view what) {
                    fmt::format("load PKCS#11 module: {}", what));
 }
 
+// How long a renewal waits for calls of other threads. A call on a dead module fails at once.
+constexpr std::chrono::seconds kPatience{10};
+
 struct Loaded {
   std::mutex mutex;
   std::map<std::string, std::weak_ptr<Module>> modules;
@@ -141,10 +144,65 @@ Result<std::shared_ptr<Module>> Module::Load(const TokenUri& uri) {
 }
 
 Module::~Module() {
-  if (const CK_RV rv = p11_kit_module_finalize(functions_); rv != CKR_OK) {
-    log::Warning("PKCS#11 module did not finalise", {{"path", key_}, {"error", RvName(rv)}});
+  if (initialised_) {
+    if (const CK_RV rv = p11_kit_module_finalize(functions_); rv != CKR_OK) {
+      log::Warning("PKCS#11 module did not finalise", {{"path", key_}, {"error", RvName(rv)}});
+    }
   }
   p11_kit_module_release(functions_);
+}
+
+Module::Use::~Use() {
+  if (module_ == nullptr) return;
+  // Notifies under the lock: the module may be gone as soon as it is free.
+  const std::lock_guard lock(module_->mutex_);
+  --module_->users_;
+  module_->left_.notify_all();
+}
+
+Module::Use Module::Enter() {
+  const std::lock_guard lock(mutex_);
+  ++users_;
+  return Use(this, generation_);
+}
+
+bool Module::Responds() const {
+  CK_ULONG count = 0;
+  return functions_->C_GetSlotList(CK_FALSE, nullptr, &count) == CKR_OK;
+}
+
+Status Module::Reinitialise() {
+  // SoftHSM in this process has no connection to lose, and finds its store through the environment, which
+  // must not be written beside other threads.
+  if (!softhsm_store_.empty()) return OkStatus();
+  std::uint64_t seen = 0;
+  {
+    const Use use = Enter();
+    if (Responds()) return OkStatus();
+    seen = use.generation();
+  }
+  std::unique_lock lock(mutex_);
+  const bool alone =
+      left_.wait_for(lock, kPatience, [&] { return users_ == 0 || (generation_ != seen && initialised_); });
+  if (generation_ != seen && initialised_) return OkStatus();
+  if (!alone) {
+    return MakeError(Code::kUnavailable, Reason::kHsmBusy,
+                     fmt::format("initialise PKCS#11 module '{}' anew: a call does not come back", key_));
+  }
+  if (initialised_) {
+    initialised_ = false;
+    ++generation_;
+    if (const CK_RV rv = p11_kit_module_finalize(functions_); rv != CKR_OK) {
+      log::Warning("PKCS#11 module did not finalise", {{"path", key_}, {"error", RvName(rv)}});
+    }
+  }
+  if (const CK_RV rv = p11_kit_module_initialize(functions_); rv != CKR_OK) {
+    return Pkcs11Error(rv == CKR_GENERAL_ERROR || rv == CKR_FUNCTION_FAILED ? CKR_DEVICE_ERROR : rv,
+                       fmt::format("initialise PKCS#11 module '{}' anew", key_), "C_Initialize");
+  }
+  initialised_ = true;
+  log::Warning("PKCS#11 module was initialised anew", {{"path", key_}});
+  return OkStatus();
 }
 
 Result<std::vector<CK_SLOT_ID>> Module::Slots(bool with_token) const {
