@@ -214,8 +214,7 @@ Result<std::vector<StoredKey>> KeyStore::FindByLabel(std::string_view label) {
 }
 
 Result<PublicKey> KeyStore::ReadPublicHalf(const Sha256Digest& id) {
-  SEALIFT_ASSIGN_OR_RETURN(PublicKey key,
-                           OnToken<PublicKey>([&](const TokenView& view) -> Result<PublicKey> {
+  SEALIFT_ASSIGN_OR_RETURN(PublicKey key, OnToken<PublicKey>([&](const TokenView& view) -> Result<PublicKey> {
                              SEALIFT_ASSIGN_OR_RETURN(const CK_OBJECT_HANDLE object,
                                                       FindKey(view, CKO_PUBLIC_KEY, id.view()));
                              return ReadPublicKey(view, object);

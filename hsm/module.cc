@@ -144,6 +144,7 @@ Result<std::shared_ptr<Module>> Module::Load(const TokenUri& uri) {
 }
 
 Module::~Module() {
+  const PipeSignalHeld held;
   if (initialised_) {
     if (const CK_RV rv = p11_kit_module_finalize(functions_); rv != CKR_OK) {
       log::Warning("PKCS#11 module did not finalise", {{"path", key_}, {"error", RvName(rv)}});
@@ -167,8 +168,10 @@ Module::Use Module::Enter() {
 }
 
 bool Module::Responds() const {
+  // p11-kit's client, initialised while its server was away, says that all is well and shows no slot, for
+  // ever.
   CK_ULONG count = 0;
-  return functions_->C_GetSlotList(CK_FALSE, nullptr, &count) == CKR_OK;
+  return functions_->C_GetSlotList(CK_FALSE, nullptr, &count) == CKR_OK && count > 0;
 }
 
 Status Module::Reinitialise() {
@@ -181,6 +184,7 @@ Status Module::Reinitialise() {
     if (Responds()) return OkStatus();
     seen = use.generation();
   }
+  const PipeSignalHeld held;
   std::unique_lock lock(mutex_);
   const bool alone =
       left_.wait_for(lock, kPatience, [&] { return users_ == 0 || (generation_ != seen && initialised_); });

@@ -19,6 +19,7 @@
 #include <utility>
 #include <vector>
 
+#include "hsm/pipe_signal.h"
 #include "hsm/pkcs11.h"
 #include "hsm/token_uri.h"
 
@@ -26,11 +27,14 @@ namespace sealift::hsm {
 
 class Module {
  public:
-  // While one lives, the module is not initialised anew. Short-lived: one signature, one search.
+  // While one lives, the module is not initialised anew. Short-lived: one signature, one search. Belongs to
+  // the thread that entered.
   class Use {
    public:
     Use(Use&& other) noexcept
-        : module_(std::exchange(other.module_, nullptr)), generation_(other.generation_) {}
+        : module_(std::exchange(other.module_, nullptr)),
+          generation_(other.generation_),
+          pipe_signal_held_(std::move(other.pipe_signal_held_)) {}
     Use& operator=(Use&&) = delete;
     ~Use();
     std::uint64_t generation() const { return generation_; }
@@ -40,6 +44,7 @@ class Module {
     Use(Module* module, std::uint64_t generation) : module_(module), generation_(generation) {}
     Module* module_;
     std::uint64_t generation_;
+    PipeSignalHeld pipe_signal_held_;
   };
 
   // The module the URI names: module-path, else module-name (one that p11-kit's configuration knows), else
@@ -59,10 +64,10 @@ class Module {
 
   // Waits while the module is being initialised anew.
   Use Enter();
-  // C_Finalize and C_Initialize, if the module answers nothing any more; otherwise does nothing. The caller
-  // holds no Use. Waits for those of others, who get errors from a dead module soon.
-  // Errors: UNAVAILABLE/HSM_BUSY when some call does not come back; HSM_TOKEN_MISSING when what the module
-  // connects to is away (worth a retry).
+  // C_Finalize and C_Initialize, if the module answers nothing or shows no slot; otherwise does nothing. The
+  // caller holds no Use. Waits for those of others, who get errors from a dead module soon. Errors:
+  // UNAVAILABLE/HSM_BUSY when some call does not come back; HSM_TOKEN_MISSING when what the module connects
+  // to is away (worth a retry).
   Status Reinitialise();
 
   // Slots with a token in them, `with_token` false: all. Errors as Pkcs11Error.

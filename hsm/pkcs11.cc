@@ -109,6 +109,11 @@ Meaning MeaningOf(CK_RV rv) {
 // Payload of a status: the CK_RV in decimal. Travels with the status, but not over the wire.
 constexpr char kRvUrl[] = "sealift/pkcs11-rv";
 
+Status WithRv(Status error, CK_RV rv) {
+  error.SetPayload(kRvUrl, absl::Cord(std::to_string(rv)));
+  return error;
+}
+
 Loss LossBehind(CK_RV rv) {
   switch (rv) {
     case CKR_SESSION_HANDLE_INVALID:
@@ -143,10 +148,14 @@ std::string RvName(CK_RV rv) {
 
 Status Pkcs11Error(CK_RV rv, std::string_view object, std::string_view call) {
   const Meaning meaning = MeaningOf(rv);
-  Status error = MakeError(meaning.code, meaning.reason, object,
-                           NativeError{.call = std::string(call), .code = rv, .name = RvName(rv)});
-  error.SetPayload(kRvUrl, absl::Cord(std::to_string(rv)));
-  return error;
+  return WithRv(MakeError(meaning.code, meaning.reason, object,
+                          NativeError{.call = std::string(call), .code = rv, .name = RvName(rv)}),
+                rv);
+}
+
+Status LostError(CK_RV rv, std::string_view message) {
+  const Meaning meaning = MeaningOf(rv);
+  return WithRv(MakeError(meaning.code, meaning.reason, message), rv);
 }
 
 Loss LossOf(const Status& status) {

@@ -22,6 +22,9 @@ std::string RvName(CK_RV rv);
 // HSM_TOKEN_FULL, HSM_MECHANISM_MISSING, otherwise HSM_FAILED.
 Status Pkcs11Error(CK_RV rv, std::string_view object, std::string_view call);
 
+// What we find out ourselves, with code, reason and loss as if a call had returned `rv`.
+Status LostError(CK_RV rv, std::string_view message);
+
 // What an error says is gone on the way to the token, and so must be made anew before another try can help.
 enum class Loss {
   // Nothing: the token understood and refused.
@@ -32,7 +35,7 @@ enum class Loss {
   // The token, or the connection of the module to it.
   kDevice,
 };
-// kNone for success and for errors that Pkcs11Error did not make.
+// kNone for success and for errors that were made elsewhere.
 Loss LossOf(const Status& status);
 
 // Fixed-size, blank-padded fields of CK_TOKEN_INFO.

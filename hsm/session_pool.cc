@@ -137,8 +137,8 @@ Result<SessionPool::Lease> SessionPool::AcquireOnce(CK_FLAGS flags, std::uint64_
   }
   if (idle != CK_INVALID_HANDLE) return Lease(this, idle, epoch, counted, std::move(use));
   auto session = current ? OpenSession(flags)
-                         : Pkcs11Error(CKR_SESSION_HANDLE_INVALID, fmt::format("use {}", Name()),
-                                       "C_Finalize by another token of the module");
+                         : LostError(CKR_SESSION_HANDLE_INVALID,
+                                     fmt::format("use {}: its module was initialised anew", Name()));
   if (session.ok()) return Lease(this, *session, epoch, counted, std::move(use));
   const std::lock_guard lock(mutex_);
   if (counted) --in_use_;
@@ -220,7 +220,8 @@ Status SessionPool::Repair(int attempt) {
   if (attempt == 1 && AnchorIsLoggedIn()) return OkStatus();
   Status status = LoginAgain();
   const auto deadline = std::chrono::steady_clock::now() + options_.repair_timeout;
-  for (auto pause = kFirstPause; LossOf(status) == Loss::kDevice; pause = std::min(pause * 2, kLongestPause)) {
+  for (auto pause = kFirstPause; LossOf(status) == Loss::kDevice;
+       pause = std::min(pause * 2, kLongestPause)) {
     status = module_->Reinitialise();
     if (status.ok()) status = LoginAgain();
     if (LossOf(status) != Loss::kDevice || std::chrono::steady_clock::now() + pause > deadline) break;

@@ -27,6 +27,10 @@ TokenUri IdentityOf(const CK_TOKEN_INFO& info) {
 
 Result<FoundToken> FindToken(const Module& module, const TokenUri& uri) {
   SEALIFT_ASSIGN_OR_RETURN(const auto slots, module.Slots(true));
+  if (slots.empty()) {
+    return LostError(CKR_TOKEN_NOT_PRESENT,
+                     fmt::format("open token {}: '{}' shows no token at all", uri.Name(), module.key()));
+  }
   std::vector<FoundToken> found;
   std::vector<std::string> serials;
   for (const CK_SLOT_ID slot : slots) {

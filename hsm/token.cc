@@ -20,7 +20,8 @@ OpenTokens& TheOpenTokens() {
   return tokens;
 }
 
-// A module that lost what it connects to is given one chance: nothing of ours is open on it that would mend it.
+// A module that lost what it connects to is given one chance: nothing of ours is open on it that would mend
+// it.
 Result<FoundToken> FindTokenMending(Module& module, const TokenUri& uri) {
   for (const bool again : {true, false}) {
     auto found = [&] {
