@@ -88,6 +88,15 @@ Result<CK_FUNCTION_LIST*> Configured(const std::string& name) {
   return found;
 }
 
+// By its file, or by `remote:` in p11-kit's configuration.
+bool IsP11KitClient(CK_FUNCTION_LIST* functions, const std::string& key) {
+  if (std::filesystem::path(key).filename().string().starts_with("p11-kit-client")) return true;
+  char* remote = p11_kit_config_option(functions, "remote");
+  const bool is_remote = remote != nullptr;
+  std::free(remote);
+  return is_remote;
+}
+
 Result<CK_FUNCTION_LIST*> LoadLibrary(const TokenUri& uri, const std::string& key) {
   if (uri.module_path.empty() && !uri.module_name.empty()) return Configured(uri.module_name);
   CK_FUNCTION_LIST* functions = p11_kit_module_load(key.c_str(), P11_KIT_MODULE_CRITICAL);
@@ -143,6 +152,12 @@ Result<std::shared_ptr<Module>> Module::Load(const TokenUri& uri) {
   return module;
 }
 
+Module::Module(CK_FUNCTION_LIST* functions, std::string key, std::string softhsm_store)
+    : functions_(functions),
+      key_(std::move(key)),
+      softhsm_store_(std::move(softhsm_store)),
+      one_at_a_time_(IsP11KitClient(functions, key_)) {}
+
 Module::~Module() {
   const PipeSignalHeld held;
   if (initialised_) {
@@ -162,7 +177,12 @@ Module::Use::~Use() {
 }
 
 Module::Use Module::Enter() {
-  const std::lock_guard lock(mutex_);
+  std::unique_lock lock(mutex_);
+  const std::thread::id self = std::this_thread::get_id();
+  if (one_at_a_time_) {
+    left_.wait(lock, [&] { return users_ == 0 || turn_ == self; });
+    turn_ = self;
+  }
   ++users_;
   return Use(this, generation_);
 }

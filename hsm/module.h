@@ -16,6 +16,7 @@
 #include <memory>
 #include <mutex>
 #include <string>
+#include <thread>
 #include <utility>
 #include <vector>
 
@@ -62,7 +63,9 @@ class Module {
   const std::string& key() const { return key_; }
   const std::string& softhsm_store() const { return softhsm_store_; }
 
-  // Waits while the module is being initialised anew.
+  // Waits while the module is being initialised anew, and for the turn of this thread where calls must not
+  // overlap: threads of p11-kit's client 0.24 wait for ever when its server's child dies between the two
+  // parts of a reply to another of them.
   Use Enter();
   // C_Finalize and C_Initialize, if the module answers nothing or shows no slot; otherwise does nothing. The
   // caller holds no Use. Waits for those of others, who get errors from a dead module soon. Errors:
@@ -74,8 +77,7 @@ class Module {
   Result<std::vector<CK_SLOT_ID>> Slots(bool with_token) const;
 
  private:
-  Module(CK_FUNCTION_LIST* functions, std::string key, std::string softhsm_store)
-      : functions_(functions), key_(std::move(key)), softhsm_store_(std::move(softhsm_store)) {}
+  Module(CK_FUNCTION_LIST* functions, std::string key, std::string softhsm_store);
   static Result<std::shared_ptr<Module>> LoadNew(const TokenUri& uri, const std::string& key);
   bool Responds() const;
 
@@ -85,7 +87,10 @@ class Module {
 
   std::mutex mutex_;
   std::condition_variable left_;
+  bool one_at_a_time_ = false;
   std::size_t users_ = 0;
+  // Of the thread whose turn it is; it may enter again.
+  std::thread::id turn_;
   std::uint64_t generation_ = 1;
   bool initialised_ = true;
 };

@@ -99,7 +99,7 @@ Result<std::unique_ptr<SessionPool>> SessionPool::Open(std::shared_ptr<Module> m
 
 SessionPool::~SessionPool() {
   const Module::Use use = module_->Enter();
-  DropIdle(use, false);
+  DropIdle(use);
   if (anchor_ != CK_INVALID_HANDLE && generation_ == use.generation()) Close(anchor_);
 }
 
@@ -203,32 +203,47 @@ Status SessionPool::Renew(std::uint64_t seen, int attempt) {
     if (epoch_ != seen) return OkStatus();
     if (failures_ != failures) return last_failure_;
   }
-  const Status status = Repair(attempt);
-  if (status.ok()) {
+  const auto generation = Repair(attempt);
+  std::vector<CK_SESSION_HANDLE> old;
+  {
+    const std::lock_guard lock(mutex_);
+    if (!generation.ok()) {
+      ++failures_;
+      last_failure_ = generation.status();
+      return generation.status();
+    }
+    // Both at once: handles of the old epoch mean other objects in a new generation.
+    ++epoch_;
+    generation_ = *generation;
     // Sessions that were returned during the repair are of the old epoch too.
-    DropIdle(module_->Enter(), true);
-    return status;
+    old.swap(idle_);
   }
-  const std::lock_guard lock(mutex_);
-  ++failures_;
-  last_failure_ = status;
-  return status;
+  const Module::Use use = module_->Enter();
+  if (use.generation() == *generation) {
+    for (const CK_SESSION_HANDLE session : old) Close(session);
+  }
+  return OkStatus();
 }
 
-Status SessionPool::Repair(int attempt) {
+Result<std::uint64_t> SessionPool::Repair(int attempt) {
   // After a second loss in one call, what looks alive is not believed.
-  if (attempt == 1 && AnchorIsLoggedIn()) return OkStatus();
-  Status status = LoginAgain();
+  if (attempt == 1 && AnchorIsLoggedIn()) {
+    const std::lock_guard lock(mutex_);
+    return generation_;
+  }
+  auto generation = LoginAgain();
   const auto deadline = std::chrono::steady_clock::now() + options_.repair_timeout;
-  for (auto pause = kFirstPause; LossOf(status) == Loss::kDevice;
+  for (auto pause = kFirstPause; LossOf(generation.status()) == Loss::kDevice;
        pause = std::min(pause * 2, kLongestPause)) {
-    status = module_->Reinitialise();
-    if (status.ok()) status = LoginAgain();
-    if (LossOf(status) != Loss::kDevice || std::chrono::steady_clock::now() + pause > deadline) break;
+    const Status ready = module_->Reinitialise();
+    generation = ready.ok() ? LoginAgain() : Result<std::uint64_t>(ready);
+    if (LossOf(generation.status()) != Loss::kDevice || std::chrono::steady_clock::now() + pause > deadline) {
+      break;
+    }
     std::this_thread::sleep_for(pause);
   }
-  if (status.ok()) log::Info("logged in to token again", {{"token", identity_.token}});
-  return status;
+  if (generation.ok()) log::Info("logged in to token again", {{"token", identity_.token}});
+  return generation;
 }
 
 bool SessionPool::AnchorIsLoggedIn() {
@@ -242,32 +257,29 @@ bool SessionPool::AnchorIsLoggedIn() {
   return rv == CKR_OK && (info.state == CKS_RO_USER_FUNCTIONS || info.state == CKS_RW_USER_FUNCTIONS);
 }
 
-Status SessionPool::LoginAgain() {
+Result<std::uint64_t> SessionPool::LoginAgain() {
   const Module::Use use = module_->Enter();
   bool current = false;
   {
     const std::lock_guard lock(mutex_);
     current = generation_ == use.generation();
   }
-  DropIdle(use, false);
+  DropIdle(use);
   const CK_SESSION_HANDLE anchor = std::exchange(anchor_, CK_INVALID_HANDLE);
   if (current && anchor != CK_INVALID_HANDLE) Close(anchor);
   SEALIFT_ASSIGN_OR_RETURN(const FoundToken found, FindToken(*module_, identity_));
   slot_ = found.slot;
   SEALIFT_RETURN_IF_ERROR(ReadTokenInfo().status());
   SEALIFT_RETURN_IF_ERROR(Login());
-  const std::lock_guard lock(mutex_);
-  generation_ = use.generation();
-  return OkStatus();
+  return use.generation();
 }
 
-void SessionPool::DropIdle(const Module::Use& use, bool next_epoch) {
+void SessionPool::DropIdle(const Module::Use& use) {
   std::vector<CK_SESSION_HANDLE> old;
   bool current = false;
   {
     const std::lock_guard lock(mutex_);
     old.swap(idle_);
-    if (next_epoch) ++epoch_;
     current = generation_ == use.generation();
   }
   // The numbers of an older generation may be sessions of somebody else by now.

@@ -108,11 +108,12 @@ class SessionPool {
   // Starts the next epoch if `seen` is still the current one; otherwise another thread did so already.
   // `attempt` counts from 1: what did not help is not tried alone again. Errors: as Open.
   Status Renew(std::uint64_t seen, int attempt);
-  Status Repair(int attempt);
+  // Both return the module's generation in which the login is good.
+  Result<std::uint64_t> Repair(int attempt);
+  Result<std::uint64_t> LoginAgain();
   bool AnchorIsLoggedIn();
-  Status LoginAgain();
   // Closes the idle sessions; forgets them when the module is of a newer generation.
-  void DropIdle(const Module::Use& use, bool next_epoch);
+  void DropIdle(const Module::Use& use);
 
   std::shared_ptr<Module> module_;
   std::atomic<CK_SLOT_ID> slot_;

@@ -166,9 +166,13 @@ class P11KitServer {
   void KillChild() const {
     std::optional<pid_t> child;
     ASSERT_TRUE(Eventually([&] { return (child = Child()).has_value(); }));
-    ::kill(*child, SIGKILL);
+    End(*child);
+  }
+  // Returns when the process is gone.
+  static void End(pid_t pid) {
+    ::kill(pid, SIGKILL);
     ASSERT_TRUE(Eventually([&] {
-      const auto process = ReadProcessState(*child);
+      const auto process = ReadProcessState(pid);
       return !process.has_value() || process->state == 'Z';
     }));
   }
