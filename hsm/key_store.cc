@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <array>
+#include <utility>
 
 #include "hsm/objects.h"
 #include "shared/base/log.h"
@@ -139,6 +140,31 @@ Result<PublicKey> GenerateInPlace(const TokenView& view, KeyAlgorithm algorithm,
 
 }  // namespace
 
+template <typename T>
+Result<T> KeyStore::OnToken(const std::function<Result<T>(const TokenView& view)>& read) {
+  std::optional<Result<T>> answer;
+  SEALIFT_RETURN_IF_ERROR(pool_->Run([&](const SessionPool::Lease& lease) {
+    answer.emplace(read(View(*pool_, lease)));
+    return answer->status();
+  }));
+  return *std::move(answer);
+}
+
+Result<PublicKey> KeyStore::GenerateOnce(KeyAlgorithm algorithm, KeyUse use, const std::string& label,
+                                         Placement placement) {
+  SEALIFT_ASSIGN_OR_RETURN(const SessionPool::Lease lease, pool_->AcquireReadWrite());
+  const TokenView view = View(*pool_, lease);
+  Result<PublicKey> made = placement == Placement::kInPlace ? GenerateInPlace(view, algorithm, use, label)
+                                                            : GenerateByCopy(view, algorithm, use, label);
+  if (!made.ok() && placement == Placement::kBest && LossOf(made.status()) == Loss::kNone &&
+      ReasonOf(made.status()) != Reason::kHsmTokenFull) {
+    log::Info("token does not copy keys into place; they stay modifiable",
+              {{"token", pool_->token_label()}, {"error", MessageOf(made.status())}});
+    made = GenerateInPlace(view, algorithm, use, label);
+  }
+  return made;
+}
+
 Result<PublicKey> KeyStore::Generate(KeyAlgorithm algorithm, KeyUse use, const std::string& label,
                                      Placement placement) {
   SEALIFT_ASSIGN_OR_RETURN(const auto taken, FindByLabel(label));
@@ -146,15 +172,7 @@ Result<PublicKey> KeyStore::Generate(KeyAlgorithm algorithm, KeyUse use, const s
     return MakeError(Code::kAlreadyExists, Reason::kHsmKeyExists,
                      fmt::format("generate key '{}' on {}: it is already there", label, pool_->Name()));
   }
-  SEALIFT_ASSIGN_OR_RETURN(const SessionPool::Lease lease, pool_->AcquireReadWrite());
-  const TokenView view = View(*pool_, lease);
-  Result<PublicKey> made = placement == Placement::kInPlace ? GenerateInPlace(view, algorithm, use, label)
-                                                            : GenerateByCopy(view, algorithm, use, label);
-  if (!made.ok() && placement == Placement::kBest) {
-    log::Info("token does not copy keys into place; they stay modifiable",
-              {{"token", pool_->token_label()}, {"error", MessageOf(made.status())}});
-    made = GenerateInPlace(view, algorithm, use, label);
-  }
+  Result<PublicKey> made = GenerateOnce(algorithm, use, label, placement);
   if (!made.ok()) return made;
   SEALIFT_ASSIGN_OR_RETURN(const KeyCustody custody, ReadCustody(made->key_id()));
   if (custody.sensitive != true || custody.extractable != false) {
@@ -166,23 +184,24 @@ Result<PublicKey> KeyStore::Generate(KeyAlgorithm algorithm, KeyUse use, const s
 }
 
 Result<std::vector<StoredKey>> KeyStore::List() {
-  SEALIFT_ASSIGN_OR_RETURN(const SessionPool::Lease lease, pool_->Acquire());
-  const TokenView view = View(*pool_, lease);
-  SEALIFT_ASSIGN_OR_RETURN(
-      const auto objects,
-      FindObjects(view, Template().Number(CKA_CLASS, CKO_PRIVATE_KEY).Flag(CKA_TOKEN, true)));
-  std::vector<StoredKey> keys;
-  for (const CK_OBJECT_HANDLE object : objects) {
-    SEALIFT_ASSIGN_OR_RETURN(Bytes id, ReadAttribute(view, object, CKA_ID));
-    SEALIFT_ASSIGN_OR_RETURN(const Bytes label, ReadAttribute(view, object, CKA_LABEL));
-    keys.push_back({std::move(id), ToText(label)});
-  }
-  return keys;
+  return OnToken<std::vector<StoredKey>>([](const TokenView& view) -> Result<std::vector<StoredKey>> {
+    SEALIFT_ASSIGN_OR_RETURN(
+        const auto objects,
+        FindObjects(view, Template().Number(CKA_CLASS, CKO_PRIVATE_KEY).Flag(CKA_TOKEN, true)));
+    if (objects.empty()) SEALIFT_RETURN_IF_ERROR(CheckLoggedIn(view));
+    std::vector<StoredKey> keys;
+    for (const CK_OBJECT_HANDLE object : objects) {
+      SEALIFT_ASSIGN_OR_RETURN(Bytes id, ReadAttribute(view, object, CKA_ID));
+      SEALIFT_ASSIGN_OR_RETURN(const Bytes label, ReadAttribute(view, object, CKA_LABEL));
+      keys.push_back({std::move(id), ToText(label)});
+    }
+    return keys;
+  });
 }
 
 Result<bool> KeyStore::HoldsPrivateKey(const Sha256Digest& id) {
-  SEALIFT_ASSIGN_OR_RETURN(const SessionPool::Lease lease, pool_->Acquire());
-  const auto found = FindKey(View(*pool_, lease), CKO_PRIVATE_KEY, id.view());
+  const auto found = OnToken<CK_OBJECT_HANDLE>(
+      [&](const TokenView& view) { return FindKey(view, CKO_PRIVATE_KEY, id.view()); });
   if (found.ok()) return true;
   if (ReasonOf(found.status()) == Reason::kHsmKeyMissing) return false;
   return found.status();
@@ -195,10 +214,11 @@ Result<std::vector<StoredKey>> KeyStore::FindByLabel(std::string_view label) {
 }
 
 Result<PublicKey> KeyStore::ReadPublicHalf(const Sha256Digest& id) {
-  SEALIFT_ASSIGN_OR_RETURN(const SessionPool::Lease lease, pool_->Acquire());
-  const TokenView view = View(*pool_, lease);
-  SEALIFT_ASSIGN_OR_RETURN(const CK_OBJECT_HANDLE object, FindKey(view, CKO_PUBLIC_KEY, id.view()));
-  SEALIFT_ASSIGN_OR_RETURN(PublicKey key, ReadPublicKey(view, object));
+  SEALIFT_ASSIGN_OR_RETURN(PublicKey key, OnToken<PublicKey>([&](const TokenView& view) -> Result<PublicKey> {
+                             SEALIFT_ASSIGN_OR_RETURN(const CK_OBJECT_HANDLE object,
+                                                      FindKey(view, CKO_PUBLIC_KEY, id.view()));
+                             return ReadPublicKey(view, object);
+                           }));
   if (key.key_id() != id) {
     return MakeError(Code::kFailedPrecondition, Reason::kKeyMismatch,
                      fmt::format("read key {} on {}: the public half there belongs to another key",
@@ -208,21 +228,21 @@ Result<PublicKey> KeyStore::ReadPublicHalf(const Sha256Digest& id) {
 }
 
 Result<KeyCustody> KeyStore::ReadCustody(const Sha256Digest& id) {
-  SEALIFT_ASSIGN_OR_RETURN(const SessionPool::Lease lease, pool_->Acquire());
-  const TokenView view = View(*pool_, lease);
-  SEALIFT_ASSIGN_OR_RETURN(const CK_OBJECT_HANDLE object, FindKey(view, CKO_PRIVATE_KEY, id.view()));
-  const auto flag = [&](CK_ATTRIBUTE_TYPE type) { return ReadFlag(view, object, type); };
-  return KeyCustody{.sensitive = flag(CKA_SENSITIVE),
-                    .always_sensitive = flag(CKA_ALWAYS_SENSITIVE),
-                    .extractable = flag(CKA_EXTRACTABLE),
-                    .never_extractable = flag(CKA_NEVER_EXTRACTABLE),
-                    .local = flag(CKA_LOCAL),
-                    .modifiable = flag(CKA_MODIFIABLE),
-                    .copyable = flag(CKA_COPYABLE),
-                    .destroyable = flag(CKA_DESTROYABLE),
-                    .sign = flag(CKA_SIGN),
-                    .decrypt = flag(CKA_DECRYPT),
-                    .unwrap = flag(CKA_UNWRAP)};
+  return OnToken<KeyCustody>([&](const TokenView& view) -> Result<KeyCustody> {
+    SEALIFT_ASSIGN_OR_RETURN(const CK_OBJECT_HANDLE object, FindKey(view, CKO_PRIVATE_KEY, id.view()));
+    const auto flag = [&](CK_ATTRIBUTE_TYPE type) { return ReadFlag(view, object, type); };
+    return KeyCustody{.sensitive = flag(CKA_SENSITIVE),
+                      .always_sensitive = flag(CKA_ALWAYS_SENSITIVE),
+                      .extractable = flag(CKA_EXTRACTABLE),
+                      .never_extractable = flag(CKA_NEVER_EXTRACTABLE),
+                      .local = flag(CKA_LOCAL),
+                      .modifiable = flag(CKA_MODIFIABLE),
+                      .copyable = flag(CKA_COPYABLE),
+                      .destroyable = flag(CKA_DESTROYABLE),
+                      .sign = flag(CKA_SIGN),
+                      .decrypt = flag(CKA_DECRYPT),
+                      .unwrap = flag(CKA_UNWRAP)};
+  });
 }
 
 Result<bool> KeyStore::HasEc() {

@@ -4,6 +4,7 @@
 // SubjectPublicKeyInfo; labels are for people.
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <optional>
 #include <string>
@@ -41,6 +42,8 @@ struct StoredKey {
   std::string label;
 };
 
+struct TokenView;
+
 class KeyStore {
  public:
   // How a key gets its final CKA_ID, which is known only once the key exists.
@@ -72,6 +75,12 @@ class KeyStore {
   Result<bool> HasEc();
 
  private:
+  // Reads on a session of its own, which is mended when it was lost.
+  template <typename T>
+  Result<T> OnToken(const std::function<Result<T>(const TokenView& view)>& read);
+  Result<PublicKey> GenerateOnce(KeyAlgorithm algorithm, KeyUse use, const std::string& label,
+                                 Placement placement);
+
   std::shared_ptr<SessionPool> pool_;
 };
 

@@ -28,6 +28,9 @@ Status Unusable(std::string_view what) {
                    fmt::format("load PKCS#11 module: {}", what));
 }
 
+// How long a renewal waits for calls of other threads. A call on a dead module fails at once.
+constexpr std::chrono::seconds kPatience{10};
+
 struct Loaded {
   std::mutex mutex;
   std::map<std::string, std::weak_ptr<Module>> modules;
@@ -85,6 +88,15 @@ Result<CK_FUNCTION_LIST*> Configured(const std::string& name) {
   return found;
 }
 
+// By its file, or by `remote:` in p11-kit's configuration.
+bool IsP11KitClient(CK_FUNCTION_LIST* functions, const std::string& key) {
+  if (std::filesystem::path(key).filename().string().starts_with("p11-kit-client")) return true;
+  char* remote = p11_kit_config_option(functions, "remote");
+  const bool is_remote = remote != nullptr;
+  std::free(remote);
+  return is_remote;
+}
+
 Result<CK_FUNCTION_LIST*> LoadLibrary(const TokenUri& uri, const std::string& key) {
   if (uri.module_path.empty() && !uri.module_name.empty()) return Configured(uri.module_name);
   CK_FUNCTION_LIST* functions = p11_kit_module_load(key.c_str(), P11_KIT_MODULE_CRITICAL);
@@ -140,11 +152,81 @@ Result<std::shared_ptr<Module>> Module::Load(const TokenUri& uri) {
   return module;
 }
 
+Module::Module(CK_FUNCTION_LIST* functions, std::string key, std::string softhsm_store)
+    : functions_(functions),
+      key_(std::move(key)),
+      softhsm_store_(std::move(softhsm_store)),
+      one_at_a_time_(IsP11KitClient(functions, key_)) {}
+
 Module::~Module() {
-  if (const CK_RV rv = p11_kit_module_finalize(functions_); rv != CKR_OK) {
-    log::Warning("PKCS#11 module did not finalise", {{"path", key_}, {"error", RvName(rv)}});
+  const PipeSignalHeld held;
+  if (initialised_) {
+    if (const CK_RV rv = p11_kit_module_finalize(functions_); rv != CKR_OK) {
+      log::Warning("PKCS#11 module did not finalise", {{"path", key_}, {"error", RvName(rv)}});
+    }
   }
   p11_kit_module_release(functions_);
+}
+
+Module::Use::~Use() {
+  if (module_ == nullptr) return;
+  // Notifies under the lock: the module may be gone as soon as it is free.
+  const std::lock_guard lock(module_->mutex_);
+  --module_->users_;
+  module_->left_.notify_all();
+}
+
+Module::Use Module::Enter() {
+  std::unique_lock lock(mutex_);
+  const std::thread::id self = std::this_thread::get_id();
+  if (one_at_a_time_) {
+    left_.wait(lock, [&] { return users_ == 0 || turn_ == self; });
+    turn_ = self;
+  }
+  ++users_;
+  return Use(this, generation_);
+}
+
+bool Module::Responds() const {
+  // p11-kit's client, initialised while its server was away, says that all is well and shows no slot, for
+  // ever.
+  CK_ULONG count = 0;
+  return functions_->C_GetSlotList(CK_FALSE, nullptr, &count) == CKR_OK && count > 0;
+}
+
+Status Module::Reinitialise() {
+  // SoftHSM in this process has no connection to lose, and finds its store through the environment, which
+  // must not be written beside other threads.
+  if (!softhsm_store_.empty()) return OkStatus();
+  std::uint64_t seen = 0;
+  {
+    const Use use = Enter();
+    if (Responds()) return OkStatus();
+    seen = use.generation();
+  }
+  const PipeSignalHeld held;
+  std::unique_lock lock(mutex_);
+  const bool alone =
+      left_.wait_for(lock, kPatience, [&] { return users_ == 0 || (generation_ != seen && initialised_); });
+  if (generation_ != seen && initialised_) return OkStatus();
+  if (!alone) {
+    return MakeError(Code::kUnavailable, Reason::kHsmBusy,
+                     fmt::format("initialise PKCS#11 module '{}' anew: a call does not come back", key_));
+  }
+  if (initialised_) {
+    initialised_ = false;
+    ++generation_;
+    if (const CK_RV rv = p11_kit_module_finalize(functions_); rv != CKR_OK) {
+      log::Warning("PKCS#11 module did not finalise", {{"path", key_}, {"error", RvName(rv)}});
+    }
+  }
+  if (const CK_RV rv = p11_kit_module_initialize(functions_); rv != CKR_OK) {
+    return Pkcs11Error(rv == CKR_GENERAL_ERROR || rv == CKR_FUNCTION_FAILED ? CKR_DEVICE_ERROR : rv,
+                       fmt::format("initialise PKCS#11 module '{}' anew", key_), "C_Initialize");
+  }
+  initialised_ = true;
+  log::Warning("PKCS#11 module was initialised anew", {{"path", key_}});
+  return OkStatus();
 }
 
 Result<std::vector<CK_SLOT_ID>> Module::Slots(bool with_token) const {

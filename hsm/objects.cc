@@ -107,6 +107,16 @@ Result<std::vector<CK_OBJECT_HANDLE>> FindObjects(const TokenView& view, Templat
   return found;
 }
 
+Status CheckLoggedIn(const TokenView& view) {
+  CK_SESSION_INFO info{};
+  CK_RV rv = view.api->C_GetSessionInfo(view.session, &info);
+  if (rv == CKR_OK && info.state != CKS_RO_USER_FUNCTIONS && info.state != CKS_RW_USER_FUNCTIONS) {
+    rv = CKR_USER_NOT_LOGGED_IN;
+  }
+  if (rv == CKR_OK) return OkStatus();
+  return Pkcs11Error(rv, fmt::format("search {}", view.token), "C_GetSessionInfo");
+}
+
 Result<CK_OBJECT_HANDLE> FindKey(const TokenView& view, CK_OBJECT_CLASS object_class, ByteView id) {
   SEALIFT_ASSIGN_OR_RETURN(
       const auto found,
@@ -114,6 +124,7 @@ Result<CK_OBJECT_HANDLE> FindKey(const TokenView& view, CK_OBJECT_CLASS object_c
   if (found.size() == 1) return found.front();
   const std::string what = fmt::format("find key {} on {}", HexEncode(id).substr(0, 16), view.token);
   if (found.empty()) {
+    if (object_class == CKO_PRIVATE_KEY) SEALIFT_RETURN_IF_ERROR(CheckLoggedIn(view));
     return MakeError(Code::kNotFound, Reason::kHsmKeyMissing, what + ": the token does not hold it");
   }
   return MakeError(Code::kFailedPrecondition, Reason::kHsmFailed,

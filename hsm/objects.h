@@ -37,6 +37,9 @@ struct TokenView {
 
 // At most 4096 objects.
 Result<std::vector<CK_OBJECT_HANDLE>> FindObjects(const TokenView& view, Template wanted);
+// A session whose login was lost finds no private objects and reports no error: to be asked before believing
+// that there are none.
+Status CheckLoggedIn(const TokenView& view);
 // The one private or public key with this CKA_ID. Errors: NOT_FOUND/HSM_KEY_MISSING; HSM_FAILED for several.
 Result<CK_OBJECT_HANDLE> FindKey(const TokenView& view, CK_OBJECT_CLASS object_class, ByteView id);
 // Bounded to 16 KiB. Absent and unreadable attributes are errors.

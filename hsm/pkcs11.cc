@@ -1,8 +1,10 @@
 #include "hsm/pkcs11.h"
 
+#include <absl/strings/cord.h>
 #include <fmt/format.h>
 
 #include <array>
+#include <string>
 
 namespace sealift::hsm {
 namespace {
@@ -88,14 +90,50 @@ Meaning MeaningOf(CK_RV rv) {
     case CKR_SLOT_ID_INVALID:
     case CKR_DEVICE_REMOVED:
     case CKR_DEVICE_ERROR:
+    case CKR_CRYPTOKI_NOT_INITIALIZED:
       return {Code::kUnavailable, Reason::kHsmTokenMissing};
     case CKR_KEY_HANDLE_INVALID:
     case CKR_OBJECT_HANDLE_INVALID:
       return {Code::kNotFound, Reason::kHsmKeyMissing};
     case CKR_SESSION_COUNT:
       return {Code::kUnavailable, Reason::kHsmBusy};
+    case CKR_DEVICE_MEMORY:
+      return {Code::kResourceExhausted, Reason::kHsmTokenFull};
+    case CKR_MECHANISM_INVALID:
+      return {Code::kFailedPrecondition, Reason::kHsmMechanismMissing};
     default:
       return {Code::kInternal, Reason::kHsmFailed};
+  }
+}
+
+// Payload of a status: the CK_RV in decimal. Travels with the status, but not over the wire.
+constexpr char kRvUrl[] = "sealift/pkcs11-rv";
+
+Status WithRv(Status error, CK_RV rv) {
+  error.SetPayload(kRvUrl, absl::Cord(std::to_string(rv)));
+  return error;
+}
+
+Loss LossBehind(CK_RV rv) {
+  switch (rv) {
+    case CKR_SESSION_HANDLE_INVALID:
+    case CKR_SESSION_CLOSED:
+    case CKR_OPERATION_ACTIVE:
+    case CKR_OPERATION_NOT_INITIALIZED:
+      return Loss::kSession;
+    case CKR_USER_NOT_LOGGED_IN:
+    case CKR_KEY_HANDLE_INVALID:
+    case CKR_OBJECT_HANDLE_INVALID:
+      return Loss::kLogin;
+    case CKR_TOKEN_NOT_PRESENT:
+    case CKR_TOKEN_NOT_RECOGNIZED:
+    case CKR_SLOT_ID_INVALID:
+    case CKR_DEVICE_REMOVED:
+    case CKR_DEVICE_ERROR:
+    case CKR_CRYPTOKI_NOT_INITIALIZED:
+      return Loss::kDevice;
+    default:
+      return Loss::kNone;
   }
 }
 
@@ -110,8 +148,20 @@ std::string RvName(CK_RV rv) {
 
 Status Pkcs11Error(CK_RV rv, std::string_view object, std::string_view call) {
   const Meaning meaning = MeaningOf(rv);
-  return MakeError(meaning.code, meaning.reason, object,
-                   NativeError{.call = std::string(call), .code = rv, .name = RvName(rv)});
+  return WithRv(MakeError(meaning.code, meaning.reason, object,
+                          NativeError{.call = std::string(call), .code = rv, .name = RvName(rv)}),
+                rv);
+}
+
+Status LostError(CK_RV rv, std::string_view message) {
+  const Meaning meaning = MeaningOf(rv);
+  return WithRv(MakeError(meaning.code, meaning.reason, message), rv);
+}
+
+Loss LossOf(const Status& status) {
+  const auto payload = status.GetPayload(kRvUrl);
+  if (!payload.has_value()) return Loss::kNone;
+  return LossBehind(static_cast<CK_RV>(std::stoull(std::string(*payload))));
 }
 
 std::string PaddedText(const unsigned char* field, std::size_t size) {

@@ -19,8 +19,24 @@ std::string RvName(CK_RV rv);
 
 // `object` says what was tried on what: "open token 'demo-online'". The native name and code are always in
 // the message. Reasons: HSM_PIN_INCORRECT, HSM_PIN_LOCKED, HSM_TOKEN_MISSING, HSM_KEY_MISSING, HSM_BUSY,
-// otherwise HSM_FAILED.
+// HSM_TOKEN_FULL, HSM_MECHANISM_MISSING, otherwise HSM_FAILED.
 Status Pkcs11Error(CK_RV rv, std::string_view object, std::string_view call);
+
+// What we find out ourselves, with code, reason and loss as if a call had returned `rv`.
+Status LostError(CK_RV rv, std::string_view message);
+
+// What an error says is gone on the way to the token, and so must be made anew before another try can help.
+enum class Loss {
+  // Nothing: the token understood and refused.
+  kNone,
+  kSession,
+  // The login, and with it every object handle.
+  kLogin,
+  // The token, or the connection of the module to it.
+  kDevice,
+};
+// kNone for success and for errors that were made elsewhere.
+Loss LossOf(const Status& status);
 
 // Fixed-size, blank-padded fields of CK_TOKEN_INFO.
 std::string PaddedText(const unsigned char* field, std::size_t size);

@@ -15,8 +15,7 @@ namespace sealift::hsm {
 
 class Token {
  public:
-  // Errors: NOT_FOUND/HSM_TOKEN_MISSING; INVALID_ARGUMENT when several tokens match; those of ReadPin,
-  // Module::Load and SessionPool::Open.
+  // Errors: those of FindToken, ReadPin, Module::Load and SessionPool::Open.
   static Result<std::shared_ptr<Token>> Open(const TokenUri& uri, SessionPool::Options options = {});
 
   KeyStore& keys() { return keys_; }

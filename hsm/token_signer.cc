@@ -34,39 +34,14 @@ Result<Bytes> RawToDer(ByteView raw) {
   return bytes;
 }
 
-// Another session, or a new login, may help against these; against a refused mechanism or key it does not.
-bool IsLoss(CK_RV rv) {
-  switch (rv) {
-    case CKR_SESSION_HANDLE_INVALID:
-    case CKR_SESSION_CLOSED:
-    case CKR_OPERATION_ACTIVE:
-    case CKR_OPERATION_NOT_INITIALIZED:
-    case CKR_USER_NOT_LOGGED_IN:
-    case CKR_KEY_HANDLE_INVALID:
-    case CKR_OBJECT_HANDLE_INVALID:
-    case CKR_DEVICE_ERROR:
-    case CKR_DEVICE_REMOVED:
-    case CKR_TOKEN_NOT_PRESENT:
-      return true;
-    default:
-      return false;
-  }
-}
-
-bool IsLoss(const Status& status) {
-  const Reason reason = ReasonOf(status);
-  return reason == Reason::kHsmTokenMissing || reason == Reason::kHsmKeyMissing ||
-         reason == Reason::kHsmFailed;
-}
-
 }  // namespace
 
 Result<std::shared_ptr<TokenSigner>> TokenSigner::Open(std::shared_ptr<Token> token,
                                                        const Sha256Digest& key_id) {
   SEALIFT_ASSIGN_OR_RETURN(PublicKey public_key, token->keys().ReadPublicHalf(key_id));
   std::shared_ptr<TokenSigner> signer(new TokenSigner(std::move(token), std::move(public_key)));
-  SEALIFT_ASSIGN_OR_RETURN(const SessionPool::Lease lease, signer->token_->pool()->Acquire());
-  SEALIFT_RETURN_IF_ERROR(signer->PrivateKey(lease).status());
+  SEALIFT_RETURN_IF_ERROR(signer->token_->pool()->Run(
+      [&](const SessionPool::Lease& lease) { return signer->PrivateKey(lease).status(); }));
   return signer;
 }
 
@@ -87,24 +62,19 @@ Result<CK_OBJECT_HANDLE> TokenSigner::PrivateKey(const SessionPool::Lease& lease
   return found;
 }
 
-Result<Bytes> TokenSigner::Try(const SigningRequest& request, SessionPool::Lease& lease, bool& lost) {
+Result<Bytes> TokenSigner::Try(const SigningRequest& request, const SessionPool::Lease& lease) {
   SessionPool& pool = *token_->pool();
   const auto fail = [&](CK_RV rv, std::string_view call) {
-    lost = IsLoss(rv);
     return Pkcs11Error(rv, fmt::format("sign {} on {}", request.intent, pool.Name()), call);
   };
-  const auto key = PrivateKey(lease);
-  if (!key.ok()) {
-    lost = IsLoss(key.status());
-    return key.status();
-  }
+  SEALIFT_ASSIGN_OR_RETURN(const CK_OBJECT_HANDLE key, PrivateKey(lease));
   const bool rsa = public_key_.type() == KeyType::kRsa;
   ByteWriter writer(ByteWriter::Endian::kBig);
   if (rsa) writer.Raw(kSha256Prefix);
   writer.Raw(request.digest);
   Bytes input = std::move(writer).Finish();
   CK_MECHANISM mechanism{rsa ? CKM_RSA_PKCS : CKM_ECDSA, nullptr, 0};
-  if (const CK_RV rv = pool.api().C_SignInit(lease.handle(), &mechanism, *key); rv != CKR_OK) {
+  if (const CK_RV rv = pool.api().C_SignInit(lease.handle(), &mechanism, key); rv != CKR_OK) {
     return fail(rv, "C_SignInit");
   }
   Bytes signature(kMaxSignatureBytes);
@@ -125,23 +95,16 @@ Result<Bytes> TokenSigner::Sign(const SigningRequest& request) {
   }
   SessionPool& pool = *token_->pool();
   Result<Bytes> signature = Bytes();
-  for (int attempt = 1; attempt <= kAttempts; ++attempt) {
-    std::uint64_t epoch = 0;
-    bool lost = false;
-    {
-      SEALIFT_ASSIGN_OR_RETURN(SessionPool::Lease lease, pool.Acquire());
-      epoch = lease.epoch();
-      signature = Try(request, lease, lost);
-      if (!signature.ok()) lease.Discard();
-    }
-    if (signature.ok() || !lost) break;
-    if (attempt < kAttempts) SEALIFT_RETURN_IF_ERROR(pool.Renew(epoch));
-  }
-  if (!signature.ok()) return signature;
+  // Signing may be done twice: what a lost try made is never seen.
+  SEALIFT_RETURN_IF_ERROR(pool.Run([&](const SessionPool::Lease& lease) {
+    signature = Try(request, lease);
+    return signature.status();
+  }));
   if (const Status valid = public_key_.VerifyDigest(request.digest, *signature, request.scheme);
       !valid.ok()) {
-    return MakeError(Code::kInternal, Reason::kHsmFailed,
-                     fmt::format("sign {}: what {} returned does not verify", request.intent, pool.Name()));
+    return MakeError(Code::kFailedPrecondition, Reason::kKeyMismatch,
+                     fmt::format("sign {}: what {} returned is no signature of the key with this id",
+                                 request.intent, pool.Name()));
   }
   return signature;
 }

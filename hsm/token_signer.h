@@ -6,8 +6,8 @@
 // Thread-safe; concurrent calls use sessions of their own. RSA is PKCS#1 v1.5 with SHA-256 (CKM_RSA_PKCS over
 // the DigestInfo, RFC 8017 section 9.2), EC is ECDSA (CKM_ECDSA; r and s become DER).
 //
-// A lost session, a lost login or a token that came back is mended within the call: at most kAttempts tries,
-// and never with a PIN that was refused.
+// A lost session, a lost login, a token that came back or a restarted p11-kit server is mended within the
+// call (SessionPool::Run): bounded tries, and never with a PIN that was refused.
 #pragma once
 
 #include <memory>
@@ -21,22 +21,20 @@ namespace sealift::hsm {
 
 class TokenSigner final : public Signer {
  public:
-  static constexpr int kAttempts = 3;
-
   // The key with this CKA_ID. Its public half in the token must hash to that id.
   // Errors: NOT_FOUND/HSM_KEY_MISSING; FAILED_PRECONDITION/KEY_MISMATCH.
   static Result<std::shared_ptr<TokenSigner>> Open(std::shared_ptr<Token> token, const Sha256Digest& key_id);
 
   const PublicKey& public_key() const override { return public_key_; }
   // Errors: INVALID_ARGUMENT when scheme or digest do not fit the key; those of the session pool;
-  // HSM_FAILED, also when what the token returned does not verify.
+  // HSM_FAILED; FAILED_PRECONDITION/KEY_MISMATCH when what the token returned does not verify, as when
+  // another private key was put under this id.
   Result<Bytes> Sign(const SigningRequest& request) override;
 
  private:
   TokenSigner(std::shared_ptr<Token> token, PublicKey public_key)
       : token_(std::move(token)), public_key_(std::move(public_key)) {}
-  // One try. `lost` is set when another session or login may succeed.
-  Result<Bytes> Try(const SigningRequest& request, SessionPool::Lease& lease, bool& lost);
+  Result<Bytes> Try(const SigningRequest& request, const SessionPool::Lease& lease);
   Result<CK_OBJECT_HANDLE> PrivateKey(const SessionPool::Lease& lease);
 
   std::shared_ptr<Token> token_;

@@ -2,15 +2,17 @@
 
 #include <gtest/gtest.h>
 
+#include <atomic>
 #include <fstream>
 #include <map>
 #include <sstream>
+#include <thread>
+#include <vector>
 
 #include "hsm/key_ring.h"
 #include "hsm/pin.h"
 #include "shared/crypto/certificate.h"
 #include "shared/crypto/hash.h"
-#include "tests/contract/signer_contract.h"
 #include "tests/integration/hsm/softhsm_fixture.h"
 
 namespace sealift::hsm {
@@ -208,51 +210,5 @@ TEST_F(SoftHsmTest, OneProgramUsesOneStoreAtATime) {
   EXPECT_NE(MessageOf(second.status()).find("one --store"), std::string::npos);
 }
 
-// --- the conformance suite every Signer passes
-
-struct ContractToken {
-  TempDir folder = TempDir::Create("contract").value();
-  std::shared_ptr<Token> token;
-};
-
-// Holds the newest one: a store is given up before the next test opens its own, and the last one in TearDown,
-// while SoftHSM still lives. Its exit handlers run before the destructors of our statics would.
-class ContractTokens : public ::testing::Environment {
- public:
-  void TearDown() override { current.reset(); }
-  std::unique_ptr<ContractToken> current;
-};
-
-ContractTokens& TheContractTokens() {
-  static auto* const tokens = new ContractTokens;  // gtest owns it
-  return *tokens;
-}
-const auto* const kRegistered = ::testing::AddGlobalTestEnvironment(&TheContractTokens());
-
-std::shared_ptr<Signer> ContractSigner(KeyAlgorithm algorithm) {
-  if (!HasSoftHsm()) return nullptr;
-  auto& current = TheContractTokens().current;
-  current.reset();
-  current = std::make_unique<ContractToken>();
-  const auto pin = current->folder.path() / "pin";
-  EXPECT_TRUE(WriteFileAtomically(pin, AsBytes(kPin), 0600).ok());
-  const auto uri =
-      CreateSoftHsmToken({.store = current->folder.path() / "store", .label = "contract", .pin_file = pin})
-          .value();
-  current->token = Token::Open(uri, {.max_sessions = 2}).value();
-  const auto key = current->token->keys().Generate(algorithm, KeyUse::kSign, "contract").value();
-  return TokenSigner::Open(current->token, key.key_id()).value();
-}
-
 }  // namespace
 }  // namespace sealift::hsm
-
-namespace sealift {
-namespace {
-INSTANTIATE_TEST_SUITE_P(
-    SoftHsm, SignerContract,
-    ::testing::Values(SignerFactory{"Rsa", [] { return hsm::ContractSigner(hsm::KeyAlgorithm::kRsa2048); }},
-                      SignerFactory{"P256", [] { return hsm::ContractSigner(hsm::KeyAlgorithm::kEcP256); }}),
-    SignerFactoryName);
-}  // namespace
-}  // namespace sealift
