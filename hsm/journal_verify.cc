@@ -18,6 +18,22 @@ namespace {
 
 constexpr auto kNames = std::to_array<std::string_view>({"edited", "removed", "reordered", "cut", "forked"});
 
+// TUF targets are the largest that carries any.
+constexpr std::size_t kMaxCheckpointFile = 8u << 20;
+constexpr std::string_view kMember = "x-sealift-journal";
+
+// Depth is bounded by the parser.
+void CollectCheckpoints(const nlohmann::json& value, std::vector<const nlohmann::json*>& found) {
+  if (!value.is_structured()) return;
+  for (auto member = value.begin(); member != value.end(); ++member) {
+    if (value.is_object() && member.key() == kMember) {
+      found.push_back(&*member);
+    } else {
+      CollectCheckpoints(*member, found);
+    }
+  }
+}
+
 Result<UniqueFd> OpenToRead(const std::filesystem::path& path) {
   UniqueFd fd(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
   if (fd.valid()) return fd;
@@ -259,16 +275,26 @@ Status ReadJournal(const std::filesystem::path& path,
   }
 }
 
-Result<JournalCheckpoint> FindCheckpoint(std::string_view text) {
-  constexpr char kMember[] = "x-sealift-journal";
-  const auto parsed = tuf::ParseJson(text, {.max_bytes = 1u << 20, .max_depth = 16});
-  if (!parsed.ok() || !parsed->is_object()) {
-    return MakeError(Code::kInvalidArgument, Reason::kMalformed, "read checkpoint: not a JSON object");
+Result<std::vector<JournalCheckpoint>> FindCheckpoints(std::string_view text) {
+  const auto refuse = [](std::string_view what) {
+    return MakeError(Code::kInvalidArgument, Reason::kMalformed, fmt::format("read checkpoint: {}", what));
+  };
+  const auto parsed = tuf::ParseJson(text, {.max_bytes = kMaxCheckpointFile, .max_depth = 16});
+  if (!parsed.ok() || !parsed->is_object()) return refuse("not a JSON object");
+  std::vector<const nlohmann::json*> objects;
+  if (parsed->contains("sequence")) {
+    objects.push_back(&*parsed);
+  } else {
+    CollectCheckpoints(*parsed, objects);
   }
-  const nlohmann::json* found = &*parsed;
-  if (const auto body = parsed->find("signed"); body != parsed->end() && body->is_object()) found = &*body;
-  if (const auto member = found->find(kMember); member != found->end()) found = &*member;
-  return JournalCheckpoint::Parse(tuf::CompactJson(*found));
+  std::vector<JournalCheckpoint> found;
+  for (const nlohmann::json* object : objects) {
+    SEALIFT_ASSIGN_OR_RETURN(JournalCheckpoint checkpoint,
+                             JournalCheckpoint::Parse(tuf::CompactJson(*object)));
+    found.push_back(std::move(checkpoint));
+  }
+  if (found.empty()) return refuse("there is none in it");
+  return found;
 }
 
 }  // namespace sealift::hsm

@@ -85,8 +85,8 @@ Result<JournalReport> VerifyJournal(const std::filesystem::path& path, const Jou
 // Every record in the order of the file, checked for its form alone; `visit` returns false to stop.
 Status ReadJournal(const std::filesystem::path& path, const std::function<bool(const JournalRecord&)>& visit);
 
-// A checkpoint as it travels: alone in a file, or in a TUF timestamp or other JSON under "x-sealift-journal".
-// Errors: INVALID_ARGUMENT/MALFORMED.
-Result<JournalCheckpoint> FindCheckpoint(std::string_view json);
+// Checkpoints as they travel: one alone, or all that JSON such as a TUF timestamp or TUF targets holds under
+// "x-sealift-journal". Errors: INVALID_ARGUMENT/MALFORMED, also when there is none.
+Result<std::vector<JournalCheckpoint>> FindCheckpoints(std::string_view json);
 
 }  // namespace sealift::hsm

@@ -185,16 +185,30 @@ TEST_F(JournalVerifyTest, AGivenCheckpointMustBeSigned) {
 }
 
 TEST_F(JournalVerifyTest, CheckpointsAreFoundWhereTheyTravel) {
-  EXPECT_EQ(FindCheckpoint(late_.Json())->Json(), late_.Json());
+  const auto found = [](const std::string& text) {
+    const auto all = FindCheckpoints(text);
+    EXPECT_TRUE(all.ok()) << Describe(all.status());
+    std::string sequences;
+    for (const JournalCheckpoint& one : all.value_or(std::vector<JournalCheckpoint>{})) {
+      sequences += std::to_string(one.sequence) + (one.key_id.has_value() ? " signed " : " bare ");
+    }
+    return sequences;
+  };
+  EXPECT_EQ(found(late_.Json()), "14 signed ");
   const tuf::Timestamp timestamp{.journal_checkpoint = late_.Json()};
-  EXPECT_EQ(FindCheckpoint(tuf::MakeEnvelope(timestamp).Serialize())->Json(), late_.Json());
+  EXPECT_EQ(found(tuf::MakeEnvelope(timestamp).Serialize()), "14 signed ");
   JournalCheckpoint head = late_;
   head.key_id.reset();
   head.signature.clear();
-  EXPECT_EQ(FindCheckpoint(head.Json())->Json(), head.Json());
-  EXPECT_FALSE(FindCheckpoint("{}").ok());
-  EXPECT_FALSE(FindCheckpoint("[]").ok());
-  EXPECT_FALSE(FindCheckpoint("").ok());
+  EXPECT_EQ(found(head.Json()), "14 bare ");
+  tuf::Targets targets;
+  targets.targets["a"].custom = R"({"x-sealift-journal":)" + early_.Json() + "}";
+  targets.targets["b"].custom = R"({"x-sealift-journal":)" + head.Json() + "}";
+  EXPECT_EQ(found(tuf::MakeEnvelope(targets).Serialize()), "7 signed 14 bare ");
+  EXPECT_FALSE(FindCheckpoints("{}").ok());
+  EXPECT_FALSE(FindCheckpoints("[]").ok());
+  EXPECT_FALSE(FindCheckpoints("").ok());
+  EXPECT_FALSE(FindCheckpoints(R"({"x-sealift-journal":{"sequence":1}})").ok());
 }
 
 TEST_F(JournalVerifyTest, OtherFilesAreNoJournal) {
