@@ -176,6 +176,8 @@ TEST_F(TokenJournalTest, ARingRecordsInItsFolderAndSignsCheckpointsWhereItCan) {
                             .tls_handshake = true})
                     .ok());
   }
+  // The one before keeps the signer, and with it the token.
+  RegisterPkcs11Resolver();
   const JournalReport report = verify();
   EXPECT_TRUE(report.findings.empty());
   EXPECT_EQ(report.proven_up_to + 1, report.records);
