@@ -9,7 +9,10 @@
 #include <utility>
 
 #include "hsm/ceremony_files.h"
+#include "hsm/journal.h"
 #include "hsm/token_signer.h"
+#include "shared/base/files.h"
+#include "shared/base/log.h"
 #include "shared/crypto/hash.h"
 #include "shared/crypto/key_reference.h"
 #include "shared/efi/auth_variable.h"
@@ -51,15 +54,19 @@ class Ceremony {
   Ceremony(const KeySetOptions& options, const Progress& progress) : options_(options), progress_(progress) {}
 
   Status Check();
+  Status BeginJournal();
   Status MakeKeys();
   Status MakeCertificates();
   Status MakeVariables();
   Status MakeTufRoot();
   Result<Inventory> Write();
+  // A journal that did not come into the folder.
+  void DropJournal();
   bool made_keys() const { return !inventory_.keys.empty(); }
 
  private:
   Status CheckNames();
+  Status EndJournal();
   Status MakeKey(const Role& role);
   Status Certify(std::string_view role, CertificateSpec spec);
   Status CertifyController();
@@ -71,6 +78,7 @@ class Ceremony {
   std::vector<std::string> dns_names_;
   std::vector<std::string> ip_addresses_;
   Inventory inventory_;
+  std::shared_ptr<Journal> journal_;
   std::map<std::string, std::shared_ptr<Signer>, std::less<>> signers_;
   std::map<std::string, Certificate, std::less<>> certificates_;
   // By path inside the folder.
@@ -125,6 +133,41 @@ Status Ceremony::Check() {
   return OkStatus();
 }
 
+// The folder appears at the end, so the journal begins beside it. A killed ceremony leaves it there, and the
+// next one goes on with it.
+Status Ceremony::BeginJournal() {
+  auto path = options_.journal;
+  if (path.empty()) {
+    auto folder = std::filesystem::absolute(options_.folder).lexically_normal();
+    if (!folder.has_filename()) folder = folder.parent_path();
+    path = folder;
+    path += ".journal";
+  }
+  SEALIFT_RETURN_IF_ERROR(MakeDirectories(path.parent_path()));
+  SEALIFT_ASSIGN_OR_RETURN(journal_, Journal::Open(path));
+  for (const auto& [group, token] : options_.tokens) token->RecordIn(journal_);
+  return OkStatus();
+}
+
+Status Ceremony::EndJournal() {
+  SEALIFT_ASSIGN_OR_RETURN(
+      std::shared_ptr<Signer> signer,
+      TokenSigner::OpenForCheckpoints(options_.tokens.at(Group::kOnline), Entry("journal").key_id));
+  journal_->SetCheckpointSigner(std::move(signer));
+  SEALIFT_RETURN_IF_ERROR(journal_->Checkpoint().status());
+  files_[kJournalPublicKeyFile] = files_.at(PublicKeyFile("journal", 1));
+  if (!options_.journal.empty()) return OkStatus();
+  SEALIFT_ASSIGN_OR_RETURN(files_[kJournalFileName], ReadFile(journal_->path()));
+  return OkStatus();
+}
+
+void Ceremony::DropJournal() {
+  if (!options_.journal.empty()) return;
+  std::error_code error;
+  std::filesystem::remove(journal_->path(), error);
+  if (error) log::Warning("journal of the ceremony stays", {{"path", journal_->path().string()}});
+}
+
 Status Ceremony::MakeKey(const Role& role) {
   const std::shared_ptr<Token>& token = options_.tokens.at(role.group);
   SEALIFT_ASSIGN_OR_RETURN(const bool has_ec, token->keys().HasEc());
@@ -142,6 +185,10 @@ Status Ceremony::MakeKey(const Role& role) {
   SEALIFT_ASSIGN_OR_RETURN(const KeyCustody custody, token->keys().ReadCustody(entry.key_id));
   entry.born_in_token = custody.born_in_token();
   inventory_.keys.push_back(entry);
+  const std::string name = KeyName(role.name, 1);
+  journal_->NameKey(entry.key_id, name);
+  SEALIFT_RETURN_IF_ERROR(journal_->RecordKeyEvent(
+      {.event = "generated", .key_id = entry.key_id, .key_name = name, .label = label}));
   files_[PublicKeyFile(role.name, 1)] = ToBytes(key.Pem());
   if (role.use != KeyUse::kSign) return OkStatus();
   SEALIFT_ASSIGN_OR_RETURN(std::shared_ptr<Signer> signer, TokenSigner::Open(token, entry.key_id));
@@ -246,6 +293,7 @@ Status Ceremony::MakeTufRoot() {
 }
 
 Result<Inventory> Ceremony::Write() {
+  SEALIFT_RETURN_IF_ERROR(EndJournal());
   files_[kInventoryFile] = ToBytes(inventory_.Serialize());
   SEALIFT_RETURN_IF_ERROR(WriteFolderAtOnce(options_.folder, files_));
   progress_(fmt::format("wrote {} files to '{}'", files_.size(), options_.folder.string()));
@@ -257,11 +305,13 @@ Result<Inventory> Ceremony::Write() {
 Result<Inventory> InitialiseKeySet(const KeySetOptions& options, const Progress& progress) {
   Ceremony ceremony(options, progress);
   SEALIFT_RETURN_IF_ERROR(ceremony.Check());
+  SEALIFT_RETURN_IF_ERROR(ceremony.BeginJournal());
   Status status = ceremony.MakeKeys();
   if (status.ok()) status = ceremony.MakeCertificates();
   if (status.ok()) status = ceremony.MakeVariables();
   if (status.ok()) status = ceremony.MakeTufRoot();
   Result<Inventory> written = status.ok() ? ceremony.Write() : Result<Inventory>(status);
+  ceremony.DropJournal();
   if (written.ok() || !ceremony.made_keys()) return written;
   return Annotate(written.status(),
                   fmt::format("make key set '{}', whose first keys stay unused in their tokens (start again "

@@ -37,6 +37,8 @@ struct KeySetOptions {
   // "DNS:name" or "IP:address" of the controller.
   std::vector<std::string> controller_names;
   UnixMillis now;
+  // Signing journal of the ceremony; empty is `journal` in the folder.
+  std::filesystem::path journal;
 };
 
 // Makes generation 1 of every role and writes to the folder:
@@ -47,6 +49,7 @@ struct KeySetOptions {
 //   controller-tls.pem, .key.pem   the controller's certificate and the reference to its key
 //   tuf/1.root.json                the repository's first root, every role with threshold 1
 //   public/<role>-1.pem            public half of every key
+//   journal, journal.pub.pem       signing journal, begun by this ceremony, and the key of its checkpoints
 //   inventory.json                 what is where
 //
 // PK signs PK and KEK, KEK signs db. Needs InstallKeyProvider().

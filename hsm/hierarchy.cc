@@ -72,6 +72,10 @@ Result<KeyAlgorithm> AlgorithmFor(const Role& role, bool token_has_ec) {
                                role.name, GroupName(role.group)));
 }
 
+std::string KeyName(std::string_view role, std::uint32_t generation) {
+  return fmt::format("{}-{}", role, generation);
+}
+
 std::string KeyLabel(std::string_view set, std::string_view role, std::uint32_t generation) {
   return fmt::format("sealift:{}:{}:{}", set, role, generation);
 }

@@ -48,6 +48,8 @@ Result<KeyAlgorithm> AlgorithmFor(const Role& role, bool token_has_ec);
 
 // CKA_LABEL: "sealift:<set>:<role>:<generation>".
 std::string KeyLabel(std::string_view set, std::string_view role, std::uint32_t generation);
+// "db-1": in the signing journal and in file names.
+std::string KeyName(std::string_view role, std::uint32_t generation);
 // 1 to 32 of [a-z0-9-], led by a letter: it is part of labels, of certificate names and of file names.
 bool IsValidSetName(std::string_view name);
 

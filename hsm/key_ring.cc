@@ -24,6 +24,8 @@ constexpr auto kCertificateFiles = std::to_array<std::pair<std::string_view, std
     {"controller-tls", "controller-tls.pem"},
 });
 
+constexpr std::string_view kJournalRole = "journal";
+
 Status NotThere(const InventoryKey& key) {
   return MakeError(
       Code::kNotFound, Reason::kHsmKeyMissing,
@@ -50,7 +52,7 @@ std::string_view CertificateFile(std::string_view role) {
 }
 
 std::string PublicKeyFile(std::string_view role, std::uint32_t generation) {
-  return fmt::format("public/{}-{}.pem", role, generation);
+  return fmt::format("public/{}.pem", KeyName(role, generation));
 }
 
 TokenUri KeyUri(const TokenUri& token, const Sha256Digest& key_id) {
@@ -86,11 +88,45 @@ Result<std::map<Group, std::shared_ptr<Token>>> OpenTokens(const std::vector<std
 }
 
 Result<std::unique_ptr<KeyRing>> KeyRing::Open(const std::filesystem::path& keys_folder,
-                                               const std::vector<std::string>& token_args) {
+                                               const std::vector<std::string>& token_args,
+                                               const std::filesystem::path& journal) {
   SEALIFT_ASSIGN_OR_RETURN(Inventory inventory, Inventory::Load(keys_folder));
   std::unique_ptr<KeyRing> ring(new KeyRing(keys_folder, std::move(inventory)));
   SEALIFT_ASSIGN_OR_RETURN(ring->tokens_, OpenTokens(token_args));
+  if (!ring->tokens_.empty()) {
+    SEALIFT_RETURN_IF_ERROR(ring->OpenJournal(journal.empty() ? keys_folder / kJournalFileName : journal));
+  }
   return ring;
+}
+
+Status KeyRing::OpenJournal(const std::filesystem::path& path) {
+  JournalOptions options;
+  for (const InventoryKey* key : inventory_.Generations(kJournalRole)) {
+    SEALIFT_ASSIGN_OR_RETURN(PublicKey public_key, PublicKeyFor(*key));
+    options.trusted.push_back(std::move(public_key));
+  }
+  SEALIFT_ASSIGN_OR_RETURN(journal_, Journal::Open(path, std::move(options)));
+  for (const InventoryKey& key : inventory_.keys) {
+    journal_->NameKey(key.key_id, KeyName(key.role, key.generation));
+  }
+  for (const auto& [group, token] : tokens_) token->RecordIn(journal_);
+  const InventoryKey* key = inventory_.Newest(kJournalRole);
+  const auto token = key == nullptr ? tokens_.end() : tokens_.find(key->group);
+  if (token == tokens_.end()) return OkStatus();
+  SEALIFT_ASSIGN_OR_RETURN(const bool held, token->second->keys().HoldsPrivateKey(key->key_id));
+  if (!held) return OkStatus();
+  SEALIFT_ASSIGN_OR_RETURN(std::shared_ptr<Signer> signer,
+                           TokenSigner::OpenForCheckpoints(token->second, key->key_id));
+  journal_->SetCheckpointSigner(std::move(signer));
+  return OkStatus();
+}
+
+KeyRing::~KeyRing() {
+  if (journal_ == nullptr) return;
+  if (const auto checkpoint = journal_->Checkpoint(); !checkpoint.ok()) {
+    log::Warning("the signing journal was left without a checkpoint",
+                 {{"reason", ReasonIdOf(checkpoint.status())}, {"error", MessageOf(checkpoint.status())}});
+  }
 }
 
 Result<std::shared_ptr<Signer>> KeyRing::SignerFor(std::string_view role) {

@@ -3,6 +3,9 @@
 //   SEALIFT_ASSIGN_OR_RETURN(auto ring, KeyRing::Open(keys_folder, {"release=pkcs11:token=..."}));
 //   SEALIFT_ASSIGN_OR_RETURN(auto signer, ring->SignerFor("db"));
 //
+// All that its signers do is recorded in one signing journal: the file given, or `journal` in the folder.
+// Where a token given holds the set's `journal` key, checkpoints are signed; the last one when the ring goes.
+//
 // Thread-safe after Open. Signers hold what they need and may outlive the ring.
 #pragma once
 
@@ -15,6 +18,7 @@
 #include <vector>
 
 #include "hsm/inventory.h"
+#include "hsm/journal.h"
 #include "hsm/token.h"
 #include "shared/crypto/certificate.h"
 #include "shared/crypto/signer.h"
@@ -24,10 +28,13 @@ namespace sealift::hsm {
 class KeyRing {
  public:
   // `token_args`: "[GROUP=]URI" each, as --token takes them; one without a group serves all groups that no
-  // other names, with a warning. Every token named is opened now, so that a wrong PIN shows at start.
-  // Errors: INVALID_ARGUMENT; KEY_SET_INVALID; those of Token::Open.
+  // other names, with a warning. Every token named is opened now, so that a wrong PIN shows at start; without
+  // any there is no journal either.
+  // Errors: INVALID_ARGUMENT; KEY_SET_INVALID; those of Token::Open and Journal::Open.
   static Result<std::unique_ptr<KeyRing>> Open(const std::filesystem::path& keys_folder,
-                                               const std::vector<std::string>& token_args);
+                                               const std::vector<std::string>& token_args,
+                                               const std::filesystem::path& journal = {});
+  ~KeyRing();
 
   // The newest generation of the role. Errors: NOT_FOUND/HSM_KEY_MISSING naming role, group and what to give;
   // INVALID_ARGUMENT for a role that cannot sign.
@@ -46,13 +53,18 @@ class KeyRing {
   // Groups of which an opened token holds a private key: what this program can sign for, whatever names the
   // tokens were given under.
   Result<std::vector<Group>> HeldGroups();
+  // Null without tokens.
+  const std::shared_ptr<Journal>& journal() const { return journal_; }
 
  private:
   KeyRing(std::filesystem::path folder, Inventory inventory)
       : folder_(std::move(folder)), inventory_(std::move(inventory)) {}
 
+  Status OpenJournal(const std::filesystem::path& path);
+
   std::filesystem::path folder_;
   Inventory inventory_;
+  std::shared_ptr<Journal> journal_;
   std::map<Group, std::shared_ptr<Token>> tokens_;
   std::mutex mutex_;
   std::map<Sha256Digest, std::shared_ptr<Signer>> signers_;

@@ -53,4 +53,14 @@ Result<std::shared_ptr<Token>> Token::Open(const TokenUri& uri, SessionPool::Opt
   return token;
 }
 
+void Token::RecordIn(const std::shared_ptr<Journal>& journal) {
+  const std::lock_guard lock(journal_mutex_);
+  journal_ = journal;
+}
+
+std::shared_ptr<Journal> Token::journal() const {
+  const std::lock_guard lock(journal_mutex_);
+  return journal_.lock();
+}
+
 }  // namespace sealift::hsm

@@ -5,6 +5,7 @@
 #pragma once
 
 #include <memory>
+#include <mutex>
 #include <string>
 
 #include "hsm/key_store.h"
@@ -12,6 +13,8 @@
 #include "hsm/token_uri.h"
 
 namespace sealift::hsm {
+
+class Journal;
 
 class Token {
  public:
@@ -24,12 +27,19 @@ class Token {
   const TokenUri& uri() const { return uri_; }
   const std::string& label() const { return pool_->token_label(); }
 
+  // Where signers of this token record from now on. Held weakly: whoever signs keeps it.
+  void RecordIn(const std::shared_ptr<Journal>& journal);
+  // Null when nobody gave one, or when it is closed.
+  std::shared_ptr<Journal> journal() const;
+
  private:
   Token(std::shared_ptr<SessionPool> pool, TokenUri uri)
       : pool_(std::move(pool)), keys_(pool_), uri_(std::move(uri)) {}
   std::shared_ptr<SessionPool> pool_;
   KeyStore keys_;
   TokenUri uri_;
+  mutable std::mutex journal_mutex_;
+  std::weak_ptr<Journal> journal_;
 };
 
 }  // namespace sealift::hsm

@@ -38,8 +38,21 @@ Result<Bytes> RawToDer(ByteView raw) {
 
 Result<std::shared_ptr<TokenSigner>> TokenSigner::Open(std::shared_ptr<Token> token,
                                                        const Sha256Digest& key_id) {
+  std::shared_ptr<Journal> journal = token->journal();
+  return OpenWith(std::move(token), key_id, std::move(journal));
+}
+
+Result<std::shared_ptr<TokenSigner>> TokenSigner::OpenForCheckpoints(std::shared_ptr<Token> token,
+                                                                     const Sha256Digest& key_id) {
+  return OpenWith(std::move(token), key_id, nullptr);
+}
+
+Result<std::shared_ptr<TokenSigner>> TokenSigner::OpenWith(std::shared_ptr<Token> token,
+                                                           const Sha256Digest& key_id,
+                                                           std::shared_ptr<Journal> journal) {
   SEALIFT_ASSIGN_OR_RETURN(PublicKey public_key, token->keys().ReadPublicHalf(key_id));
-  std::shared_ptr<TokenSigner> signer(new TokenSigner(std::move(token), std::move(public_key)));
+  std::shared_ptr<TokenSigner> signer(
+      new TokenSigner(std::move(token), std::move(public_key), std::move(journal)));
   SEALIFT_RETURN_IF_ERROR(signer->token_->pool()->Run(
       [&](const SessionPool::Lease& lease) { return signer->PrivateKey(lease).status(); }));
   return signer;
@@ -88,7 +101,7 @@ Result<Bytes> TokenSigner::Try(const SigningRequest& request, const SessionPool:
   return RawToDer(signature);
 }
 
-Result<Bytes> TokenSigner::Sign(const SigningRequest& request) {
+Result<Bytes> TokenSigner::SignNow(const SigningRequest& request) {
   if (request.scheme != public_key_.default_scheme() || request.digest.size() != 32) {
     return MakeError(Code::kInvalidArgument, Reason::kInvalidArgument,
                      fmt::format("sign {}: scheme or digest do not fit the key", request.intent));
@@ -107,6 +120,44 @@ Result<Bytes> TokenSigner::Sign(const SigningRequest& request) {
                                  request.intent, pool.Name()));
   }
   return signature;
+}
+
+Result<Bytes> TokenSigner::Sign(const SigningRequest& request) {
+  return std::move(SignAll(std::span(&request, 1)).front());
+}
+
+std::vector<Result<Bytes>> TokenSigner::SignAll(std::span<const SigningRequest> requests) {
+  std::vector<Result<Bytes>> signatures;
+  signatures.reserve(requests.size());
+  std::uint64_t place = 0;
+  // Of those that wait for `place`.
+  std::vector<std::size_t> recorded;
+  for (const SigningRequest& request : requests) {
+    const auto counted = journal_ == nullptr ? true : journal_->CountHandshake(key_id_, request);
+    if (!counted.ok() || *counted) {
+      signatures.push_back(counted.ok() ? SignNow(request) : counted.status());
+      continue;
+    }
+    const auto intent = journal_->RecordIntent(key_id_, request);
+    if (!intent.ok()) {
+      signatures.push_back(intent.status());
+      continue;
+    }
+    signatures.push_back(SignNow(request));
+    const auto outcome = journal_->RecordOutcome(*intent, signatures.back());
+    if (!outcome.ok()) {
+      signatures.back() = outcome.status();
+    } else if (signatures.back().ok()) {
+      recorded.push_back(signatures.size() - 1);
+      place = *outcome;
+    }
+  }
+  if (journal_ == nullptr) return signatures;
+  if (const Status durable = journal_->Commit(place); !durable.ok()) {
+    for (const std::size_t one : recorded) signatures[one] = durable;
+  }
+  journal_->CheckpointIfDue();
+  return signatures;
 }
 
 }  // namespace sealift::hsm

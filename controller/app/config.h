@@ -3,6 +3,7 @@
 //   state_dir = "/var/lib/sealift"            # database, evidence, content, published metadata
 //   keys = "/etc/sealift/keys"                # the public folder that `sealift keys init` wrote
 //   tokens = ["online=pkcs11:token=..."]      # as --token; `online` only: root and custody are refused
+//   journal = "<state_dir>/journal"           # signing journal; sealift journal verify reads it
 //
 //   [listen]
 //   fleet = "0.0.0.0:7443"                    # operators and nodes; client certificate required
@@ -55,6 +56,7 @@ struct ControllerConfig {
   std::filesystem::path state_dir;
   std::filesystem::path keys;
   std::vector<std::string> tokens;
+  std::filesystem::path journal;
   std::string listen_fleet;
   std::string listen_enrolment;
   std::string listen_metrics;

@@ -61,7 +61,8 @@ Result<Certificate> IssueServerCertificate(const ControllerConfig& config, const
 Result<OnlineKeys> OpenOnlineKeys(const ControllerConfig& config, const Clock& clock) {
   SEALIFT_RETURN_IF_ERROR(InstallKeyProvider());
   hsm::RegisterPkcs11Resolver();
-  SEALIFT_ASSIGN_OR_RETURN(const auto ring, hsm::KeyRing::Open(config.keys, config.tokens));
+  SEALIFT_RETURN_IF_ERROR(MakeDirectories(config.state_dir, 0700));
+  SEALIFT_ASSIGN_OR_RETURN(const auto ring, hsm::KeyRing::Open(config.keys, config.tokens, config.journal));
   SEALIFT_RETURN_IF_ERROR(RefuseForeignGroups(*ring));
   SEALIFT_ASSIGN_OR_RETURN(Certificate node_ca_certificate, ring->CertificateFor("node-ca"));
   SEALIFT_ASSIGN_OR_RETURN(const Certificate operator_ca, ring->CertificateFor("operator-ca"));
@@ -81,7 +82,8 @@ Result<OnlineKeys> OpenOnlineKeys(const ControllerConfig& config, const Clock& c
                     .node_ca_certificate = node_ca_certificate,
                     .node_cas = {node_ca_certificate},
                     .operator_cas = {operator_ca},
-                    .tls = {.certificate_chain = server.Pem(), .key = std::move(key)}};
+                    .tls = {.certificate_chain = server.Pem(), .key = std::move(key)},
+                    .journal = ring->journal()};
 }
 
 Result<IssuedNodeCertificate> NodeCa::IssueNodeCertificate(const NodeId& id, const PublicKey& tls_key) {

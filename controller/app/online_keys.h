@@ -8,6 +8,7 @@
 #include "controller/app/config.h"
 #include "controller/attest/enrolment.h"
 #include "controller/publish/tuf_repository.h"
+#include "hsm/journal.h"
 #include "shared/base/clock.h"
 #include "shared/crypto/certificate.h"
 #include "shared/crypto/signer.h"
@@ -24,6 +25,9 @@ struct OnlineKeys {
   std::vector<Certificate> node_cas;
   std::vector<Certificate> operator_cas;
   wire::TlsIdentity tls;
+  // Records all of the above; the newest checkpoint goes into each TUF timestamp. Null in tests without
+  // token.
+  std::shared_ptr<hsm::Journal> journal;
 };
 
 // Opens the tokens of `config`, refuses those of other groups, and where names are configured has the node CA

@@ -77,6 +77,16 @@ void SetThreads(grpc::ServerBuilder& builder, const char* name, int threads) {
   builder.SetResourceQuota(quota);
 }
 
+// A timestamp without a checkpoint is better than none; the log says why.
+std::string NewestCheckpoint(hsm::Journal& journal) {
+  const auto checkpoint = journal.Checkpoint();
+  if (!checkpoint.ok()) {
+    log::Error("the signing journal could not be checkpointed", {{"error", Describe(checkpoint.status())}});
+    return {};
+  }
+  return checkpoint->has_value() ? (*checkpoint)->Json() : std::string();
+}
+
 }  // namespace
 
 // In order of need: each member may use those above it, and goes before them.
@@ -127,6 +137,9 @@ Status ControllerServer::Parts::OpenStores() {
   TufRepositoryOptions options{.directory = config.state_dir / "tuf",
                                .snapshot_lifetime = config.snapshot_lifetime,
                                .timestamp_lifetime = config.timestamp_lifetime};
+  if (keys.journal != nullptr) {
+    options.journal_checkpoint = [journal = keys.journal] { return NewestCheckpoint(*journal); };
+  }
   SEALIFT_ASSIGN_OR_RETURN(repository,
                            TufRepository::Open(std::move(options), root, keys.tuf, *content, clock));
   // After a crash between publication and record, or a restored database. What cannot be recorded was logged;
@@ -241,6 +254,7 @@ void ControllerServer::Parts::RunTasks() {
       if (const auto refreshed = repository->RefreshIfDue(); !refreshed.ok()) {
         log::Error("metadata could not be signed again", {{"error", Describe(refreshed.status())}});
       }
+      if (keys.journal != nullptr) keys.journal->CheckpointIfDue();
     } while (waiting.SleepFor(kRefreshInterval, stop.get_token()));
   });
 }
@@ -287,6 +301,7 @@ void ControllerServer::Stop() {
   }
   if (parts_->engine_thread.joinable()) parts_->engine_thread.join();
   if (parts_->refresh_thread.joinable()) parts_->refresh_thread.join();
+  if (parts_->keys.journal != nullptr) NewestCheckpoint(*parts_->keys.journal);
 }
 
 }  // namespace sealift::controller

@@ -27,6 +27,7 @@ struct Arguments {
   std::string type = "uki";
   std::string keys_folder;
   std::vector<std::string> tokens;
+  std::string journal;
   std::string node_config_file;
   build::ReleaseOptions release;
 };
@@ -95,7 +96,8 @@ Status Build(const Session& session, Arguments& arguments) {
     SEALIFT_ASSIGN_OR_RETURN(options.node_config, ReadTextFile(arguments.node_config_file, 1u << 20));
   }
   const std::filesystem::path keys_folder = arguments.keys_folder;
-  SEALIFT_ASSIGN_OR_RETURN(const auto ring, hsm::KeyRing::Open(keys_folder, arguments.tokens));
+  SEALIFT_ASSIGN_OR_RETURN(const auto ring,
+                           hsm::KeyRing::Open(keys_folder, arguments.tokens, arguments.journal));
   SEALIFT_ASSIGN_OR_RETURN(const std::shared_ptr<Signer> db, ring->SignerFor("db"));
   SEALIFT_ASSIGN_OR_RETURN(const std::shared_ptr<Signer> pcr, ring->SignerFor("pcr"));
   SEALIFT_ASSIGN_OR_RETURN(const Certificate certificate, ring->CertificateFor("db"));
@@ -128,6 +130,7 @@ void AddBuildVerbs(CLI::App& app, Session& session) {
       ->required();
   verb->add_option("--keys", arguments->keys_folder, "Folder written by `sealift keys init`")->required();
   verb->add_option("--token", arguments->tokens, "[GROUP=]URI of a token, RFC 7512; repeatable")->required();
+  AddJournalOption(*verb, arguments->journal);
   verb->add_option("--stub", release.stub, "systemd-stub, if not the tree's own");
   verb->add_option("--sdboot", release.boot_loader, "systemd-boot, if not the tree's own");
   verb->add_option("--kernel", release.kernel, "Kernel, if not the tree's /boot/vmlinuz");

@@ -25,6 +25,7 @@ int main(int argc, char** argv) {
   cli::AddBuildVerbs(app, session);
   cli::AddTokenVerbs(app, session);
   cli::AddKeysVerbs(app, session);
+  cli::AddJournalVerbs(app, session);
   cli::AddOperatorVerbs(app, session);
   try {
     app.parse(argc, argv);

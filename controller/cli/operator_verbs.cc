@@ -21,6 +21,7 @@ struct IssueArguments {
   std::string role;
   std::string keys;
   std::vector<std::string> tokens;
+  std::string journal;
   std::string controller;
   std::string folder;
   int valid_days = 365;
@@ -57,7 +58,8 @@ Result<Certificate> IssueInto(const IssueArguments& arguments, hsm::KeyRing& rin
 Status Issue(const IssueArguments& arguments, const Session& session) {
   SEALIFT_RETURN_IF_ERROR(InstallKeyProvider());
   SEALIFT_RETURN_IF_ERROR(hsm::CheckAbsent(arguments.folder));
-  SEALIFT_ASSIGN_OR_RETURN(const auto ring, hsm::KeyRing::Open(arguments.keys, arguments.tokens));
+  SEALIFT_ASSIGN_OR_RETURN(const auto ring,
+                           hsm::KeyRing::Open(arguments.keys, arguments.tokens, arguments.journal));
   SEALIFT_ASSIGN_OR_RETURN(const Certificate certificate, IssueInto(arguments, *ring));
   const std::string profile =
       (std::filesystem::absolute(arguments.folder) / "profile.toml").lexically_normal().string();
@@ -96,6 +98,7 @@ void AddOperatorVerbs(CLI::App& app, Session& session) {
   verb->add_option("--token", arguments->tokens, "custody=URI: the token of the operator CA")
       ->required()
       ->allow_extra_args(false);
+  AddJournalOption(*verb, arguments->journal);
   verb->add_option("--controller", arguments->controller, "host:port of the controller")->required();
   verb->add_option("--valid-days", arguments->valid_days, "life of the certificate")->capture_default_str();
   AddFolderOption(*verb, session, arguments->folder, "folder to write; must not exist")->required();

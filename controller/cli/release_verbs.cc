@@ -24,6 +24,7 @@ struct PublishArguments {
   std::string channel = "stable";
   std::string keys;
   std::vector<std::string> tokens;
+  std::string journal;
   std::string profile;
 };
 
@@ -74,13 +75,23 @@ void PrintOutcome(const controller::PublishOutcome& outcome, bool as_json) {
                   .c_str());
 }
 
+// Signed where the token with the `journal` key was given; otherwise the signed targets vouch for it.
+Result<std::string> NewestCheckpoint(hsm::KeyRing& ring) {
+  SEALIFT_ASSIGN_OR_RETURN(const auto checkpoint, ring.journal()->Checkpoint());
+  if (checkpoint.has_value()) return checkpoint->Json();
+  SEALIFT_ASSIGN_OR_RETURN(const hsm::JournalCheckpoint head, ring.journal()->Head());
+  return head.Json();
+}
+
 Status Publish(const PublishArguments& arguments, const Session& session) {
-  SEALIFT_ASSIGN_OR_RETURN(const auto ring, hsm::KeyRing::Open(arguments.keys, arguments.tokens));
+  SEALIFT_ASSIGN_OR_RETURN(const auto ring,
+                           hsm::KeyRing::Open(arguments.keys, arguments.tokens, arguments.journal));
   SEALIFT_ASSIGN_OR_RETURN(const std::shared_ptr<Signer> signer, ring->SignerFor("tuf-targets"));
   const fs::path tuf_folder = fs::path(arguments.keys) / "tuf";
   SEALIFT_ASSIGN_OR_RETURN(const std::string root,
                            ReadTextFile(tuf_folder / "1.root.json", tuf::kMaxRootBytes));
   SEALIFT_ASSIGN_OR_RETURN(const auto uploader, Connect(arguments.profile));
+  SEALIFT_ASSIGN_OR_RETURN(const std::string checkpoint, NewestCheckpoint(*ring));
   // What this build host saw published; see release_publisher.h.
   tuf::FileMetadataStore state(tuf_folder / "seen");
   const SystemClock clock;
@@ -89,7 +100,8 @@ Status Publish(const PublishArguments& arguments, const Session& session) {
       controller::PublishRelease(
           {.build_directory = arguments.build_directory,
            .channel = arguments.channel,
-           .progress = session.json() ? decltype(controller::PublishRequest::progress){} : ShowProgress},
+           .progress = session.json() ? decltype(controller::PublishRequest::progress){} : ShowProgress,
+           .journal_checkpoint = checkpoint},
           root, state, *signer, *uploader, clock));
   PrintOutcome(outcome, session.json());
   return OkStatus();
@@ -141,6 +153,7 @@ void AddReleaseVerbs(CLI::App& app, Session& session) {
   verb->add_option("--token", publish->tokens, "[GROUP=]URI of the token with the tuf-targets key")
       ->required()
       ->allow_extra_args(false);
+  AddJournalOption(*verb, publish->journal);
   verb->add_option("--profile", publish->profile,
                    "connection settings (default ~/.config/sealift/profile.toml)");
 

@@ -42,6 +42,16 @@ CLI::Option* AddFolderOption(CLI::App& verb, Session& session, std::string& fold
   return verb.add_option("-o,--dir", folder, description);
 }
 
+void AddTokenOption(CLI::App& verb, std::vector<std::string>& tokens) {
+  verb.add_option("--token", tokens, "[GROUP=]URI; groups are root, release, online, custody; repeatable")
+      ->allow_extra_args(false);
+}
+
+void AddJournalOption(CLI::App& verb, std::string& journal) {
+  verb.add_option("--journal", journal,
+                  "signing journal to record in (default: 'journal' in the keys folder)");
+}
+
 void ShowProgress(const std::string& line) {
   if (isatty(STDERR_FILENO) == 1) std::fprintf(stderr, "  %s\n", line.c_str());
 }

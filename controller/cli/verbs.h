@@ -8,6 +8,7 @@
 #include <CLI/CLI.hpp>
 #include <functional>
 #include <string>
+#include <vector>
 
 #include "shared/base/status.h"
 
@@ -30,6 +31,10 @@ CLI::App* AddVerb(CLI::App& parent, Session& session, const std::string& name, c
 // For a verb that writes a folder: -o names it, and the output format is --output alone.
 CLI::Option* AddFolderOption(CLI::App& verb, Session& session, std::string& folder,
                              const std::string& description);
+// --token, repeatable.
+void AddTokenOption(CLI::App& verb, std::vector<std::string>& tokens);
+// --journal, of every verb that signs.
+void AddJournalOption(CLI::App& verb, std::string& journal);
 // A line about work in progress, on stderr and only where a person watches.
 void ShowProgress(const std::string& line);
 
@@ -37,8 +42,12 @@ void ShowProgress(const std::string& line);
 void AddBuildVerbs(CLI::App& app, Session& session);
 // sealift token create
 void AddTokenVerbs(CLI::App& app, Session& session);
-// sealift keys init|list
+// sealift keys init|list|attest
 void AddKeysVerbs(CLI::App& app, Session& session);
+// Of them, list and attest.
+void AddKeysListVerbs(CLI::App& keys, Session& session);
+// sealift journal verify|list|checkpoint
+void AddJournalVerbs(CLI::App& app, Session& session);
 // sealift operator issue
 void AddOperatorVerbs(CLI::App& app, Session& session);
 

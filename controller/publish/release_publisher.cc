@@ -158,7 +158,8 @@ Result<PublishOutcome> PublishRelease(const PublishRequest& request, std::string
 
   ++targets.version;
   targets.expires = clock.Now() + request.targets_lifetime;
-  for (auto& [name, target] : TargetsOfRelease(release.manifest, release.manifest_json, clock.Now())) {
+  for (auto& [name, target] :
+       TargetsOfRelease(release.manifest, release.manifest_json, clock.Now(), request.journal_checkpoint)) {
     targets.targets.insert_or_assign(name, std::move(target));
   }
   PublishOutcome outcome{.channel = release.manifest.channel,

@@ -83,6 +83,8 @@ struct PublishRequest {
   std::chrono::hours targets_lifetime{24 * 365};
   // Bytes handed over so far, and all of them.
   std::function<void(std::uint64_t, std::uint64_t)> progress;
+  // JSON of the newest checkpoint of the signing journal; the release carries it. Empty: none.
+  std::string journal_checkpoint;
 };
 
 struct PublishOutcome {

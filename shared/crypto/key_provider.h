@@ -32,6 +32,8 @@ struct KeyData {
   std::optional<PublicKey> public_key;
   std::shared_ptr<Signer> signer;
   std::string intent;
+  // Loaded from a reference, as TLS does.
+  bool tls = false;
 };
 
 extern const OSSL_DISPATCH kRsaKeyManagement[];

@@ -162,8 +162,10 @@ int SignDigest(const Operation& operation, unsigned char* signature, std::size_t
     return 1;
   }
   if (operation.key->signer == nullptr) return Refuse("only its public half is known");
-  const auto made = operation.key->signer->Sign(
-      SigningRequest{.scheme = SchemeOf(operation), .digest = digest, .intent = operation.key->intent});
+  const auto made = operation.key->signer->Sign(SigningRequest{.scheme = SchemeOf(operation),
+                                                               .digest = digest,
+                                                               .intent = operation.key->intent,
+                                                               .tls_handshake = operation.key->tls});
   if (!made.ok()) {
     RaiseStatus(made.status());
     return 0;

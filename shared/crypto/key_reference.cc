@@ -19,6 +19,7 @@ namespace {
 
 // A reference is a URI; nothing that is one comes near this.
 constexpr std::size_t kMaxReferenceBytes = 8192;
+constexpr char kHandshakeIntent[] = "tls handshake";
 
 std::string PemLine(std::string_view word) {
   return fmt::format("-----{} {}-----", word, provider::kKeyPemLabel);
@@ -103,8 +104,10 @@ int Decode(void* /*context*/, OSSL_CORE_BIO* bio, int /*selection*/, OSSL_CALLBA
     return 0;
   }
   const bool rsa = public_key->type() == KeyType::kRsa;
-  provider::KeyData key{
-      .public_key = std::move(public_key).value(), .signer = *std::move(signer), .intent = "tls handshake"};
+  provider::KeyData key{.public_key = std::move(public_key).value(),
+                        .signer = *std::move(signer),
+                        .intent = kHandshakeIntent,
+                        .tls = true};
   provider::KeyData* reference = &key;
   int object = OSSL_OBJECT_PKEY;
   std::string type = rsa ? "RSA" : "EC";
@@ -166,6 +169,31 @@ int InitProvider(const OSSL_CORE_HANDLE* handle, const OSSL_DISPATCH* in, const 
   return core_bio_read == nullptr ? 0 : 1;
 }
 
+Result<EvpPkeyPtr> Wrap(std::shared_ptr<Signer> signer, std::string intent, bool tls) {
+  if (OSSL_PROVIDER_available(nullptr, provider::kName) != 1) {
+    return MakeError(Code::kFailedPrecondition, Reason::kInternal,
+                     "wrap signer: the key provider is not installed");
+  }
+  // Parsed anew, so that it is a key of the default provider whatever the signer's own object is.
+  SEALIFT_ASSIGN_OR_RETURN(PublicKey public_key, PublicKey::FromDer(signer->public_key().spki_der()));
+  const char* type = public_key.type() == KeyType::kRsa ? "RSA" : "EC";
+  const provider::KeyData key{.public_key = std::move(public_key),
+                              .signer = std::move(signer),
+                              .intent = std::move(intent),
+                              .tls = tls};
+  const provider::KeyData* reference = &key;
+  std::array<OSSL_PARAM, 2> params{
+      OSSL_PARAM_construct_octet_string(provider::kKeyParam, &reference, sizeof(reference)),
+      OSSL_PARAM_construct_end()};
+  const EvpPkeyCtxPtr context(EVP_PKEY_CTX_new_from_name(nullptr, type, "provider=sealift"));
+  EVP_PKEY* made = nullptr;
+  if (context == nullptr || EVP_PKEY_fromdata_init(context.get()) != 1 ||
+      EVP_PKEY_fromdata(context.get(), &made, EVP_PKEY_KEYPAIR, params.data()) != 1) {
+    return OpenSslError(Reason::kCryptoFailed, "wrap signer", "EVP_PKEY_fromdata");
+  }
+  return EvpPkeyPtr(made);
+}
+
 }  // namespace
 
 Status InstallKeyProvider() {
@@ -198,30 +226,11 @@ std::string KeyReferencePem(std::string_view uri) {
 Result<EvpPkeyPtr> LoadKeyReference(std::string_view pem) {
   SEALIFT_ASSIGN_OR_RETURN(const std::string uri, ParseReference(pem));
   SEALIFT_ASSIGN_OR_RETURN(std::shared_ptr<Signer> signer, Resolve(uri));
-  return WrapSigner(std::move(signer), "tls handshake");
+  return Wrap(std::move(signer), kHandshakeIntent, true);
 }
 
 Result<EvpPkeyPtr> WrapSigner(std::shared_ptr<Signer> signer, std::string intent) {
-  if (OSSL_PROVIDER_available(nullptr, provider::kName) != 1) {
-    return MakeError(Code::kFailedPrecondition, Reason::kInternal,
-                     "wrap signer: the key provider is not installed");
-  }
-  // Parsed anew, so that it is a key of the default provider whatever the signer's own object is.
-  SEALIFT_ASSIGN_OR_RETURN(PublicKey public_key, PublicKey::FromDer(signer->public_key().spki_der()));
-  const char* type = public_key.type() == KeyType::kRsa ? "RSA" : "EC";
-  const provider::KeyData key{
-      .public_key = std::move(public_key), .signer = std::move(signer), .intent = std::move(intent)};
-  const provider::KeyData* reference = &key;
-  std::array<OSSL_PARAM, 2> params{
-      OSSL_PARAM_construct_octet_string(provider::kKeyParam, &reference, sizeof(reference)),
-      OSSL_PARAM_construct_end()};
-  const EvpPkeyCtxPtr context(EVP_PKEY_CTX_new_from_name(nullptr, type, "provider=sealift"));
-  EVP_PKEY* made = nullptr;
-  if (context == nullptr || EVP_PKEY_fromdata_init(context.get()) != 1 ||
-      EVP_PKEY_fromdata(context.get(), &made, EVP_PKEY_KEYPAIR, params.data()) != 1) {
-    return OpenSslError(Reason::kCryptoFailed, "wrap signer", "EVP_PKEY_fromdata");
-  }
-  return EvpPkeyPtr(made);
+  return Wrap(std::move(signer), std::move(intent), false);
 }
 
 }  // namespace sealift

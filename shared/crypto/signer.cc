@@ -17,6 +17,13 @@ Result<Bytes> Signer::SignMessage(ByteView message, std::string intent) {
       SigningRequest{.scheme = scheme, .digest = ByteView(digest.data(), size), .intent = std::move(intent)});
 }
 
+std::vector<Result<Bytes>> Signer::SignAll(std::span<const SigningRequest> requests) {
+  std::vector<Result<Bytes>> signatures;
+  signatures.reserve(requests.size());
+  for (const SigningRequest& request : requests) signatures.push_back(Sign(request));
+  return signatures;
+}
+
 Result<std::unique_ptr<SoftwareSigner>> SoftwareSigner::Generate(KeyType type, int rsa_bits) {
   EvpPkeyPtr key;
   if (type == KeyType::kRsa) {

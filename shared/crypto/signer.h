@@ -8,7 +8,9 @@
 #pragma once
 
 #include <memory>
+#include <span>
 #include <string>
+#include <vector>
 
 #include "shared/base/bytes.h"
 #include "shared/crypto/public_key.h"
@@ -22,6 +24,8 @@ struct SigningRequest {
   // What is signed and why, for the journal: "authenticode EFI/kairos/norole.efi 1.2.0". One line, no
   // secrets.
   std::string intent;
+  // The journal counts handshakes of the controller's TLS key; it records everything else singly.
+  bool tls_handshake = false;
 };
 
 class Signer {
@@ -30,6 +34,10 @@ class Signer {
   virtual const PublicKey& public_key() const = 0;
   // The signature in the form SignatureScheme names, already verified against public_key().
   virtual Result<Bytes> Sign(const SigningRequest& request) = 0;
+
+  // Several at once, one answer each, in order. Where signatures wait for a record on a disk, all of these
+  // wait once.
+  virtual std::vector<Result<Bytes>> SignAll(std::span<const SigningRequest> requests);
 
   // Hashes `message` with the key's default scheme and signs.
   Result<Bytes> SignMessage(ByteView message, std::string intent);

@@ -74,11 +74,13 @@ Status Mixed(const Manifest& manifest, std::string_view what) {
 }  // namespace
 
 std::map<std::string, tuf::Target> TargetsOfRelease(const Manifest& manifest, std::string_view manifest_json,
-                                                    UnixMillis published) {
+                                                    UnixMillis published,
+                                                    std::string_view journal_checkpoint) {
   const json common = CommonCustom(manifest, published);
   std::map<std::string, tuf::Target> targets;
   json custom = common;
   custom["role"] = "manifest";
+  if (!journal_checkpoint.empty()) custom["x-sealift-journal"] = json::parse(journal_checkpoint);
   targets[ManifestTargetName(manifest.channel, manifest.version)] = {
       .length = manifest_json.size(),
       .sha256 = ReleaseIdOf(manifest_json).digest,

@@ -33,9 +33,12 @@ struct ListedRelease {
   std::optional<UnixMillis> published;
 };
 
-// The targets of one release, by name. `manifest.channel` is set.
+// The targets of one release, by name. `manifest.channel` is set. `journal_checkpoint`: JSON object, the
+// newest checkpoint of the publisher's signing journal; the manifest's target carries it under
+// "x-sealift-journal".
 std::map<std::string, tuf::Target> TargetsOfRelease(const Manifest& manifest, std::string_view manifest_json,
-                                                    UnixMillis published);
+                                                    UnixMillis published,
+                                                    std::string_view journal_checkpoint = {});
 
 // Every release, by channel, then version, oldest first. Targets that belong to no release are left out.
 std::vector<ListedRelease> ListReleases(const tuf::Targets& targets);

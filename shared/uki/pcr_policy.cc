@@ -89,16 +89,22 @@ Result<PcrSignatures> SignPcrPolicies(std::span<const PhasePolicy> phases, std::
   }
   SEALIFT_ASSIGN_OR_RETURN(const Sha256Digest fingerprint, key.Pkcs1Fingerprint());
   std::vector<PcrSignature> entries;
+  std::vector<Sha256Digest> digests;
   for (const PhasePolicy& phase : phases) {
     PcrSignature entry{.pcrs = {kKernelImagePcr}, .key_fingerprint = fingerprint};
     entry.policy = PcrPolicyDigest({{kKernelImagePcr, phase.pcr11}});
-    const Sha256Digest digest = Sha256(entry.policy.view());
-    SEALIFT_ASSIGN_OR_RETURN(
-        entry.signature,
-        signer.Sign({.scheme = SignatureScheme::kRsaPkcs1Sha256,
-                     .digest = digest.view(),
-                     .intent = fmt::format("PCR policy of {} phase '{}'", subject, phase.phase)}));
+    digests.push_back(Sha256(entry.policy.view()));
     entries.push_back(std::move(entry));
+  }
+  std::vector<SigningRequest> requests;
+  for (std::size_t i = 0; i < phases.size(); ++i) {
+    requests.push_back({.scheme = SignatureScheme::kRsaPkcs1Sha256,
+                        .digest = digests[i].view(),
+                        .intent = fmt::format("PCR policy of {} phase '{}'", subject, phases[i].phase)});
+  }
+  auto signatures = signer.SignAll(requests);
+  for (std::size_t i = 0; i < phases.size(); ++i) {
+    SEALIFT_ASSIGN_OR_RETURN(entries[i].signature, std::move(signatures[i]));
   }
   return PcrSignatures{{"sha256", std::move(entries)}};
 }
