@@ -16,6 +16,7 @@ import pefile
 
 import bad_images
 from checks import Checks, equal
+from firmware_updates import FirmwareUpdates
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "deploy/lab"))
@@ -242,8 +243,12 @@ def tell(story, checks):
     story.tell(after=told.after)
     say("a release that does not stay up is rolled out")
     told.broken_release()
+    say("the firmware is given updates of its keys")
+    updates = FirmwareUpdates(story, checks)
+    updates.run()
     say("the machine is switched off; copies of it get images by force")
     story.machine.power_off()
+    updates.put_back()
     told.probe_story(story.node)
 
 
