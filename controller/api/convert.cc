@@ -114,7 +114,8 @@ v1::Node ToProto(const Node& node) {
   return out;
 }
 
-v1::Rollout ToProto(const Rollout& rollout) {
+v1::Rollout ToProto(const RolloutSummary& summary) {
+  const Rollout& rollout = summary.rollout;
   v1::Rollout out;
   out.set_id(rollout.id);
   out.set_channel(rollout.channel);
@@ -122,15 +123,28 @@ v1::Rollout ToProto(const Rollout& rollout) {
   out.set_release_id(wire::ToWire(rollout.release_id));
   out.set_selector(rollout.selector);
   out.set_state(static_cast<v1::Rollout::State>(rollout.state));
-  for (const Wave& wave : rollout.waves) {
+  for (std::size_t i = 0; i < rollout.waves.size(); ++i) {
     v1::Wave& to = *out.add_waves();
-    to.set_size(wave.size);
-    for (const RolloutNode& node : wave.nodes) *to.add_nodes() = ToProto(node);
+    to.set_size(rollout.waves[i].size);
+    const WaveCounts& counts = summary.counts.at(i);
+    to.mutable_counts()->set_waiting(counts.waiting);
+    to.mutable_counts()->set_updating(counts.updating);
+    to.mutable_counts()->set_done(counts.done);
+    to.mutable_counts()->set_failed(counts.failed);
   }
   out.set_current_wave(rollout.current_wave);
   out.set_created_unix_ms(ToUnixMs(rollout.created));
   out.set_created_by(rollout.created_by);
   out.set_halted_reason(rollout.halted_reason);
+  return out;
+}
+
+v1::Rollout ToProto(const Rollout& rollout) {
+  v1::Rollout out = ToProto(Summarize(rollout));
+  for (std::size_t i = 0; i < rollout.waves.size(); ++i) {
+    v1::Wave& to = *out.mutable_waves(static_cast<int>(i));
+    for (const RolloutNode& node : rollout.waves[i].nodes) *to.add_nodes() = ToProto(node);
+  }
   return out;
 }
 

@@ -13,7 +13,10 @@ namespace sealift::controller {
 
 v1::Node ToProto(const Node& node);
 v1::Verdict ToProto(const Verdict& verdict);
+// With nodes and counts.
 v1::Rollout ToProto(const Rollout& rollout);
+// With counts only.
+v1::Rollout ToProto(const RolloutSummary& summary);
 v1::Release ToProto(const ReleaseRecord& release);
 v1::AuditEntry ToProto(const AuditRecord& record);
 v1::Desired ToProto(const Desired& desired);

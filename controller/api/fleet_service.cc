@@ -136,15 +136,16 @@ grpc::Status FleetServiceImpl::GetRollout(grpc::ServerContext* context, const v1
       });
 }
 
-grpc::Status FleetServiceImpl::ListRollouts(grpc::ServerContext* context, const v1::ListRolloutsRequest*,
+grpc::Status FleetServiceImpl::ListRollouts(grpc::ServerContext* context,
+                                            const v1::ListRolloutsRequest* request,
                                             v1::ListRolloutsResponse* response) {
-  return parts_.runner.Run(*context, "/sealift.v1.FleetService/ListRollouts", NotAudited,
-                           [&](const Caller&) -> Status {
-                             SEALIFT_ASSIGN_OR_RETURN(const auto rollouts, parts_.rollouts.List(false));
-                             for (const Rollout& rollout : rollouts)
-                               *response->add_rollouts() = ToProto(rollout);
-                             return OkStatus();
-                           });
+  return parts_.runner.Run(
+      *context, "/sealift.v1.FleetService/ListRollouts", NotAudited, [&](const Caller&) -> Status {
+        SEALIFT_ASSIGN_OR_RETURN(const auto rollouts,
+                                 parts_.rollouts.ListNewest(PageSize(request->page_size())));
+        for (const RolloutSummary& rollout : rollouts) *response->add_rollouts() = ToProto(rollout);
+        return OkStatus();
+      });
 }
 
 grpc::Status FleetServiceImpl::WatchRollout(grpc::ServerContext* context,

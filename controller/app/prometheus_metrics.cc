@@ -48,7 +48,7 @@ class PrometheusMetrics::FleetCollector final : public prometheus::Collectable {
   std::vector<prometheus::MetricFamily> Collect() const override {
     std::vector<prometheus::MetricFamily> families;
     const auto nodes = CountNodes(nodes_);
-    const auto rollouts = rollouts_.List(true);
+    const auto rollouts = rollouts_.ListActive();
     if (!nodes.ok() || !rollouts.ok()) {
       log::Error("metrics could not be counted",
                  {{"error", Describe(nodes.ok() ? rollouts.status() : nodes.status())}});

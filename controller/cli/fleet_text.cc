@@ -83,19 +83,19 @@ std::string LabelText(const google::protobuf::Map<std::string, std::string>& lab
 }
 
 struct Counts {
-  int done = 0;
-  int failed = 0;
-  int all = 0;
+  std::uint64_t done = 0;
+  std::uint64_t failed = 0;
+  std::uint64_t all = 0;
 };
 
 Counts CountNodes(const v1::Rollout& rollout) {
   Counts counts;
   for (const v1::Wave& wave : rollout.waves()) {
-    for (const v1::RolloutNode& node : wave.nodes()) {
-      ++counts.all;
-      if (node.progress() == v1::RolloutNode::DONE) ++counts.done;
-      if (node.progress() == v1::RolloutNode::FAILED) ++counts.failed;
-    }
+    const v1::WaveCounts& wave_counts = wave.counts();
+    counts.done += wave_counts.done();
+    counts.failed += wave_counts.failed();
+    counts.all += std::uint64_t{wave_counts.waiting()} + wave_counts.updating() + wave_counts.done() +
+                  wave_counts.failed();
   }
   return counts;
 }
@@ -138,7 +138,7 @@ json NodeJson(const v1::Node& node) {
   return out;
 }
 
-json RolloutJson(const v1::Rollout& rollout) {
+json RolloutJson(const v1::Rollout& rollout, bool with_nodes) {
   json waves = json::array();
   for (const v1::Wave& wave : rollout.waves()) {
     json nodes = json::array();
@@ -148,7 +148,13 @@ json RolloutJson(const v1::Rollout& rollout) {
                        {"reason", node.reason()},
                        {"message", node.message()}});
     }
-    waves.push_back({{"size", wave.size()}, {"nodes", nodes}});
+    waves.push_back({{"size", wave.size()},
+                     {"counts",
+                      {{"waiting", wave.counts().waiting()},
+                       {"updating", wave.counts().updating()},
+                       {"done", wave.counts().done()},
+                       {"failed", wave.counts().failed()}}}});
+    if (with_nodes) waves.back()["nodes"] = std::move(nodes);
   }
   return {{"id", rollout.id()},
           {"channel", rollout.channel()},

@@ -10,7 +10,8 @@ namespace sealift::cli {
 
 // Digests as hex, times as RFC 3339, enums as lower-case words: the same words as in the text forms.
 nlohmann::json NodeJson(const v1::Node& node);
-nlohmann::json RolloutJson(const v1::Rollout& rollout);
+// Those of a list come without nodes.
+nlohmann::json RolloutJson(const v1::Rollout& rollout, bool with_nodes = true);
 nlohmann::json AuditJson(const v1::AuditEntry& entry);
 
 std::string NodeTableHead();

@@ -202,7 +202,7 @@ Status ListRollouts(FleetClient& client, const Arguments&, const Session& sessio
   SEALIFT_ASSIGN_OR_RETURN(const auto rollouts, client.Call(&Stub::ListRollouts, v1::ListRolloutsRequest()));
   if (session.json()) {
     json list = json::array();
-    for (const v1::Rollout& rollout : rollouts.rollouts()) list.push_back(RolloutJson(rollout));
+    for (const v1::Rollout& rollout : rollouts.rollouts()) list.push_back(RolloutJson(rollout, false));
     PrintJson({{"rollouts", list}});
     return OkStatus();
   }
@@ -321,8 +321,8 @@ void AddRolloutVerbs(CLI::App& app, Session& session) {
   verb->add_flag("--watch", arguments->watch, "tell each change until it ends or halts");
 
   arguments = std::make_shared<Arguments>();
-  AddCall(*rollout, session, "list", "Rollouts, newest first", "sealift rollout list", arguments,
-          ListRollouts);
+  AddCall(*rollout, session, "list", "The newest 100 rollouts, without their nodes", "sealift rollout list",
+          arguments, ListRollouts);
 
   const struct {
     const char* name;

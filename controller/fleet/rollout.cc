@@ -194,6 +194,34 @@ std::string_view ProgressName(Progress progress) {
   return "unknown";
 }
 
+void WaveCounts::Add(Progress progress, std::uint32_t nodes) {
+  switch (progress) {
+    case Progress::kWaiting:
+      waiting += nodes;
+      break;
+    case Progress::kUpdating:
+      updating += nodes;
+      break;
+    case Progress::kDone:
+      done += nodes;
+      break;
+    case Progress::kFailed:
+      failed += nodes;
+      break;
+  }
+}
+
+RolloutSummary Summarize(Rollout rollout) {
+  RolloutSummary summary;
+  for (Wave& wave : rollout.waves) {
+    WaveCounts& counts = summary.counts.emplace_back();
+    for (const RolloutNode& node : wave.nodes) counts.Add(node.progress, 1);
+    wave.nodes.clear();
+  }
+  summary.rollout = std::move(rollout);
+  return summary;
+}
+
 Result<std::vector<Wave>> CutWaves(const std::vector<std::string>& sizes, std::vector<NodeId> nodes) {
   if (sizes.empty() || sizes.size() > kMaxWaves) return BadWaves("", "is not 1 to 32 sizes");
   std::sort(nodes.begin(), nodes.end());

@@ -48,6 +48,17 @@ struct Wave {
   bool operator==(const Wave&) const = default;
 };
 
+// How many nodes of a wave are how far.
+struct WaveCounts {
+  std::uint32_t waiting = 0;
+  std::uint32_t updating = 0;
+  std::uint32_t done = 0;
+  std::uint32_t failed = 0;
+  bool operator==(const WaveCounts&) const = default;
+
+  void Add(Progress progress, std::uint32_t nodes);
+};
+
 struct Rollout {
   std::string id;
   std::string channel;
@@ -67,6 +78,15 @@ struct Rollout {
 
   bool ended() const { return state == RolloutState::kDone || state == RolloutState::kAborted; }
 };
+
+// A rollout without its nodes: there may be tens of thousands.
+struct RolloutSummary {
+  // Its waves are empty.
+  Rollout rollout;
+  // One for each wave.
+  std::vector<WaveCounts> counts;
+};
+RolloutSummary Summarize(Rollout rollout);
 
 inline constexpr std::size_t kMaxWaves = 32;
 

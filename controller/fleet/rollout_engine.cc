@@ -42,7 +42,7 @@ void RolloutEngine::EvaluateNow() {
 }
 
 Status RolloutEngine::EvaluateAll() {
-  SEALIFT_ASSIGN_OR_RETURN(const auto rollouts, rollouts_.List(true));
+  SEALIFT_ASSIGN_OR_RETURN(const auto rollouts, rollouts_.ListActive());
   Status first;
   for (const Rollout& rollout : rollouts) {
     Status status = EvaluateOne(rollout);

@@ -97,8 +97,10 @@ class RolloutStore {
   virtual Result<Rollout> Create(const Rollout& rollout) = 0;
   // Errors: NOT_FOUND/ROLLOUT_UNKNOWN. A unique prefix of the id will do.
   virtual Result<Rollout> Get(const std::string& id) = 0;
-  // Newest first.
-  virtual Result<std::vector<Rollout>> List(bool active_only) = 0;
+  // Those that have not ended, newest first.
+  virtual Result<std::vector<Rollout>> ListActive() = 0;
+  // Newest first, ended ones too.
+  virtual Result<std::vector<RolloutSummary>> ListNewest(std::size_t limit) = 0;
   // Writes the rollout and its nodes' desired releases in one transaction, if it still is at `revision`. A
   // desired release is taken back only where it is this rollout's.
   // Errors: ABORTED/ROLLOUT_STATE_WRONG when someone else changed it since; read it again.

@@ -28,15 +28,24 @@ Result<Rollout> ReadRollout(const SqliteStatement& row) {
   return rollout;
 }
 
-Status ReadWaves(SqliteConnection& connection, Rollout& rollout) {
+Status NoSuchWave(const Rollout& rollout, std::size_t wave) {
+  return MakeError(Code::kDataLoss, Reason::kStoreFailed,
+                   fmt::format("read rollout {}: no wave {}", rollout.id, wave));
+}
+
+Status ReadWaveSizes(SqliteConnection& connection, Rollout& rollout) {
   SEALIFT_ASSIGN_OR_RETURN(
       auto waves, connection.Prepare("SELECT size FROM rollout_waves WHERE rollout_id = $1 ORDER BY wave"));
   waves.Text(rollout.id);
   for (;;) {
     SEALIFT_ASSIGN_OR_RETURN(const bool row, waves.Step());
-    if (!row) break;
+    if (!row) return OkStatus();
     rollout.waves.push_back(Wave{.size = waves.TextAt(0)});
   }
+}
+
+Status ReadWaves(SqliteConnection& connection, Rollout& rollout) {
+  SEALIFT_RETURN_IF_ERROR(ReadWaveSizes(connection, rollout));
   SEALIFT_ASSIGN_OR_RETURN(
       auto nodes,
       connection.Prepare("SELECT wave, node_id, progress, reason, message, acknowledged, started_ms "
@@ -46,10 +55,7 @@ Status ReadWaves(SqliteConnection& connection, Rollout& rollout) {
     SEALIFT_ASSIGN_OR_RETURN(const bool row, nodes.Step());
     if (!row) return OkStatus();
     const auto wave = static_cast<std::size_t>(nodes.IntegerAt(0));
-    if (wave >= rollout.waves.size()) {
-      return MakeError(Code::kDataLoss, Reason::kStoreFailed,
-                       fmt::format("read rollout {}: no wave {}", rollout.id, wave));
-    }
+    if (wave >= rollout.waves.size()) return NoSuchWave(rollout, wave);
     SEALIFT_ASSIGN_OR_RETURN(NodeId id, NodeId::Parse(nodes.TextAt(1)));
     rollout.waves[wave].nodes.push_back(RolloutNode{.node_id = std::move(id),
                                                     .progress = static_cast<Progress>(nodes.IntegerAt(2)),
@@ -60,15 +66,38 @@ Status ReadWaves(SqliteConnection& connection, Rollout& rollout) {
   }
 }
 
-// Rows of `query` as rollouts with their waves.
-Result<std::vector<Rollout>> ReadAll(SqliteConnection& connection, SqliteStatement query) {
+// The waves are counted by the database: a rollout may hold tens of thousands of nodes.
+Result<RolloutSummary> ReadSummary(SqliteConnection& connection, Rollout rollout) {
+  SEALIFT_RETURN_IF_ERROR(ReadWaveSizes(connection, rollout));
+  RolloutSummary summary{.rollout = std::move(rollout), .counts = {}};
+  summary.counts.resize(summary.rollout.waves.size());
+  SEALIFT_ASSIGN_OR_RETURN(auto rows, connection.Prepare("SELECT wave, progress, COUNT(*) FROM rollout_nodes "
+                                                         "WHERE rollout_id = $1 GROUP BY wave, progress"));
+  rows.Text(summary.rollout.id);
+  for (;;) {
+    SEALIFT_ASSIGN_OR_RETURN(const bool row, rows.Step());
+    if (!row) return summary;
+    const auto wave = static_cast<std::size_t>(rows.IntegerAt(0));
+    if (wave >= summary.counts.size()) return NoSuchWave(summary.rollout, wave);
+    summary.counts[wave].Add(static_cast<Progress>(rows.IntegerAt(1)),
+                             static_cast<std::uint32_t>(rows.IntegerAt(2)));
+  }
+}
+
+// Rows of `query` as rollouts without waves.
+Result<std::vector<Rollout>> ReadRows(SqliteStatement query) {
   std::vector<Rollout> rollouts;
   for (;;) {
     SEALIFT_ASSIGN_OR_RETURN(const bool row, query.Step());
-    if (!row) break;
+    if (!row) return rollouts;
     SEALIFT_ASSIGN_OR_RETURN(Rollout rollout, ReadRollout(query));
     rollouts.push_back(std::move(rollout));
   }
+}
+
+// Rows of `query` as rollouts with their waves.
+Result<std::vector<Rollout>> ReadAll(SqliteConnection& connection, SqliteStatement query) {
+  SEALIFT_ASSIGN_OR_RETURN(auto rollouts, ReadRows(std::move(query)));
   for (Rollout& rollout : rollouts) SEALIFT_RETURN_IF_ERROR(ReadWaves(connection, rollout));
   return rollouts;
 }
@@ -200,14 +229,31 @@ class SqliteRolloutStore final : public RolloutStore {
     return std::move(found.front());
   }
 
-  Result<std::vector<Rollout>> List(bool active_only) override {
+  Result<std::vector<Rollout>> ListActive() override {
     std::vector<Rollout> found;
     SEALIFT_RETURN_IF_ERROR(db_.Read([&](SqliteConnection& connection) -> Status {
       SEALIFT_ASSIGN_OR_RETURN(
           auto query, connection.Prepare("SELECT " SEALIFT_ROLLOUT_COLUMNS
                                          " FROM rollouts WHERE state <= $1 ORDER BY created_ms DESC, id"));
-      query.Integer(static_cast<std::int64_t>(active_only ? RolloutState::kHalted : RolloutState::kAborted));
+      query.Integer(static_cast<std::int64_t>(RolloutState::kHalted));
       SEALIFT_ASSIGN_OR_RETURN(found, ReadAll(connection, std::move(query)));
+      return OkStatus();
+    }));
+    return found;
+  }
+
+  Result<std::vector<RolloutSummary>> ListNewest(std::size_t limit) override {
+    std::vector<RolloutSummary> found;
+    SEALIFT_RETURN_IF_ERROR(db_.Read([&](SqliteConnection& connection) -> Status {
+      SEALIFT_ASSIGN_OR_RETURN(auto query,
+                               connection.Prepare("SELECT " SEALIFT_ROLLOUT_COLUMNS
+                                                  " FROM rollouts ORDER BY created_ms DESC, id LIMIT $1"));
+      query.Integer(static_cast<std::int64_t>(limit));
+      SEALIFT_ASSIGN_OR_RETURN(auto rows, ReadRows(std::move(query)));
+      for (Rollout& rollout : rows) {
+        SEALIFT_ASSIGN_OR_RETURN(RolloutSummary summary, ReadSummary(connection, std::move(rollout)));
+        found.push_back(std::move(summary));
+      }
       return OkStatus();
     }));
     return found;

@@ -290,7 +290,7 @@ TEST_P(StoreContract, SameRequestKeyGivesTheSameRollout) {
   const auto created = backend_->rollouts().Create(again);
   ASSERT_TRUE(created.ok());
   EXPECT_EQ(created->id, "r1");
-  EXPECT_EQ(backend_->rollouts().List(false)->size(), 1u);
+  EXPECT_EQ(backend_->rollouts().ListNewest(9)->size(), 1u);
 }
 
 TEST_P(StoreContract, RequestKeyOfAnotherRolloutIsRefused) {
@@ -308,7 +308,7 @@ TEST_P(StoreContract, RequestKeyOfAnotherRolloutIsRefused) {
     changes[i](other);
     EXPECT_EQ(backend_->rollouts().Create(other).status().code(), Code::kAlreadyExists) << i;
   }
-  EXPECT_EQ(backend_->rollouts().List(false)->size(), 1u);
+  EXPECT_EQ(backend_->rollouts().ListNewest(9)->size(), 1u);
   // The fleet may have grown since.
   Rollout retried = NewRollout("r2", {1, 2});
   retried.request_key = "key";
@@ -326,8 +326,8 @@ TEST_P(StoreContract, NodeIsInOneActiveRolloutOfAChannel) {
   ended.state = RolloutState::kAborted;
   ASSERT_TRUE(backend_->rollouts().Save(ended, {}).ok());
   EXPECT_TRUE(backend_->rollouts().Create(NewRollout("r4", {2})).ok());
-  EXPECT_EQ(backend_->rollouts().List(true)->size(), 2u);
-  EXPECT_EQ(backend_->rollouts().List(false)->size(), 3u);
+  EXPECT_EQ(backend_->rollouts().ListActive()->size(), 2u);
+  EXPECT_EQ(backend_->rollouts().ListNewest(9)->size(), 3u);
 }
 
 // A node has one desired release, whichever channel it comes from.
@@ -352,6 +352,30 @@ TEST_P(StoreContract, RolloutTakesBackOnlyItsOwnOrder) {
   ++first.revision;
   ASSERT_TRUE(backend_->rollouts().Save(first, {{Id(1), std::nullopt}}).ok());
   EXPECT_EQ(backend_->nodes().Get(Id(1))->desired, of_another_release);
+}
+
+TEST_P(StoreContract, NewestRolloutsAreListedWithCountsAndWithoutNodes) {
+  for (int i = 1; i <= 3; ++i) {
+    Rollout rollout = NewRollout("r" + std::to_string(i), {3 * i, 3 * i + 1, 3 * i + 2});
+    rollout.created = FromUnixMs(i);
+    ASSERT_TRUE(backend_->rollouts().Create(rollout).ok());
+  }
+  Rollout newest = *backend_->rollouts().Get("r3");
+  newest.waves[0].nodes[0].progress = Progress::kDone;
+  newest.waves[1].nodes[0].progress = Progress::kFailed;
+  newest.waves[1].nodes[1].progress = Progress::kUpdating;
+  newest.state = RolloutState::kAborted;
+  ASSERT_TRUE(backend_->rollouts().Save(newest, {}).ok());
+  ++newest.revision;
+  const auto listed = backend_->rollouts().ListNewest(2);
+  ASSERT_TRUE(listed.ok()) << Describe(listed.status());
+  ASSERT_EQ(listed->size(), 2u);
+  const RolloutSummary expected = Summarize(newest);
+  EXPECT_EQ(expected.counts, (std::vector<WaveCounts>{{.done = 1}, {.updating = 1, .failed = 1}}));
+  EXPECT_EQ((*listed)[0].rollout, expected.rollout);
+  EXPECT_EQ((*listed)[0].counts, expected.counts);
+  EXPECT_EQ((*listed)[1].rollout.id, "r2");
+  EXPECT_EQ((*listed)[1].counts, (std::vector<WaveCounts>{{.waiting = 1}, {.waiting = 2}}));
 }
 
 TEST_P(StoreContract, SaveWritesProgressAndDesiredTogether) {

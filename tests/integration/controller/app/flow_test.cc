@@ -432,6 +432,29 @@ TEST_F(FlowTest, RolloutIsCreatedThoughAnotherCannotBeRead) {
   EXPECT_EQ(created->waves(0).nodes_size(), 1);
 }
 
+TEST_F(FlowTest, ListOfRolloutsIsShortAndHasCountsForNodes) {
+  EnrolNode(1, {{"site", "a"}});
+  EnrolNode(2, {{"site", "b"}});
+  Publish({"2"});
+  const auto fleet = FleetStub("operator");
+  ASSERT_TRUE(Create(*fleet, "2", {}, "site=a").ok());
+  const auto newest = Create(*fleet, "2", {}, "site=b");
+  ASSERT_TRUE(newest.ok());
+  v1::ListRolloutsRequest request;
+  v1::ListRolloutsResponse all;
+  ASSERT_TRUE(fleet->ListRollouts(Context().get(), request, &all).ok());
+  EXPECT_EQ(all.rollouts_size(), 2);
+  request.set_page_size(1);
+  v1::ListRolloutsResponse one;
+  ASSERT_TRUE(fleet->ListRollouts(Context().get(), request, &one).ok());
+  ASSERT_EQ(one.rollouts_size(), 1);
+  EXPECT_EQ(one.rollouts(0).id(), newest->id());
+  EXPECT_EQ(one.rollouts(0).waves(0).nodes_size(), 0);
+  EXPECT_EQ(one.rollouts(0).waves(0).counts().updating(), 1u);
+  EXPECT_EQ(newest->waves(0).nodes_size(), 1);
+  EXPECT_EQ(newest->waves(0).counts().updating(), 1u);
+}
+
 TEST_F(FlowTest, EveryChangeIsInTheAuditLogWithWhoAndOutcome) {
   const auto approver = FleetStub("approver");
   v1::AdmitEkRequest admit;

@@ -55,7 +55,7 @@ class FakeRollouts final : public RolloutStore {
     const std::lock_guard lock(mutex_);
     return rollouts_.at(id);
   }
-  Result<std::vector<Rollout>> List(bool) override {
+  Result<std::vector<Rollout>> ListActive() override {
     const std::lock_guard lock(mutex_);
     ++listed_;
     changed_.notify_all();
@@ -63,6 +63,9 @@ class FakeRollouts final : public RolloutStore {
     std::vector<Rollout> all;
     for (const auto& [id, rollout] : rollouts_) all.push_back(rollout);
     return all;
+  }
+  Result<std::vector<RolloutSummary>> ListNewest(std::size_t) override {
+    return std::vector<RolloutSummary>();
   }
   Status Save(const Rollout& rollout, const std::vector<DesiredChange>& desired) override {
     const std::lock_guard lock(mutex_);
