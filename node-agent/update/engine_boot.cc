@@ -20,9 +20,7 @@ UpdateEngine::Instant UpdateEngine::EnteredAt() const {
 StepOutcome UpdateEngine::StepArmed() {
   if (effect_done_) return After(TakeRecord(UpdateEvent::kEntriesFlipped, Entered()));
   // Repeated by a new process, or after a failure: with evidence of its own.
-  if (const Status status = EnsureRecordedRelease(); !status.ok()) {
-    return ReleaseFailed(UpdateEvent::kArmFailed, record().version, status);
-  }
+  if (const auto outcome = EnsureRecordedRelease(UpdateEvent::kArmFailed)) return *outcome;
   if (const Status status = EnsureStaged(); !status.ok()) return TryFailed(UpdateEvent::kArmFailed, status);
   if (const Status status = RunEffect(UpdateEffect::kFlipEntries); !status.ok()) {
     return TryFailed(UpdateEvent::kArmFailed, status);

@@ -39,9 +39,7 @@ StepOutcome UpdateEngine::StepIdle() {
                   fmt::format("update to {}: this boot is of role {}", wish_->version, BootRoleName(role))));
   }
   const DesiredRelease wish = *wish_;
-  if (const Status status = EnsureRelease(wish); !status.ok()) {
-    return ReleaseFailed(UpdateEvent::kReleaseRefused, wish.version, status);
-  }
+  if (const auto outcome = EnsureRelease(wish, UpdateEvent::kReleaseRefused)) return *outcome;
   UpdateRecord next = Entered();
   next.channel = release_->manifest().channel;
   next.version = release_->manifest().version;
@@ -56,13 +54,9 @@ StepOutcome UpdateEngine::StepIdle() {
 }
 
 StepOutcome UpdateEngine::StepFetching() {
-  if (const Status status = EnsureRecordedRelease(); !status.ok()) {
-    return ReleaseFailed(UpdateEvent::kReleaseRefused, record().version, status);
-  }
+  if (const auto outcome = EnsureRecordedRelease(UpdateEvent::kReleaseRefused)) return *outcome;
   if (!progress_.complete) {
-    auto progress = seams_.fetcher.FetchSome(release_->image().digest, release_->image().size);
-    if (!progress.ok()) return TryFailed(UpdateEvent::kImageRefused, progress.status());
-    progress_ = *std::move(progress);
+    if (const auto outcome = FetchSome()) return *outcome;
     return Busy();
   }
   if (const Status status = VerifyFetched(); !status.ok()) {
@@ -73,15 +67,11 @@ StepOutcome UpdateEngine::StepFetching() {
 }
 
 StepOutcome UpdateEngine::StepVerified() {
-  if (const Status status = EnsureRecordedRelease(); !status.ok()) {
-    return ReleaseFailed(UpdateEvent::kReleaseRefused, record().version, status);
-  }
+  if (const auto outcome = EnsureRecordedRelease(UpdateEvent::kReleaseRefused)) return *outcome;
   if (!verified_) {
     // A new process: only what is here complete counts; the rest is Fetching's.
     if (!progress_.complete) {
-      auto progress = seams_.fetcher.FetchSome(release_->image().digest, release_->image().size);
-      if (!progress.ok()) return TryFailed(UpdateEvent::kImageRefused, progress.status());
-      progress_ = *std::move(progress);
+      if (const auto outcome = FetchSome()) return *outcome;
       if (!progress_.complete) return After(TakeRecord(UpdateEvent::kContentLost, Entered()));
     }
     if (const Status status = VerifyFetched(); !status.ok()) {
@@ -103,9 +93,7 @@ StepOutcome UpdateEngine::StepVerified() {
 }
 
 StepOutcome UpdateEngine::StepStaged() {
-  if (const Status status = EnsureRecordedRelease(); !status.ok()) {
-    return ReleaseFailed(UpdateEvent::kReleaseRefused, record().version, status);
-  }
+  if (const auto outcome = EnsureRecordedRelease(UpdateEvent::kReleaseRefused)) return *outcome;
   if (const Status status = EnsureStaged(); !status.ok()) {
     if (ReasonOf(status) != Reason::kImageNotStaged) return TryFailed(UpdateEvent::kImageRefused, status);
     return BackBecause(UpdateEvent::kStagedImageLost, status);
@@ -117,37 +105,51 @@ StepOutcome UpdateEngine::StepStaged() {
 
 // ---- evidence ----
 
-Status UpdateEngine::EnsureRelease(const DesiredRelease& desired) {
+std::optional<StepOutcome> UpdateEngine::EnsureRelease(const DesiredRelease& desired, UpdateEvent give_up) {
   const bool known = release_ && release_->manifest().channel == desired.channel &&
                      release_->manifest().version == desired.version;
   if (!known) {
     DropEvidence();
-    SEALIFT_ASSIGN_OR_RETURN(release_, seams_.catalog.Resolve(desired));
+    auto verdict = seams_.catalog.Resolve(desired);
+    if (!verdict.ok()) return HoldAndTell(desired.version, verdict.status());
+    if (!verdict->release) return GiveUp(give_up, desired.version, verdict->unusable);
+    release_ = std::move(verdict->release);
     seams_.clock.RaiseFloor(release_->not_before());
     note_.reset();
     note_told_.reset();
   }
-  Status allowed = CheckPolicy(release_->manifest(), {.channel = settings_.channel,
-                                                      .hardware_class = settings_.hardware_class,
-                                                      .agent_version = settings_.agent_version,
-                                                      .running_version = inventory_->running_version,
-                                                      .permitted_rollback = state_.permitted_rollback});
-  if (!allowed.ok()) DropEvidence();
-  return allowed;
+  const Status allowed = CheckPolicy(release_->manifest(), {.channel = settings_.channel,
+                                                            .hardware_class = settings_.hardware_class,
+                                                            .agent_version = settings_.agent_version,
+                                                            .running_version = inventory_->running_version,
+                                                            .permitted_rollback = state_.permitted_rollback});
+  if (!allowed.ok()) return GiveUp(give_up, desired.version, allowed);
+  return std::nullopt;
 }
 
-Status UpdateEngine::EnsureRecordedRelease() {
+std::optional<StepOutcome> UpdateEngine::EnsureRecordedRelease(UpdateEvent give_up) {
   DesiredRelease desired;
   desired.channel = record().channel;
   desired.version = record().version;
-  SEALIFT_RETURN_IF_ERROR(EnsureRelease(desired));
+  if (const auto outcome = EnsureRelease(desired, give_up)) return outcome;
   if (release_->id().digest == record().release_id && release_->image().digest == record().image_digest) {
-    return OkStatus();
+    return std::nullopt;
   }
+  // The record is at fault, forged or old, not the version: begin anew with what is signed.
+  log::Warning("what was remembered is not what the signed metadata lists; beginning anew",
+               {{"version", record().version},
+                {"state", std::string(UpdateStateName(record().state))},
+                {"reason", std::string(ReasonId(Reason::kReleaseMixed))}});
   DropEvidence();
-  return MakeError(Code::kInvalidArgument, Reason::kReleaseMixed,
-                   fmt::format("update to {}: what was remembered is not what the signed metadata lists",
-                               record().version));
+  return After(TakeRecord(UpdateEvent::kRecordRefused, UpdateRecord()));
+}
+
+std::optional<StepOutcome> UpdateEngine::FetchSome() {
+  auto progress = seams_.fetcher.FetchSome(release_->image().digest, release_->image().size);
+  if (!progress.ok()) return TryFailed(UpdateEvent::kImageRefused, progress.status());
+  progress_ = *std::move(progress);
+  if (!progress_.source.ok()) return HoldAndTell(record().version, progress_.source);
+  return std::nullopt;
 }
 
 ImageExpectations UpdateEngine::Expected() const {
@@ -175,14 +177,8 @@ Status UpdateEngine::EnsureStaged() {
 
 // ---- failures ----
 
-StepOutcome UpdateEngine::ReleaseFailed(UpdateEvent give_up, const std::string& version,
-                                        const Status& status) {
-  if (IsFinalForVersion(status)) return GiveUp(give_up, version, status);
-  return HoldAndTell(version, status);
-}
-
 StepOutcome UpdateEngine::TryFailed(UpdateEvent give_up, const Status& status) {
-  if (IsFinalForVersion(status)) return GiveUp(give_up, record().version, status);
+  if (IsFinalForImage(status)) return GiveUp(give_up, record().version, status);
   if (IsPassing(status) || WaitsForThisMachine(status)) return HoldAndTell(record().version, status);
   if (record().attempts + 1 >= settings_.max_attempts) return GiveUp(give_up, record().version, status);
   StateChange change;

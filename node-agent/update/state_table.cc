@@ -26,6 +26,7 @@ constexpr Transition kTransitions[] = {
     {S::kFetching, E::kImageRefused, S::kIdle, "the failure, report due", F::kDropDownloads},
     {S::kFetching, E::kSuperseded, S::kIdle, "nothing wanted", F::kDropDownloads},
     {S::kFetching, E::kWithdrawn, S::kIdle, "nothing wanted", F::kNone},
+    {S::kFetching, E::kRecordRefused, S::kIdle, "nothing wanted", F::kDropDownloads},
 
     {S::kVerified, E::kImageStaged, S::kStaged, "state, report due", F::kNone},
     {S::kVerified, E::kContentLost, S::kFetching, "state", F::kNone},
@@ -33,6 +34,7 @@ constexpr Transition kTransitions[] = {
     {S::kVerified, E::kImageRefused, S::kIdle, "the failure, report due", F::kCleanUp},
     {S::kVerified, E::kSuperseded, S::kIdle, "nothing wanted", F::kCleanUp},
     {S::kVerified, E::kWithdrawn, S::kIdle, "nothing wanted", F::kNone},
+    {S::kVerified, E::kRecordRefused, S::kIdle, "nothing wanted", F::kCleanUp},
 
     {S::kStaged, E::kArm, S::kArmed, "running version, boot id", F::kFlipEntries},
     {S::kStaged, E::kStagedImageLost, S::kVerified, "state", F::kNone},
@@ -40,9 +42,11 @@ constexpr Transition kTransitions[] = {
     {S::kStaged, E::kImageRefused, S::kIdle, "the failure, report due", F::kCleanUp},
     {S::kStaged, E::kSuperseded, S::kIdle, "nothing wanted", F::kCleanUp},
     {S::kStaged, E::kWithdrawn, S::kIdle, "nothing wanted", F::kCleanUp},
+    {S::kStaged, E::kRecordRefused, S::kIdle, "nothing wanted", F::kCleanUp},
 
     {S::kArmed, E::kEntriesFlipped, S::kRebooting, "boot id", F::kReboot},
     {S::kArmed, E::kArmFailed, S::kIdle, "the failure, report due", F::kNone},
+    {S::kArmed, E::kRecordRefused, S::kIdle, "nothing wanted", F::kNone},
     {S::kArmed, E::kTargetRuns, S::kAssessing, "boot id, when", F::kNone},
     {S::kArmed, E::kFellBack, S::kFellBack, "the failure, report due", F::kNone},
 
@@ -221,6 +225,8 @@ std::string_view UpdateEventName(UpdateEvent event) {
       return "superseded";
     case E::kWithdrawn:
       return "withdrawn";
+    case E::kRecordRefused:
+      return "record is not what is signed";
   }
   return "unknown";
 }

@@ -39,6 +39,7 @@ enum class UpdateEvent : std::uint8_t {
   kReportAccepted,
   kSuperseded,
   kWithdrawn,
+  kRecordRefused,
 };
 
 enum class UpdateEffect : std::uint8_t {

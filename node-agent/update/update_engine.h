@@ -183,15 +183,16 @@ class UpdateEngine {
   StepOutcome StepFetching();
   StepOutcome StepVerified();
   StepOutcome StepStaged();
-  // What the trusted release must be for the state to go on, or why it is refused.
-  Status EnsureRelease(const DesiredRelease& desired);
-  // As EnsureRelease, for the version of the record, and compares its digests.
-  Status EnsureRecordedRelease();
+  // These end the step with an outcome, or let it go on with what it asked for.
+  // A trusted release that policy allows. One that is not is given up, by that event.
+  std::optional<StepOutcome> EnsureRelease(const DesiredRelease& desired, UpdateEvent give_up);
+  // As EnsureRelease, for the version of the record. A record that says something else is dropped.
+  std::optional<StepOutcome> EnsureRecordedRelease(UpdateEvent give_up);
+  std::optional<StepOutcome> FetchSome();
   Status EnsureStaged();
   // What the trusted release says of its image.
   ImageExpectations Expected() const;
   Status VerifyFetched();
-  StepOutcome ReleaseFailed(UpdateEvent give_up, const std::string& version, const Status& status);
   // Counts, and gives the version up where it is final or was tried often enough.
   StepOutcome TryFailed(UpdateEvent give_up, const Status& status);
   StepOutcome GiveUp(UpdateEvent event, const std::string& version, const Status& status);

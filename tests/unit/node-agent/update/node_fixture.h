@@ -170,19 +170,25 @@ class TestStager final : public Stager {
 
 class TestCatalog final : public ReleaseCatalog {
  public:
-  Result<TrustedRelease> Resolve(const DesiredRelease& desired) override {
+  Result<ReleaseVerdict> Resolve(const DesiredRelease& desired) override {
     ++resolutions;
     if (!fail.ok()) return fail;
+    ReleaseVerdict verdict;
+    verdict.unusable = unusable;
+    if (!unusable.ok()) return verdict;
     const auto found = manifests.find(desired.version);
     if (found == manifests.end()) {
       return MakeError(Code::kNotFound, Reason::kTufTargetUnknown, "no such release");
     }
     const Manifest& manifest = found->second;
-    return Vouch(ReleaseIdOf(SerializeManifest(manifest)), manifest, manifest.files.front(), not_before);
+    verdict.release =
+        Vouch(ReleaseIdOf(SerializeManifest(manifest)), manifest, manifest.files.front(), not_before);
+    return verdict;
   }
 
   std::map<std::string, Manifest> manifests;
   Status fail;
+  Status unusable;
   UnixMillis not_before{};
   int resolutions = 0;
 };

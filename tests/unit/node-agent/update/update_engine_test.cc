@@ -393,9 +393,48 @@ TEST(UpdateEngine, ArmsNothingThatOnlyTheStateVouchesFor) {
     EXPECT_EQ(node.state(), UpdateState::kIdle) << UpdateStateName(state);
     EXPECT_FALSE(node.rebooter.requested);
     EXPECT_EQ(node.esp.VersionOf("active.conf"), "1.0");
-    ASSERT_EQ(node.engine->status().failures.size(), 1u);
-    EXPECT_EQ(node.engine->status().failures[0].reason, "RELEASE_MIXED");
+    // The record is dropped; the version, which is a good one, is not held against it.
+    EXPECT_TRUE(node.engine->status().failures.empty());
+    for (int i = 0; i < 6; ++i) node.Round("2.0");
+    EXPECT_EQ(node.esp.running_version, "2.0");
   }
+}
+
+TEST(UpdateEngine, TakesNoVerdictOnAVersionFromASource) {
+  for (const Reason reason : {Reason::kImageRevoked, Reason::kReleaseMixed, Reason::kEspFull}) {
+    UpdateNode node;
+    node.content.fail = FromWire(Code::kInvalidArgument, ReasonId(reason), "so I say");
+    Wish(node, "2.0");
+    for (int i = 0; i < 5; ++i) {
+      node.Settle();
+      node.Pass(minutes(15));
+    }
+    EXPECT_EQ(node.state(), UpdateState::kFetching);
+    EXPECT_TRUE(node.engine->status().failures.empty());
+    const auto report = node.engine->DueReport();
+    ASSERT_TRUE(report.has_value());
+    EXPECT_EQ(report->reason, ReasonId(reason));
+  }
+}
+
+TEST(UpdateEngine, GivesUpAReleaseThatIsUnusableInItself) {
+  UpdateNode node;
+  node.catalog.unusable = MakeError(Code::kInvalidArgument, Reason::kReleaseMixed, "two images");
+  Wish(node, "2.0");
+  node.Settle();
+  ASSERT_EQ(node.engine->status().failures.size(), 1u);
+  EXPECT_EQ(node.engine->status().failures[0].reason, "RELEASE_MIXED");
+}
+
+TEST(UpdateEngine, HoldsWhileTheControllerNamesAnotherReleaseIdThanTheSignedOne) {
+  UpdateNode node;
+  node.catalog.fail = MakeError(Code::kInvalidArgument, Reason::kReleaseMixed, "another release id");
+  Wish(node, "2.0");
+  node.Settle();
+  EXPECT_TRUE(node.engine->status().failures.empty());
+  const auto report = node.engine->DueReport();
+  ASSERT_TRUE(report.has_value());
+  EXPECT_EQ(report->reason, "RELEASE_MIXED");
 }
 
 TEST(UpdateEngine, RefusesAReleaseIdOtherThanTheRecorded) {
