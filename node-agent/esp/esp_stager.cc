@@ -360,6 +360,28 @@ Status EspStager::Bless() {
   return OkStatus();
 }
 
+bool EspStager::HasProvenEntry(const BootInventory& inventory) {
+  return std::any_of(inventory.entries.begin(), inventory.entries.end(), [](const RoleEntry& entry) {
+    return entry.role != BootRole::kUnknown && !entry.on_trial() && entry.image_present;
+  });
+}
+
+Status EspStager::Disarm() {
+  SEALIFT_ASSIGN_OR_RETURN(const View view, Look());
+  const BootInventory& now = view.inventory;
+  if (now.running_role == BootRole::kMedia || !HasProvenEntry(now)) return OkStatus();
+  bool changed = false;
+  for (const RoleEntry& entry : now.entries) {
+    const bool waits = entry.role == BootRole::kActive && entry.on_trial() && !entry.exhausted();
+    if (!waits || SamePath(entry.image_path, now.running_image_path)) continue;
+    SEALIFT_ASSIGN_OR_RETURN(efi::BootEntryName name, efi::BootEntryName::Parse(entry.file_name));
+    name.counter->left = 0;
+    SEALIFT_RETURN_IF_ERROR(fs_->Rename(EntryPath(entry.file_name), EntryPath(name.Format())));
+    changed = true;
+  }
+  return changed ? fs_->SyncDirectory(kEntriesDirectory) : OkStatus();
+}
+
 Result<std::optional<Fallback>> EspStager::FellBack() {
   SEALIFT_ASSIGN_OR_RETURN(const View view, Look());
   const BootInventory& now = view.inventory;

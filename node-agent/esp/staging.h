@@ -167,6 +167,11 @@ class Stager {
   // Errors: FAILED_PRECONDITION/BOOT_NOT_ACTIVE when what runs is not the active image; UNAVAILABLE/ESP_IO.
   virtual Status Bless() = 0;
 
+  // Takes the boots that are left from an active image on trial that does not run: active+N-M.conf ->
+  // active+0-M.conf, which the boot loader tries after all others. Success where there is none; changes
+  // nothing while no entry without a trial names an image. Errors: UNAVAILABLE/ESP_IO; as Inspect.
+  virtual Status Disarm() = 0;
+
   // Set when an active entry is out of tries and another image runs.
   virtual Result<std::optional<Fallback>> FellBack() = 0;
 

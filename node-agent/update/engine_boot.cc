@@ -1,4 +1,4 @@
-// From flipped entries to a blessed image.
+// From flipped entries to a blessed image, or back to the one before.
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -88,6 +88,13 @@ StepOutcome UpdateEngine::StepBlessed() {
     return HoldAndTell(record().version, status);
   }
   return Busy();
+}
+
+StepOutcome UpdateEngine::StepFellBack() {
+  if (!effect_done_) return After(RunEffect(UpdateEffect::kDisarm));
+  // Accepted while the effect was still owed.
+  if (!record().report_due) return After(TakeRecord(UpdateEvent::kReportAccepted, UpdateRecord()));
+  return Wait(settings_.idle_interval);
 }
 
 }  // namespace sealift::agent

@@ -25,6 +25,10 @@ const VersionFailure* UpdateEngine::FindFailure(const std::string& version) cons
 }
 
 StepOutcome UpdateEngine::StepIdle() {
+  if (record().report_due && !effect_done_) {
+    // Arming was given up, perhaps with the entries flipped.
+    if (const Status status = RunEffect(UpdateEffect::kDisarm); !status.ok()) return Hold(status);
+  }
   if (!wish_ || wish_->version == inventory_->running_version) return Wait(settings_.idle_interval);
   if (const VersionFailure* failure = FindFailure(wish_->version); failure != nullptr) {
     problem_ =

@@ -152,6 +152,8 @@ class UpdateEngine {
   StepOutcome Hold(const Status& problem);
   // The same; the controller is told, unless it is for lack of a connection.
   StepOutcome HoldAndTell(const std::string& version, const Status& problem);
+  // The way into kBlessed or kFellBack changes what boots: nothing follows before that was seen through.
+  bool EffectOwed() const;
   // Busy on success, held otherwise.
   StepOutcome After(const Status& status);
   const UpdateRecord& record() const { return state_.record; }
@@ -200,11 +202,12 @@ class UpdateEngine {
   StepOutcome BackBecause(UpdateEvent event, const Status& why);
   const VersionFailure* FindFailure(const std::string& version) const;
 
-  // --- engine_boot.cc: Armed to Blessed
+  // --- engine_boot.cc: Armed to Blessed, and back
   StepOutcome StepArmed();
   StepOutcome StepRebooting();
   StepOutcome StepAssessing();
   StepOutcome StepBlessed();
+  StepOutcome StepFellBack();
   void CheckHealth();
   bool ControllerIsAway() const;
   bool CanFallBack() const;

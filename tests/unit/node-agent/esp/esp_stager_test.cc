@@ -212,6 +212,43 @@ TEST(EspStager, AFileThatChangedAfterVerificationIsRefused) {
   EXPECT_EQ(node.fs.List(kImagesDirectory)->size(), 2u);
 }
 
+TEST(EspStager, DisarmsATrialThatDoesNotRunAndNothingElse) {
+  EspNode node;
+  EXPECT_TRUE(node.Stager().Disarm().ok());
+  EXPECT_EQ(node.VersionOf("active.conf"), "1.0");
+  ASSERT_TRUE(node.fs.Remove("loader/entries/active.conf").ok());
+  node.PutEntry("passive.conf", BootRole::kPassive, "1.0");
+  node.PutImage("2.0");
+  node.PutEntry("active+2-1.conf", BootRole::kActive, "2.0");
+  // On the trial itself: its tries stay.
+  node.Boot("active+3.conf", "2.0");
+  EXPECT_TRUE(node.Stager().Disarm().ok());
+  EXPECT_EQ(node.VersionOf("active+2-1.conf"), "2.0");
+  node.Boot("passive.conf", "1.0");
+  EXPECT_TRUE(node.Stager().Disarm().ok());
+  EXPECT_EQ(node.VersionOf("active+0-1.conf"), "2.0");
+  EXPECT_EQ(node.VersionOf("active+2-1.conf"), "");
+  const auto fallback = node.Stager().FellBack();
+  ASSERT_TRUE(fallback.ok() && fallback->has_value());
+  EXPECT_EQ((*fallback)->failed_version, "2.0");
+  const std::size_t before = node.fs.steps();
+  EXPECT_TRUE(node.Stager().Disarm().ok());
+  EXPECT_EQ(node.fs.steps(), before);
+}
+
+TEST(EspStager, DisarmsNothingWhileThereIsNothingElseToBoot) {
+  EspNode node;
+  for (const char* name : {"active.conf", "passive.conf", "recovery.conf"}) {
+    ASSERT_TRUE(node.fs.Remove(std::string("loader/entries/") + name).ok());
+  }
+  node.PutEntry("passive+1.conf", BootRole::kPassive, "1.0");
+  node.PutImage("2.0");
+  node.PutEntry("active+2-1.conf", BootRole::kActive, "2.0");
+  node.Boot("passive+1.conf", "1.0");
+  EXPECT_TRUE(node.Stager().Disarm().ok());
+  EXPECT_EQ(node.VersionOf("active+2-1.conf"), "2.0");
+}
+
 TEST(EspStager, StagingAgainWritesNothing) {
   EspNode node;
   EspStager stager = node.Stager();

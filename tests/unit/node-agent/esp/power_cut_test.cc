@@ -78,17 +78,25 @@ Status BlessRunning(EspNode& node) {
   EspStager stager = node.Stager();
   return stager.Bless();
 }
+void LeftOnTrial(EspNode& node) {
+  EXPECT_TRUE(Upgrade(node).ok());
+  node.CountDown("active+3.conf", "active+2-1.conf");
+  node.Boot("passive.conf", "1.0");
+}
+Status DisarmOther(EspNode& node) {
+  EspStager stager = node.Stager();
+  return stager.Disarm();
+}
 void WithGarbage(EspNode& node) { node.PutImage("0.1"); }
 Status Clean(EspNode& node) {
   EspStager stager = node.Stager();
   return stager.CollectGarbage().status();
 }
 
-constexpr Scenario kScenarios[] = {{"UpgradeFromActive", FromActive, Upgrade},
-                                   {"UpgradeFromPassive", FromPassive, Upgrade},
-                                   {"UpgradeFromRecovery", FromRecovery, Upgrade},
-                                   {"Bless", OnTrial, BlessRunning},
-                                   {"CollectGarbage", WithGarbage, Clean}};
+constexpr Scenario kScenarios[] = {
+    {"UpgradeFromActive", FromActive, Upgrade},     {"UpgradeFromPassive", FromPassive, Upgrade},
+    {"UpgradeFromRecovery", FromRecovery, Upgrade}, {"Bless", OnTrial, BlessRunning},
+    {"Disarm", LeftOnTrial, DisarmOther},           {"CollectGarbage", WithGarbage, Clean}};
 
 class PowerCut : public testing::TestWithParam<Scenario> {};
 

@@ -146,12 +146,16 @@ class TestStager final : public Stager {
     if (!fail_bless.ok()) return fail_bless;
     return Killable([&] { return inner_.Bless(); });
   }
+  Status Disarm() override {
+    if (!fail_disarm.ok()) return fail_disarm;
+    return Killable([&] { return inner_.Disarm(); });
+  }
   Result<std::optional<Fallback>> FellBack() override { return inner_.FellBack(); }
   Result<std::uint64_t> CollectGarbage() override {
     return Killable([&] { return inner_.CollectGarbage(); });
   }
 
-  Status fail_inspect, fail_verify, fail_stage, fail_activate, fail_bless;
+  Status fail_inspect, fail_verify, fail_stage, fail_activate, fail_bless, fail_disarm;
   int verifications = 0;
 
  private:
