@@ -63,6 +63,8 @@ class ReleaseCatalog {
   // release id. Whatever their reason, which may come from a peer, they say nothing about the version: trying
   // again later may help.
   virtual Result<ReleaseVerdict> Resolve(const DesiredRelease& desired) = 0;
+  // A time that has passed, as signed metadata of earlier processes proves. Asks no network.
+  virtual UnixMillis ProvenTime() = 0;
 
  protected:
   // The one place where the evidence comes into being.

@@ -19,7 +19,7 @@ Status Mixed(const DesiredRelease& desired, std::string_view what) {
 }
 
 // The online keys alone must not be able to push a node's time beyond what the offline ones vouch for.
-UnixMillis ProvenTime(const tuf::VerifiedTargets& targets) {
+UnixMillis TimeProvenBy(const tuf::VerifiedTargets& targets) {
   return std::min(targets.timestamp().signed_at.value_or(UnixMillis{}), targets.targets().expires);
 }
 
@@ -61,7 +61,7 @@ Result<TrustedRelease> TufReleaseCatalog::Judge(const DesiredRelease& desired,
   if (listed->sha256 != image->digest || listed->length != image->size) {
     return Mixed(desired, "manifest and signed metadata name different images");
   }
-  return Vouch(ReleaseIdOf(text), std::move(manifest), *image, ProvenTime(targets));
+  return Vouch(ReleaseIdOf(text), std::move(manifest), *image, TimeProvenBy(targets));
 }
 
 Result<std::string> TufReleaseCatalog::FetchManifest(const tuf::Target& target) {

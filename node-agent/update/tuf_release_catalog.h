@@ -23,6 +23,7 @@ class TufReleaseCatalog final : public ReleaseCatalog {
       : client_(std::move(trusted_root), source, store, clock), manifests_(manifests) {}
 
   Result<ReleaseVerdict> Resolve(const DesiredRelease& desired) override;
+  UnixMillis ProvenTime() override { return client_.ProvenTime(); }
 
  private:
   // Errors: those of ReleaseVerdict::unusable.

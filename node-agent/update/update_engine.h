@@ -102,7 +102,7 @@ class UpdateEngine {
     Stager& stager;
     Rebooter& rebooter;
     HealthCheck& health;
-    // Its floor is raised by what the store remembers and by each trusted release.
+    // Its floor is raised by what the store remembers and the catalog proves, and by each trusted release.
     AgentClock& clock;
   };
 

@@ -102,6 +102,11 @@ class TufClient {
   // repository is put right or can be reached.
   Result<VerifiedTargets> Refresh();
 
+  // A time that has passed, as the stored metadata proves by its signatures, expired or not: when its
+  // timestamp was signed, but no later than its targets expire. 1970 when nothing is stored that proves
+  // itself.
+  UnixMillis ProvenTime();
+
  private:
   std::string trusted_root_;
   MetadataSource& source_;

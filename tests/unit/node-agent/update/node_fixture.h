@@ -190,6 +190,9 @@ class TestCatalog final : public ReleaseCatalog {
     return verdict;
   }
 
+  // The metadata stays stored where it was found.
+  UnixMillis ProvenTime() override { return not_before; }
+
   std::map<std::string, Manifest> manifests;
   Status fail;
   Status unusable;

@@ -196,6 +196,24 @@ TEST_F(Catalog, LeavesTheNodeAsItIsOnMetadataItRefuses) {
   EXPECT_EQ(node_.stager->verifications, 0);
 }
 
+TEST_F(Catalog, ProvesATimeByStoredSignaturesOnly) {
+  EXPECT_EQ(catalog_.ProvenTime(), UnixMillis{});
+  Publish(ManifestOf("2.0"), "2.0");
+  ASSERT_EQ(Reason(), "NONE");
+  EXPECT_EQ(catalog_.ProvenTime(), tuf::At("2029-12-31T00:00:00Z"));
+  // Also once it is expired, and by a new process without a network.
+  clock_.SetWall(tuf::At("2035-01-01T00:00:00Z"));
+  repository_.source.on_fetch = [](std::string_view) {
+    return MakeError(Code::kUnavailable, Reason::kPeerUnreachable, "no route");
+  };
+  EXPECT_EQ(catalog_.ProvenTime(), tuf::At("2029-12-31T00:00:00Z"));
+  std::string& stored = store_.files["timestamp.json"];
+  const std::size_t at = stored.find("2029-12-31");
+  ASSERT_NE(at, std::string::npos);
+  stored.replace(at, 4, "2049");
+  EXPECT_EQ(catalog_.ProvenTime(), UnixMillis{});
+}
+
 TEST_F(Catalog, DoesNotLetTheOnlineKeysPushTimeBeyondTheOfflineOnes) {
   repository_.timestamp.signed_at = tuf::At("2090-01-01T00:00:00Z");
   repository_.timestamp.expires = tuf::At("2091-01-01T00:00:00Z");

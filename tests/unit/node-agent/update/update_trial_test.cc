@@ -367,6 +367,19 @@ TEST(UpdateEngine, StaysWhereItIsWhileTheStateCannotBeWritten) {
   StepTo(node, UpdateState::kArmed);
 }
 
+// One forged value must not make all metadata look expired.
+TEST(UpdateEngine, BelievesNoTimeThatOnlyTheStateVouchesFor) {
+  UpdateNode node;
+  node.place.disk->state.time_floor = kTestNow + std::chrono::hours(24 * 365 * 50);
+  node.place.disk->state.fresh = false;
+  node.catalog.not_before = kTestNow - std::chrono::hours(1);
+  node.Start();
+  node.engine->Resume();
+  EXPECT_EQ(node.agent_clock.Now(), kTestNow);
+  for (int i = 0; i < 6; ++i) node.Round("2.0");
+  EXPECT_EQ(node.esp.running_version, "2.0");
+}
+
 TEST(UpdateEngine, KeepsTheTimeThatMetadataProvedAcrossReboots) {
   UpdateNode node;
   node.catalog.not_before = kTestNow + std::chrono::hours(48);
