@@ -37,7 +37,7 @@ class MetadataSource {
 class TrustedMetadataStore {
  public:
   virtual ~TrustedMetadataStore() = default;
-  // Empty when there is none. Errors only where the medium fails.
+  // Empty when there is none, or none of use. Errors only where that cannot be told.
   virtual Result<std::optional<std::string>> Load(std::string_view name) = 0;
   // Durable on return; after a power cut the old or the new bytes are there.
   virtual Status Store(std::string_view name, std::string_view bytes) = 0;
@@ -45,7 +45,8 @@ class TrustedMetadataStore {
   virtual Status Remove(std::string_view name) = 0;
 };
 
-// One file each in a folder, which is made when missing.
+// One file each in a folder, which is made when missing. What cannot be read, or is no file, counts as none
+// and makes way for the next.
 class FileMetadataStore final : public TrustedMetadataStore {
  public:
   explicit FileMetadataStore(std::filesystem::path directory) : directory_(std::move(directory)) {}
