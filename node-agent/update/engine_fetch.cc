@@ -30,6 +30,14 @@ StepOutcome UpdateEngine::StepIdle() {
     if (const Status status = RunEffect(UpdateEffect::kDisarm); !status.ok()) return Hold(status);
   }
   if (!wish_ || wish_->version == inventory_->running_version) return Wait(settings_.idle_interval);
+  if (wish_->channel != settings_.channel) {
+    // The check-in is at fault, not the version, which this node's own channel may have as well.
+    return HoldAndTell(
+        wish_->version,
+        MakeError(Code::kFailedPrecondition, Reason::kReleaseNotForNode,
+                  fmt::format("update to {}: it is wished from channel {}, this node follows {}",
+                              wish_->version, wish_->channel, settings_.channel)));
+  }
   if (const VersionFailure* failure = FindFailure(wish_->version); failure != nullptr) {
     problem_ =
         MakeError(Code::kFailedPrecondition, Reason::kVersionFailedBefore,
@@ -132,15 +140,17 @@ std::optional<StepOutcome> UpdateEngine::EnsureRelease(const DesiredRelease& des
 }
 
 std::optional<StepOutcome> UpdateEngine::EnsureRecordedRelease(UpdateEvent give_up) {
-  DesiredRelease desired;
-  desired.channel = record().channel;
-  desired.version = record().version;
-  if (const auto outcome = EnsureRelease(desired, give_up)) return outcome;
-  if (release_->id().digest == record().release_id && release_->image().digest == record().image_digest) {
-    return std::nullopt;
+  if (record().channel == settings_.channel) {
+    DesiredRelease desired;
+    desired.channel = record().channel;
+    desired.version = record().version;
+    if (const auto outcome = EnsureRelease(desired, give_up)) return outcome;
+    if (release_->id().digest == record().release_id && release_->image().digest == record().image_digest) {
+      return std::nullopt;
+    }
   }
   // The record is at fault, forged or old, not the version: begin anew with what is signed.
-  log::Warning("what was remembered is not what the signed metadata lists; beginning anew",
+  log::Warning("what was remembered is not what this node's signed metadata lists; beginning anew",
                {{"version", record().version},
                 {"state", std::string(UpdateStateName(record().state))},
                 {"reason", std::string(ReasonId(Reason::kReleaseMixed))}});

@@ -144,6 +144,32 @@ TEST(UpdateEngine, RefusesAReleaseForAnotherMachine) {
   EXPECT_EQ(node.content.transfers, 0);
 }
 
+// A version is remembered by its number alone: another channel's must not stand in for this one's.
+TEST(UpdateEngine, HoldsNothingAgainstAVersionThatIsWishedFromAnotherChannel) {
+  UpdateNode node;
+  node.engine->OnDesired({.channel = "beta", .version = "2.0"});
+  node.Settle();
+  EXPECT_EQ(node.catalog.resolutions, 0);
+  EXPECT_TRUE(node.engine->status().failures.empty());
+  const auto report = node.engine->DueReport();
+  ASSERT_TRUE(report.has_value());
+  EXPECT_EQ(report->reason, "RELEASE_NOT_FOR_NODE");
+  for (int i = 0; i < 6; ++i) node.Round("2.0");
+  EXPECT_EQ(node.esp.running_version, "2.0");
+}
+
+TEST(UpdateEngine, DropsARecordOfAnotherChannel) {
+  UpdateNode node;
+  Wish(node, "2.0");
+  StepTo(node, UpdateState::kStaged);
+  node.place.disk->state.record.channel = "beta";
+  node.Start();
+  node.Settle();
+  EXPECT_EQ(node.state(), UpdateState::kIdle);
+  EXPECT_TRUE(node.engine->status().failures.empty());
+  EXPECT_FALSE(node.rebooter.requested);
+}
+
 TEST(UpdateEngine, RefusesAReleaseThatNeedsANewerAgentUntilAnotherImageRuns) {
   UpdateNode node;
   node.Publish("3.0", [](Manifest& manifest) { manifest.minimum_agent_version = "1.5"; });
