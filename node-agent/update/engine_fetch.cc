@@ -2,6 +2,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <utility>
 
 #include "node-agent/update/update_engine.h"
 #include "node-agent/update/update_policy.h"
@@ -105,7 +106,9 @@ StepOutcome UpdateEngine::StepVerified() {
 }
 
 StepOutcome UpdateEngine::StepStaged() {
-  if (const auto outcome = EnsureRecordedRelease(UpdateEvent::kReleaseRefused)) return *outcome;
+  // What boots next is decided here: by the metadata of now, not of when the download began.
+  if (const auto outcome = EnsureRecordedRelease(UpdateEvent::kReleaseRefused, Metadata::kOfNow))
+    return *outcome;
   if (const Status status = EnsureStaged(); !status.ok()) {
     if (ReasonOf(status) != Reason::kImageNotStaged) return TryFailed(UpdateEvent::kImageRefused, status);
     return BackBecause(UpdateEvent::kStagedImageLost, status);
@@ -117,14 +120,18 @@ StepOutcome UpdateEngine::StepStaged() {
 
 // ---- evidence ----
 
-std::optional<StepOutcome> UpdateEngine::EnsureRelease(const DesiredRelease& desired, UpdateEvent give_up) {
-  const bool known = release_ && release_->manifest().channel == desired.channel &&
-                     release_->manifest().version == desired.version;
+std::optional<StepOutcome> UpdateEngine::EnsureRelease(const DesiredRelease& desired, UpdateEvent give_up,
+                                                       Metadata metadata) {
+  const bool known =
+      metadata == Metadata::kUnexpired && release_ && release_->manifest().channel == desired.channel &&
+      release_->manifest().version == desired.version && seams_.clock.Now() < release_->expires();
   if (!known) {
-    DropEvidence();
+    // An image that was checked stays so where the same release is found again.
+    const std::optional<TrustedRelease> before = std::exchange(release_, std::nullopt);
     auto verdict = seams_.catalog.Resolve(desired);
     if (!verdict.ok()) return HoldAndTell(desired.version, verdict.status());
     if (!verdict->release) return GiveUp(give_up, desired.version, verdict->unusable);
+    if (!before || before->id() != verdict->release->id()) DropEvidence();
     release_ = std::move(verdict->release);
     seams_.clock.RaiseFloor(release_->not_before());
     note_.reset();
@@ -139,12 +146,12 @@ std::optional<StepOutcome> UpdateEngine::EnsureRelease(const DesiredRelease& des
   return std::nullopt;
 }
 
-std::optional<StepOutcome> UpdateEngine::EnsureRecordedRelease(UpdateEvent give_up) {
+std::optional<StepOutcome> UpdateEngine::EnsureRecordedRelease(UpdateEvent give_up, Metadata metadata) {
   if (record().channel == settings_.channel) {
     DesiredRelease desired;
     desired.channel = record().channel;
     desired.version = record().version;
-    if (const auto outcome = EnsureRelease(desired, give_up)) return outcome;
+    if (const auto outcome = EnsureRelease(desired, give_up, metadata)) return outcome;
     if (release_->id().digest == record().release_id && release_->image().digest == record().image_digest) {
       return std::nullopt;
     }

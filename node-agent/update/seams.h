@@ -36,6 +36,8 @@ class TrustedRelease {
   const ReleaseFile& image() const { return image_; }
   // A time that has passed, as the metadata proves; the agent's clock never runs before it again.
   UnixMillis not_before() const { return not_before_; }
+  // From then on it is evidence of nothing.
+  UnixMillis expires() const { return expires_; }
 
  private:
   friend class ReleaseCatalog;
@@ -44,6 +46,7 @@ class TrustedRelease {
   Manifest manifest_;
   ReleaseFile image_;
   UnixMillis not_before_{};
+  UnixMillis expires_{};
 };
 
 // What trusted metadata and verified bytes say of a release, and nothing else: no peer has a say in it.
@@ -69,7 +72,7 @@ class ReleaseCatalog {
  protected:
   // The one place where the evidence comes into being.
   static TrustedRelease Vouch(const ReleaseId& id, Manifest manifest, ReleaseFile image,
-                              UnixMillis not_before);
+                              UnixMillis not_before, UnixMillis expires);
 };
 
 struct FetchProgress {

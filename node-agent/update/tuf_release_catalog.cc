@@ -61,7 +61,7 @@ Result<TrustedRelease> TufReleaseCatalog::Judge(const DesiredRelease& desired,
   if (listed->sha256 != image->digest || listed->length != image->size) {
     return Mixed(desired, "manifest and signed metadata name different images");
   }
-  return Vouch(ReleaseIdOf(text), std::move(manifest), *image, TimeProvenBy(targets));
+  return Vouch(ReleaseIdOf(text), std::move(manifest), *image, TimeProvenBy(targets), targets.expires());
 }
 
 Result<std::string> TufReleaseCatalog::FetchManifest(const tuf::Target& target) {

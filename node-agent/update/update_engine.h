@@ -187,9 +187,12 @@ class UpdateEngine {
   StepOutcome StepStaged();
   // These end the step with an outcome, or let it go on with what it asked for.
   // A trusted release that policy allows. One that is not is given up, by that event.
-  std::optional<StepOutcome> EnsureRelease(const DesiredRelease& desired, UpdateEvent give_up);
+  enum class Metadata { kUnexpired, kOfNow };
+  std::optional<StepOutcome> EnsureRelease(const DesiredRelease& desired, UpdateEvent give_up,
+                                           Metadata metadata = Metadata::kUnexpired);
   // As EnsureRelease, for the version of the record. A record that says something else is dropped.
-  std::optional<StepOutcome> EnsureRecordedRelease(UpdateEvent give_up);
+  std::optional<StepOutcome> EnsureRecordedRelease(UpdateEvent give_up,
+                                                   Metadata metadata = Metadata::kUnexpired);
   std::optional<StepOutcome> FetchSome();
   Status EnsureStaged();
   // What the trusted release says of its image.

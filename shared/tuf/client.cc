@@ -325,8 +325,10 @@ Result<VerifiedTargets> TufClient::Refresh() {
   SEALIFT_RETURN_IF_ERROR(cycle.UpdateTimestamp());
   SEALIFT_RETURN_IF_ERROR(cycle.UpdateSnapshot());
   SEALIFT_RETURN_IF_ERROR(cycle.UpdateTargets());
+  const UnixMillis expires = std::min(
+      {cycle.root.expires, cycle.timestamp->expires, cycle.snapshot->expires, cycle.targets->expires});
   return VerifiedTargets(*std::move(cycle.targets), *std::move(cycle.timestamp), cycle.snapshot->version,
-                         cycle.root.version);
+                         cycle.root.version, expires);
 }
 
 UnixMillis TufClient::ProvenTime() {

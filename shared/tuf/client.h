@@ -66,21 +66,25 @@ class VerifiedTargets {
   const Targets& targets() const { return targets_; }
   std::uint32_t root_version() const { return root_version_; }
   std::uint32_t snapshot_version() const { return snapshot_version_; }
+  // When the first of the four files stops being valid.
+  UnixMillis expires() const { return expires_; }
   // With its signed_at() and journal checkpoint.
   const Timestamp& timestamp() const { return timestamp_; }
 
  private:
   friend class TufClient;
   VerifiedTargets(Targets targets, Timestamp timestamp, std::uint32_t snapshot_version,
-                  std::uint32_t root_version)
+                  std::uint32_t root_version, UnixMillis expires)
       : targets_(std::move(targets)),
         timestamp_(std::move(timestamp)),
         snapshot_version_(snapshot_version),
-        root_version_(root_version) {}
+        root_version_(root_version),
+        expires_(expires) {}
   Targets targets_;
   Timestamp timestamp_;
   std::uint32_t snapshot_version_;
   std::uint32_t root_version_;
+  UnixMillis expires_;
 };
 
 struct TufClientOptions {

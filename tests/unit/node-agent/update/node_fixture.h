@@ -22,6 +22,8 @@
 
 namespace sealift::agent {
 
+inline constexpr UnixMillis kTestNow = UnixMillis(std::chrono::milliseconds(1'900'000'000'000));
+
 // Thrown where the process is killed. Nothing of the code under test catches it.
 struct Killed {};
 
@@ -185,8 +187,8 @@ class TestCatalog final : public ReleaseCatalog {
       return MakeError(Code::kNotFound, Reason::kTufTargetUnknown, "no such release");
     }
     const Manifest& manifest = found->second;
-    verdict.release =
-        Vouch(ReleaseIdOf(SerializeManifest(manifest)), manifest, manifest.files.front(), not_before);
+    verdict.release = Vouch(ReleaseIdOf(SerializeManifest(manifest)), manifest, manifest.files.front(),
+                            not_before, expires);
     return verdict;
   }
 
@@ -197,6 +199,7 @@ class TestCatalog final : public ReleaseCatalog {
   Status fail;
   Status unusable;
   UnixMillis not_before{};
+  UnixMillis expires = kTestNow + std::chrono::hours(24 * 365);
   int resolutions = 0;
 };
 
@@ -246,8 +249,6 @@ class TestHealth final : public HealthCheck {
   Health Check() override { return health; }
   Health health{.healthy = true};
 };
-
-inline constexpr UnixMillis kTestNow = UnixMillis(std::chrono::milliseconds(1'900'000'000'000));
 
 class UpdateNode {
  public:

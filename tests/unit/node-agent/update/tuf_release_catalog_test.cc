@@ -81,6 +81,7 @@ TEST_F(Catalog, FindsAReleaseWithItsIdImageAndTime) {
   EXPECT_EQ(release->id().digest, desired.release_id);
   EXPECT_EQ(release->image().digest, Sha256(ImageBytes("2.0")));
   EXPECT_EQ(release->not_before(), tuf::At("2029-12-31T00:00:00Z"));
+  EXPECT_EQ(release->expires(), tuf::At("2030-02-01T00:00:00Z")) << "the timestamp is the first to expire";
 }
 
 TEST_F(Catalog, UpgradesANodeFromSignedMetadata) {

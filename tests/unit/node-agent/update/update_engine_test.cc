@@ -224,6 +224,43 @@ TEST(UpdateEngine, RefusesMetadataWithoutBlamingTheVersion) {
   }
 }
 
+// A download of days must not end in arming what metadata no longer vouches for.
+TEST(UpdateEngine, AsksForMetadataAgainOnceItHasExpired) {
+  UpdateNode node;
+  node.catalog.expires = kTestNow + std::chrono::hours(1);
+  Wish(node, "2.0");
+  StepTo(node, UpdateState::kFetching);
+  node.engine->Tick();
+  ASSERT_EQ(node.catalog.resolutions, 1);
+  node.clock.Advance(std::chrono::hours(1));
+  node.catalog.fail = MakeError(Code::kFailedPrecondition, Reason::kTufExpired, "expired");
+  node.Settle();
+  EXPECT_EQ(node.state(), UpdateState::kFetching);
+  EXPECT_EQ(ReasonOf(node.engine->status().problem), Reason::kTufExpired);
+}
+
+TEST(UpdateEngine, ArmsByTheMetadataOfNow) {
+  UpdateNode node;
+  Wish(node, "2.0");
+  StepTo(node, UpdateState::kStaged);
+  const int verifications = node.stager->verifications;
+  node.catalog.fail = MakeError(Code::kNotFound, Reason::kTufTargetUnknown, "no longer listed");
+  node.Settle();
+  EXPECT_EQ(node.state(), UpdateState::kStaged);
+  EXPECT_EQ(node.esp.VersionOf("active.conf"), "1.0");
+  node.catalog.fail = OkStatus();
+  node.Pass(minutes(15));
+  StepTo(node, UpdateState::kArmed);
+  EXPECT_EQ(node.stager->verifications, verifications + 1) << "checked again after the wait";
+}
+
+TEST(UpdateEngine, ChecksAnImageOnceOnItsWayWithoutAWait) {
+  UpdateNode node;
+  Wish(node, "2.0");
+  StepTo(node, UpdateState::kArmed);
+  EXPECT_EQ(node.stager->verifications, 1);
+}
+
 TEST(UpdateEngine, GivesUpContentThatIsNeverWhatWasSigned) {
   UpdateNode node;
   Bytes& object = node.content.objects[Sha256(ImageBytes("2.0"))];
