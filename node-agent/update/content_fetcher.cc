@@ -35,6 +35,7 @@ class SliceSource final : public content::ContentSource {
     return refused.ok() ? status : refused;
   }
   bool stopped() const { return stopped_; }
+  std::uint64_t moved() const { return moved_; }
   // Why the source ended by itself; OK when it did not.
   const Status& gave_out() const { return gave_out_; }
 
@@ -86,7 +87,11 @@ Result<FetchProgress> ContentFetcher::FetchSome(const Sha256Digest& digest, std:
   if (slice.stopped()) return progress;
   progress.source = slice.gave_out();
   if (ReasonOf(status) == Reason::kContentIncomplete) progress.source = status;
-  if (!progress.source.ok()) return progress;
+  const bool ended_by_source = !progress.source.ok();
+  const Code code = progress.source.code();
+  const bool broke_off = code == Code::kUnavailable || code == Code::kDeadlineExceeded;
+  if (broke_off && slice.moved() >= options_.least_bytes) progress.source = OkStatus();
+  if (!status.ok() && ended_by_source) return progress;
   SEALIFT_RETURN_IF_ERROR(status);
   progress.have = size;
   progress.complete = true;

@@ -82,7 +82,8 @@ struct FetchProgress {
   bool complete = false;
   // Where it lies on the state partition, once complete.
   std::filesystem::path file;
-  // Not OK: the source gave out, and whatever it says of why is no more than its word.
+  // Not OK: the source gave out before it moved anything to speak of, and whatever it says of why is no more
+  // than its word.
   Status source;
 };
 

@@ -212,6 +212,7 @@ class TestContent final : public content::ContentSource {
     if (found == objects.end()) return MakeError(Code::kNotFound, Reason::kContentUnknown, "no such object");
     constexpr std::size_t kPiece = 2048;
     for (std::size_t at = offset; at < found->second.size(); at += kPiece) {
+      if (at - offset >= breaks_after) return breaks_with;
       const ByteView rest = ByteView(found->second).subspan(at);
       SEALIFT_RETURN_IF_ERROR(sink(rest.first(std::min(kPiece, rest.size()))));
       bytes_sent += std::min(kPiece, rest.size());
@@ -221,6 +222,9 @@ class TestContent final : public content::ContentSource {
 
   std::map<Sha256Digest, Bytes> objects;
   Status fail;
+  // Every transfer ends so after so many bytes.
+  std::size_t breaks_after = SIZE_MAX;
+  Status breaks_with;
   int transfers = 0;
   std::size_t bytes_sent = 0;
 };
@@ -255,7 +259,8 @@ class UpdateNode {
   UpdateNode() : place(kill), rebooter(kill), temp_(TempDir::Create("sealift-update").value()) {
     log::SetLevel(log::Level(4));
     fetcher = std::make_unique<ContentFetcher>(
-        content, temp_.path() / "content", ContentFetcherOptions{.slice_bytes = 4096, .reserve_bytes = 0});
+        content, temp_.path() / "content",
+        ContentFetcherOptions{.slice_bytes = 4096, .least_bytes = 2048, .reserve_bytes = 0});
     settings.channel = "stable";
     settings.agent_version = "1.0";
     Publish("2.0");

@@ -63,6 +63,30 @@ TEST(UpdateEngine, FetchesInSlicesAndGoesOnWhereItStopped) {
   EXPECT_EQ(node.content.bytes_sent, 9000u);
 }
 
+// A stream that ends at its deadline, again and again: slow, and no reason to wait or to complain.
+TEST(UpdateEngine, GetsOnOverALinkThatBreaksOffAllTheTime) {
+  for (const Code code : {Code::kDeadlineExceeded, Code::kUnavailable}) {
+    UpdateNode node;
+    node.content.breaks_after = 2048;
+    node.content.breaks_with = MakeError(code, Reason::kTimeout, "broke off");
+    Wish(node, "2.0");
+    node.Settle();
+    EXPECT_TRUE(node.rebooter.requested) << node.engine->status().problem;
+    EXPECT_EQ(node.content.transfers, 5);
+  }
+}
+
+TEST(UpdateEngine, WaitsForALinkOverWhichNothingMoves) {
+  UpdateNode node;
+  node.content.breaks_after = 0;
+  node.content.breaks_with = MakeError(Code::kDeadlineExceeded, Reason::kTimeout, "broke off");
+  Wish(node, "2.0");
+  node.Settle();
+  EXPECT_EQ(node.state(), UpdateState::kFetching);
+  EXPECT_EQ(node.content.transfers, 1);
+  EXPECT_EQ(ReasonOf(node.engine->status().problem), Reason::kTimeout);
+}
+
 TEST(UpdateEngine, WaitsLongerEachTimeForAControllerThatIsAway) {
   UpdateNode node;
   node.content.fail = MakeError(Code::kUnavailable, Reason::kPeerUnreachable, "no route");
