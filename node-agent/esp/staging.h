@@ -147,9 +147,10 @@ class Stager {
 
   // Copies the image to its final name: free space first, then temporary name, write, fsync, read back and
   // compare, rename, fsync of the directory. Returns at once where the same bytes already lie there. No entry
-  // changes, so a cut leaves at most a temporary file.
-  // Errors: RESOURCE_EXHAUSTED/ESP_FULL (everything as before); DATA_LOSS/ESP_READBACK_MISMATCH;
-  // UNAVAILABLE/ESP_IO; INVALID_ARGUMENT/IMAGE_DIGEST_MISMATCH when the file changed since it was verified.
+  // changes, so a cut leaves at most a temporary file; but where space lacks, unnamed images go, and then
+  // active entries that are out of tries with theirs. Errors: RESOURCE_EXHAUSTED/ESP_FULL (everything as
+  // before); DATA_LOSS/ESP_READBACK_MISMATCH; UNAVAILABLE/ESP_IO; INVALID_ARGUMENT/IMAGE_DIGEST_MISMATCH when
+  // the file changed since it was verified.
   virtual Result<StagedImage> Stage(const VerifiedImage& image) = 0;
 
   // Finds an image staged before, reads it whole from the ESP and makes every check of VerifyImage again:

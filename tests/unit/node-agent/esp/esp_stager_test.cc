@@ -249,6 +249,26 @@ TEST(EspStager, DisarmsNothingWhileThereIsNothingElseToBoot) {
   EXPECT_EQ(node.VersionOf("active+2-1.conf"), "2.0");
 }
 
+// Room for three images and no more: the one of the last, failed upgrade has to go.
+TEST(EspStager, MakesRoomByRemovingAFailedUpgrade) {
+  EspNode node;
+  node.PutImage("1.9");
+  node.PutEntry("passive.conf", BootRole::kPassive, "1.0");
+  ASSERT_TRUE(node.fs.Remove("loader/entries/active.conf").ok());
+  node.PutEntry("active+0-3.conf", BootRole::kActive, "1.9");
+  node.Boot("passive.conf", "1.0");
+  const VerifiedImage next = node.Fetched("2.0");
+  const std::uint64_t image = ImageBytes("2.0").size();
+  node.fs.SetCapacity(3 * image + image / 2 + (1u << 20));
+  EspStager stager = node.Stager();
+  const auto staged = stager.Stage(next);
+  ASSERT_TRUE(staged.ok()) << staged.status();
+  EXPECT_FALSE(node.fs.Exists(RelativePath(ImagePath("1.9"))));
+  EXPECT_TRUE(node.fs.Exists(RelativePath(ImagePath("1.0"))));
+  EXPECT_TRUE(node.fs.Exists(RelativePath(ImagePath("0.9")))) << "recovery";
+  EXPECT_EQ(node.EntryNames(), (std::vector<std::string>{"passive.conf", "recovery.conf"}));
+}
+
 TEST(EspStager, StagingAgainWritesNothing) {
   EspNode node;
   EspStager stager = node.Stager();

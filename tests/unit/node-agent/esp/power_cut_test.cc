@@ -78,6 +78,11 @@ Status BlessRunning(EspNode& node) {
   EspStager stager = node.Stager();
   return stager.Bless();
 }
+void TightAfterAFailedUpgrade(EspNode& node) {
+  FromPassive(node);
+  const std::uint64_t image = ImageBytes("2.0").size();
+  node.fs.SetCapacity(3 * image + image / 2 + (1u << 20));
+}
 void LeftOnTrial(EspNode& node) {
   EXPECT_TRUE(Upgrade(node).ok());
   node.CountDown("active+3.conf", "active+2-1.conf");
@@ -93,10 +98,13 @@ Status Clean(EspNode& node) {
   return stager.CollectGarbage().status();
 }
 
-constexpr Scenario kScenarios[] = {
-    {"UpgradeFromActive", FromActive, Upgrade},     {"UpgradeFromPassive", FromPassive, Upgrade},
-    {"UpgradeFromRecovery", FromRecovery, Upgrade}, {"Bless", OnTrial, BlessRunning},
-    {"Disarm", LeftOnTrial, DisarmOther},           {"CollectGarbage", WithGarbage, Clean}};
+constexpr Scenario kScenarios[] = {{"UpgradeFromActive", FromActive, Upgrade},
+                                   {"UpgradeFromPassive", FromPassive, Upgrade},
+                                   {"UpgradeFromRecovery", FromRecovery, Upgrade},
+                                   {"Bless", OnTrial, BlessRunning},
+                                   {"UpgradeWhereThereIsNoRoom", TightAfterAFailedUpgrade, Upgrade},
+                                   {"Disarm", LeftOnTrial, DisarmOther},
+                                   {"CollectGarbage", WithGarbage, Clean}};
 
 class PowerCut : public testing::TestWithParam<Scenario> {};
 
