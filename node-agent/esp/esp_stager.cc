@@ -202,12 +202,36 @@ Status EspStager::CopyVerified(const VerifiedImage& image, const std::string& te
   return OkStatus();
 }
 
-Status EspStager::MakeRoom(std::uint64_t bytes) {
+Result<bool> EspStager::RemoveExhausted(const View& view) {
+  const BootInventory& now = view.inventory;
+  if (!HasProvenEntry(now)) return false;
+  bool removed = false;
+  for (const RoleEntry& entry : now.entries) {
+    if (entry.role != BootRole::kActive || !entry.exhausted() ||
+        SamePath(entry.image_path, now.running_image_path)) {
+      continue;
+    }
+    SEALIFT_RETURN_IF_ERROR(RemoveEntry(entry.file_name));
+    removed = true;
+  }
+  // Durable before an image goes that one of them names.
+  if (removed) SEALIFT_RETURN_IF_ERROR(fs_->SyncDirectory(kEntriesDirectory));
+  return removed;
+}
+
+Status EspStager::MakeRoom(const View& view, std::uint64_t bytes) {
   SEALIFT_ASSIGN_OR_RETURN(std::uint64_t free, fs_->FreeBytes());
   if (free >= bytes) return OkStatus();
   SEALIFT_RETURN_IF_ERROR(CollectGarbage().status());
   SEALIFT_ASSIGN_OR_RETURN(free, fs_->FreeBytes());
   if (free >= bytes) return OkStatus();
+  // A fallback was remembered before another version got this far, so its entry has told what it had to.
+  SEALIFT_ASSIGN_OR_RETURN(const bool removed, RemoveExhausted(view));
+  if (removed) {
+    SEALIFT_RETURN_IF_ERROR(CollectGarbage().status());
+    SEALIFT_ASSIGN_OR_RETURN(free, fs_->FreeBytes());
+    if (free >= bytes) return OkStatus();
+  }
   return MakeError(Code::kResourceExhausted, Reason::kEspFull,
                    fmt::format("stage an image: {} bytes needed on the ESP, {} free", bytes, free));
 }
@@ -228,7 +252,7 @@ Result<StagedImage> EspStager::Stage(const VerifiedImage& image) {
     }
     SEALIFT_RETURN_IF_ERROR(fs_->Remove(final_path));
   }
-  SEALIFT_RETURN_IF_ERROR(MakeRoom(image.size() + kSlackBytes));
+  SEALIFT_RETURN_IF_ERROR(MakeRoom(view, image.size() + kSlackBytes));
   SEALIFT_RETURN_IF_ERROR(fs_->MakeDirectory(kImagesDirectory));
   const std::string temporary = fmt::format("{}{}", final_path, kTemporarySuffix);
   if (Status copied = CopyVerified(image, temporary); !copied.ok()) {
@@ -358,6 +382,28 @@ Status EspStager::Bless() {
     }
   }
   return OkStatus();
+}
+
+bool EspStager::HasProvenEntry(const BootInventory& inventory) {
+  return std::any_of(inventory.entries.begin(), inventory.entries.end(), [](const RoleEntry& entry) {
+    return entry.role != BootRole::kUnknown && !entry.on_trial() && entry.image_present;
+  });
+}
+
+Status EspStager::Disarm() {
+  SEALIFT_ASSIGN_OR_RETURN(const View view, Look());
+  const BootInventory& now = view.inventory;
+  if (now.running_role == BootRole::kMedia || !HasProvenEntry(now)) return OkStatus();
+  bool changed = false;
+  for (const RoleEntry& entry : now.entries) {
+    const bool waits = entry.role == BootRole::kActive && entry.on_trial() && !entry.exhausted();
+    if (!waits || SamePath(entry.image_path, now.running_image_path)) continue;
+    SEALIFT_ASSIGN_OR_RETURN(efi::BootEntryName name, efi::BootEntryName::Parse(entry.file_name));
+    name.counter->left = 0;
+    SEALIFT_RETURN_IF_ERROR(fs_->Rename(EntryPath(entry.file_name), EntryPath(name.Format())));
+    changed = true;
+  }
+  return changed ? fs_->SyncDirectory(kEntriesDirectory) : OkStatus();
 }
 
 Result<std::optional<Fallback>> EspStager::FellBack() {

@@ -38,6 +38,7 @@ class EspStager final : public Stager {
   Result<StagedImage> FindStaged(const ImageExpectations& expectations) override;
   Status Activate(const StagedImage& image, std::uint32_t tries) override;
   Status Bless() override;
+  Status Disarm() override;
   Result<std::optional<Fallback>> FellBack() override;
   Result<std::uint64_t> CollectGarbage() override;
 
@@ -68,7 +69,11 @@ class EspStager final : public Stager {
   // A complete copy of verified bytes. Errors: NOT_FOUND/IMAGE_NOT_STAGED; UNAVAILABLE/ESP_IO.
   Result<StagedImage> FindCopy(const std::string& version, const Sha256Digest& digest);
   Status CopyVerified(const VerifiedImage& image, const std::string& temporary);
-  Status MakeRoom(std::uint64_t bytes);
+  Status MakeRoom(const View& view, std::uint64_t bytes);
+  // Entries of failed upgrades, which hold the space of their images. Whether there were any.
+  Result<bool> RemoveExhausted(const View& view);
+  // Something whole to boot whatever becomes of entries on trial.
+  static bool HasProvenEntry(const BootInventory& inventory);
   Status RemoveEntry(const std::string& file_name);
   std::string BaseTitle(const View& view) const;
   Status PointPassiveAtRunning(const View& view);

@@ -147,9 +147,10 @@ class Stager {
 
   // Copies the image to its final name: free space first, then temporary name, write, fsync, read back and
   // compare, rename, fsync of the directory. Returns at once where the same bytes already lie there. No entry
-  // changes, so a cut leaves at most a temporary file.
-  // Errors: RESOURCE_EXHAUSTED/ESP_FULL (everything as before); DATA_LOSS/ESP_READBACK_MISMATCH;
-  // UNAVAILABLE/ESP_IO; INVALID_ARGUMENT/IMAGE_DIGEST_MISMATCH when the file changed since it was verified.
+  // changes, so a cut leaves at most a temporary file; but where space lacks, unnamed images go, and then
+  // active entries that are out of tries with theirs. Errors: RESOURCE_EXHAUSTED/ESP_FULL (everything as
+  // before); DATA_LOSS/ESP_READBACK_MISMATCH; UNAVAILABLE/ESP_IO; INVALID_ARGUMENT/IMAGE_DIGEST_MISMATCH when
+  // the file changed since it was verified.
   virtual Result<StagedImage> Stage(const VerifiedImage& image) = 0;
 
   // Finds an image staged before, reads it whole from the ESP and makes every check of VerifyImage again:
@@ -166,6 +167,11 @@ class Stager {
   // Ends the trial of the running image: active+N-M.conf -> active.conf. Success where it has none.
   // Errors: FAILED_PRECONDITION/BOOT_NOT_ACTIVE when what runs is not the active image; UNAVAILABLE/ESP_IO.
   virtual Status Bless() = 0;
+
+  // Takes the boots that are left from an active image on trial that does not run: active+N-M.conf ->
+  // active+0-M.conf, which the boot loader tries after all others. Success where there is none; changes
+  // nothing while no entry without a trial names an image. Errors: UNAVAILABLE/ESP_IO; as Inspect.
+  virtual Status Disarm() = 0;
 
   // Set when an active entry is out of tries and another image runs.
   virtual Result<std::optional<Fallback>> FellBack() = 0;

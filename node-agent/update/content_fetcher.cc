@@ -20,16 +20,24 @@ class SliceSource final : public content::ContentSource {
 
   Status Fetch(const Sha256Digest& digest, std::uint64_t offset, const content::Sink& sink) override {
     const bool again = std::exchange(began_, true);
-    return inner_.Fetch(digest, offset, [&, again](ByteView piece) -> Status {
+    Status refused;
+    const Status status = inner_.Fetch(digest, offset, [&, again](ByteView piece) -> Status {
       if (!again && moved_ >= budget_) {
         stopped_ = true;
         return MakeError(Code::kCancelled, Reason::kCancelled, "fetch content: this slice is done");
       }
       moved_ += piece.size();
-      return sink(piece);
+      refused = sink(piece);
+      return refused;
     });
+    if (!stopped_ && refused.ok()) gave_out_ = status;
+    // The reason is ours also where the source gave another one of its own.
+    return refused.ok() ? status : refused;
   }
   bool stopped() const { return stopped_; }
+  std::uint64_t moved() const { return moved_; }
+  // Why the source ended by itself; OK when it did not.
+  const Status& gave_out() const { return gave_out_; }
 
  private:
   content::ContentSource& inner_;
@@ -37,6 +45,7 @@ class SliceSource final : public content::ContentSource {
   std::uint64_t moved_ = 0;
   bool began_ = false;
   bool stopped_ = false;
+  Status gave_out_;
 };
 
 std::uint64_t SizeOf(const fs::path& file) {
@@ -76,6 +85,13 @@ Result<FetchProgress> ContentFetcher::FetchSome(const Sha256Digest& digest, std:
   request.progress = [&progress](std::uint64_t have) { progress.have = have; };
   const Status status = content::Download(slice, request);
   if (slice.stopped()) return progress;
+  progress.source = slice.gave_out();
+  if (ReasonOf(status) == Reason::kContentIncomplete) progress.source = status;
+  const bool ended_by_source = !progress.source.ok();
+  const Code code = progress.source.code();
+  const bool broke_off = code == Code::kUnavailable || code == Code::kDeadlineExceeded;
+  if (broke_off && slice.moved() >= options_.least_bytes) progress.source = OkStatus();
+  if (!status.ok() && ended_by_source) return progress;
   SEALIFT_RETURN_IF_ERROR(status);
   progress.have = size;
   progress.complete = true;

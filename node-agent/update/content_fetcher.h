@@ -16,6 +16,9 @@ struct ContentFetcherOptions {
   // object is fetched whole. What is there already is hashed anew by
   // each call, so that smaller slices cost more.
   std::uint64_t slice_bytes = 32u << 20;
+  // A transfer that breaks off after at least so many got on all the same: a slow link is no failure. What
+  // moves less is waited for, as each call costs a hash of what is there.
+  std::uint64_t least_bytes = 64u << 10;
   // Left free on the state partition beyond the object.
   std::uint64_t reserve_bytes = 16u << 20;
 };

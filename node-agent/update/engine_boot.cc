@@ -1,4 +1,4 @@
-// From flipped entries to a blessed image.
+// From flipped entries to a blessed image, or back to the one before.
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -20,9 +20,7 @@ UpdateEngine::Instant UpdateEngine::EnteredAt() const {
 StepOutcome UpdateEngine::StepArmed() {
   if (effect_done_) return After(TakeRecord(UpdateEvent::kEntriesFlipped, Entered()));
   // Repeated by a new process, or after a failure: with evidence of its own.
-  if (const Status status = EnsureRecordedRelease(); !status.ok()) {
-    return ReleaseFailed(UpdateEvent::kArmFailed, record().version, status);
-  }
+  if (const auto outcome = EnsureRecordedRelease(UpdateEvent::kArmFailed)) return *outcome;
   if (const Status status = EnsureStaged(); !status.ok()) return TryFailed(UpdateEvent::kArmFailed, status);
   if (const Status status = RunEffect(UpdateEffect::kFlipEntries); !status.ok()) {
     return TryFailed(UpdateEvent::kArmFailed, status);
@@ -90,6 +88,13 @@ StepOutcome UpdateEngine::StepBlessed() {
     return HoldAndTell(record().version, status);
   }
   return Busy();
+}
+
+StepOutcome UpdateEngine::StepFellBack() {
+  if (!effect_done_) return After(RunEffect(UpdateEffect::kDisarm));
+  // Accepted while the effect was still owed.
+  if (!record().report_due) return After(TakeRecord(UpdateEvent::kReportAccepted, UpdateRecord()));
+  return Wait(settings_.idle_interval);
 }
 
 }  // namespace sealift::agent

@@ -2,6 +2,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <utility>
 
 #include "node-agent/update/update_engine.h"
 #include "node-agent/update/update_policy.h"
@@ -25,7 +26,19 @@ const VersionFailure* UpdateEngine::FindFailure(const std::string& version) cons
 }
 
 StepOutcome UpdateEngine::StepIdle() {
+  if (record().report_due && !effect_done_) {
+    // Arming was given up, perhaps with the entries flipped.
+    if (const Status status = RunEffect(UpdateEffect::kDisarm); !status.ok()) return Hold(status);
+  }
   if (!wish_ || wish_->version == inventory_->running_version) return Wait(settings_.idle_interval);
+  if (wish_->channel != settings_.channel) {
+    // The check-in is at fault, not the version, which this node's own channel may have as well.
+    return HoldAndTell(
+        wish_->version,
+        MakeError(Code::kFailedPrecondition, Reason::kReleaseNotForNode,
+                  fmt::format("update to {}: it is wished from channel {}, this node follows {}",
+                              wish_->version, wish_->channel, settings_.channel)));
+  }
   if (const VersionFailure* failure = FindFailure(wish_->version); failure != nullptr) {
     problem_ =
         MakeError(Code::kFailedPrecondition, Reason::kVersionFailedBefore,
@@ -39,9 +52,7 @@ StepOutcome UpdateEngine::StepIdle() {
                   fmt::format("update to {}: this boot is of role {}", wish_->version, BootRoleName(role))));
   }
   const DesiredRelease wish = *wish_;
-  if (const Status status = EnsureRelease(wish); !status.ok()) {
-    return ReleaseFailed(UpdateEvent::kReleaseRefused, wish.version, status);
-  }
+  if (const auto outcome = EnsureRelease(wish, UpdateEvent::kReleaseRefused)) return *outcome;
   UpdateRecord next = Entered();
   next.channel = release_->manifest().channel;
   next.version = release_->manifest().version;
@@ -56,13 +67,9 @@ StepOutcome UpdateEngine::StepIdle() {
 }
 
 StepOutcome UpdateEngine::StepFetching() {
-  if (const Status status = EnsureRecordedRelease(); !status.ok()) {
-    return ReleaseFailed(UpdateEvent::kReleaseRefused, record().version, status);
-  }
+  if (const auto outcome = EnsureRecordedRelease(UpdateEvent::kReleaseRefused)) return *outcome;
   if (!progress_.complete) {
-    auto progress = seams_.fetcher.FetchSome(release_->image().digest, release_->image().size);
-    if (!progress.ok()) return TryFailed(UpdateEvent::kImageRefused, progress.status());
-    progress_ = *std::move(progress);
+    if (const auto outcome = FetchSome()) return *outcome;
     return Busy();
   }
   if (const Status status = VerifyFetched(); !status.ok()) {
@@ -73,15 +80,11 @@ StepOutcome UpdateEngine::StepFetching() {
 }
 
 StepOutcome UpdateEngine::StepVerified() {
-  if (const Status status = EnsureRecordedRelease(); !status.ok()) {
-    return ReleaseFailed(UpdateEvent::kReleaseRefused, record().version, status);
-  }
+  if (const auto outcome = EnsureRecordedRelease(UpdateEvent::kReleaseRefused)) return *outcome;
   if (!verified_) {
     // A new process: only what is here complete counts; the rest is Fetching's.
     if (!progress_.complete) {
-      auto progress = seams_.fetcher.FetchSome(release_->image().digest, release_->image().size);
-      if (!progress.ok()) return TryFailed(UpdateEvent::kImageRefused, progress.status());
-      progress_ = *std::move(progress);
+      if (const auto outcome = FetchSome()) return *outcome;
       if (!progress_.complete) return After(TakeRecord(UpdateEvent::kContentLost, Entered()));
     }
     if (const Status status = VerifyFetched(); !status.ok()) {
@@ -103,9 +106,9 @@ StepOutcome UpdateEngine::StepVerified() {
 }
 
 StepOutcome UpdateEngine::StepStaged() {
-  if (const Status status = EnsureRecordedRelease(); !status.ok()) {
-    return ReleaseFailed(UpdateEvent::kReleaseRefused, record().version, status);
-  }
+  // What boots next is decided here: by the metadata of now, not of when the download began.
+  if (const auto outcome = EnsureRecordedRelease(UpdateEvent::kReleaseRefused, Metadata::kOfNow))
+    return *outcome;
   if (const Status status = EnsureStaged(); !status.ok()) {
     if (ReasonOf(status) != Reason::kImageNotStaged) return TryFailed(UpdateEvent::kImageRefused, status);
     return BackBecause(UpdateEvent::kStagedImageLost, status);
@@ -117,37 +120,57 @@ StepOutcome UpdateEngine::StepStaged() {
 
 // ---- evidence ----
 
-Status UpdateEngine::EnsureRelease(const DesiredRelease& desired) {
-  const bool known = release_ && release_->manifest().channel == desired.channel &&
-                     release_->manifest().version == desired.version;
+std::optional<StepOutcome> UpdateEngine::EnsureRelease(const DesiredRelease& desired, UpdateEvent give_up,
+                                                       Metadata metadata) {
+  const bool known =
+      metadata == Metadata::kUnexpired && release_ && release_->manifest().channel == desired.channel &&
+      release_->manifest().version == desired.version && seams_.clock.Now() < release_->expires();
   if (!known) {
-    DropEvidence();
-    SEALIFT_ASSIGN_OR_RETURN(release_, seams_.catalog.Resolve(desired));
+    // An image that was checked stays so where the same release is found again.
+    const std::optional<TrustedRelease> before = std::exchange(release_, std::nullopt);
+    auto verdict = seams_.catalog.Resolve(desired);
+    if (!verdict.ok()) return HoldAndTell(desired.version, verdict.status());
+    if (!verdict->release) return GiveUp(give_up, desired.version, verdict->unusable);
+    if (!before || before->id() != verdict->release->id()) DropEvidence();
+    release_ = std::move(verdict->release);
     seams_.clock.RaiseFloor(release_->not_before());
     note_.reset();
     note_told_.reset();
   }
-  Status allowed = CheckPolicy(release_->manifest(), {.channel = settings_.channel,
-                                                      .hardware_class = settings_.hardware_class,
-                                                      .agent_version = settings_.agent_version,
-                                                      .running_version = inventory_->running_version,
-                                                      .permitted_rollback = state_.permitted_rollback});
-  if (!allowed.ok()) DropEvidence();
-  return allowed;
+  const Status allowed = CheckPolicy(release_->manifest(), {.channel = settings_.channel,
+                                                            .hardware_class = settings_.hardware_class,
+                                                            .agent_version = settings_.agent_version,
+                                                            .running_version = inventory_->running_version,
+                                                            .permitted_rollback = state_.permitted_rollback});
+  if (!allowed.ok()) return GiveUp(give_up, desired.version, allowed);
+  return std::nullopt;
 }
 
-Status UpdateEngine::EnsureRecordedRelease() {
-  DesiredRelease desired;
-  desired.channel = record().channel;
-  desired.version = record().version;
-  SEALIFT_RETURN_IF_ERROR(EnsureRelease(desired));
-  if (release_->id().digest == record().release_id && release_->image().digest == record().image_digest) {
-    return OkStatus();
+std::optional<StepOutcome> UpdateEngine::EnsureRecordedRelease(UpdateEvent give_up, Metadata metadata) {
+  if (record().channel == settings_.channel) {
+    DesiredRelease desired;
+    desired.channel = record().channel;
+    desired.version = record().version;
+    if (const auto outcome = EnsureRelease(desired, give_up, metadata)) return outcome;
+    if (release_->id().digest == record().release_id && release_->image().digest == record().image_digest) {
+      return std::nullopt;
+    }
   }
+  // The record is at fault, forged or old, not the version: begin anew with what is signed.
+  log::Warning("what was remembered is not what this node's signed metadata lists; beginning anew",
+               {{"version", record().version},
+                {"state", std::string(UpdateStateName(record().state))},
+                {"reason", std::string(ReasonId(Reason::kReleaseMixed))}});
   DropEvidence();
-  return MakeError(Code::kInvalidArgument, Reason::kReleaseMixed,
-                   fmt::format("update to {}: what was remembered is not what the signed metadata lists",
-                               record().version));
+  return After(TakeRecord(UpdateEvent::kRecordRefused, UpdateRecord()));
+}
+
+std::optional<StepOutcome> UpdateEngine::FetchSome() {
+  auto progress = seams_.fetcher.FetchSome(release_->image().digest, release_->image().size);
+  if (!progress.ok()) return TryFailed(UpdateEvent::kImageRefused, progress.status());
+  progress_ = *std::move(progress);
+  if (!progress_.source.ok()) return HoldAndTell(record().version, progress_.source);
+  return std::nullopt;
 }
 
 ImageExpectations UpdateEngine::Expected() const {
@@ -175,14 +198,8 @@ Status UpdateEngine::EnsureStaged() {
 
 // ---- failures ----
 
-StepOutcome UpdateEngine::ReleaseFailed(UpdateEvent give_up, const std::string& version,
-                                        const Status& status) {
-  if (IsFinalForVersion(status)) return GiveUp(give_up, version, status);
-  return HoldAndTell(version, status);
-}
-
 StepOutcome UpdateEngine::TryFailed(UpdateEvent give_up, const Status& status) {
-  if (IsFinalForVersion(status)) return GiveUp(give_up, record().version, status);
+  if (IsFinalForImage(status)) return GiveUp(give_up, record().version, status);
   if (IsPassing(status) || WaitsForThisMachine(status)) return HoldAndTell(record().version, status);
   if (record().attempts + 1 >= settings_.max_attempts) return GiveUp(give_up, record().version, status);
   StateChange change;

@@ -34,7 +34,7 @@ void UpdateEngine::OnNothingDesired() {
 
 void UpdateEngine::TakeWish() {
   // A trial whose end was decided is ended first.
-  if (!resumed_ || (record().state == UpdateState::kBlessed && !effect_done_)) return;
+  if (!resumed_ || EffectOwed()) return;
   Wish wish = Wish::kNothing;
   if (wish_) {
     const bool idle = record().state == UpdateState::kIdle;
@@ -91,6 +91,12 @@ void UpdateEngine::OnReportAccepted(const UpdateReport& report) {
       if (effect_done_) LogFailure(TakeRecord(UpdateEvent::kReportAccepted, UpdateRecord()));
       return;
     case UpdateState::kFellBack:
+      if (EffectOwed()) {
+        StateChange told;
+        told.record = std::move(next);
+        LogFailure(Commit(std::move(told)));
+        return;
+      }
       LogFailure(TakeRecord(UpdateEvent::kReportAccepted, UpdateRecord()));
       TakeWish();
       return;

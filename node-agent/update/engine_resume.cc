@@ -1,6 +1,8 @@
 // The start of a process: what was remembered, compared with what runs.
 #include <fmt/format.h>
 
+#include <algorithm>
+
 #include "node-agent/update/update_engine.h"
 #include "shared/base/log.h"
 
@@ -11,7 +13,8 @@ Status UpdateEngine::OpenState() {
   SEALIFT_ASSIGN_OR_RETURN(StatePlace::Opened opened, seams_.place.Open());
   SEALIFT_ASSIGN_OR_RETURN(state_, opened.store->Load());
   store_ = std::move(opened.store);
-  seams_.clock.RaiseFloor(state_.time_floor);
+  // Nobody signed what the record says: it is believed as far as signed metadata bears it out.
+  seams_.clock.RaiseFloor(std::min(state_.time_floor, seams_.catalog.ProvenTime()));
   if (!opened.put_aside.ok()) ReportMetadata(record().version, opened.put_aside);
   return OkStatus();
 }

@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <filesystem>
 #include <memory>
+#include <optional>
 #include <string>
 
 #include "node-agent/update/state_store.h"
@@ -35,6 +36,8 @@ class TrustedRelease {
   const ReleaseFile& image() const { return image_; }
   // A time that has passed, as the metadata proves; the agent's clock never runs before it again.
   UnixMillis not_before() const { return not_before_; }
+  // From then on it is evidence of nothing.
+  UnixMillis expires() const { return expires_; }
 
  private:
   friend class ReleaseCatalog;
@@ -43,6 +46,15 @@ class TrustedRelease {
   Manifest manifest_;
   ReleaseFile image_;
   UnixMillis not_before_{};
+  UnixMillis expires_{};
+};
+
+// What trusted metadata and verified bytes say of a release, and nothing else: no peer has a say in it.
+struct ReleaseVerdict {
+  // Set when the release is usable.
+  std::optional<TrustedRelease> release;
+  // Otherwise why it never will be: RELEASE_MANIFEST_INVALID, RELEASE_FILE_MISSING, RELEASE_MIXED.
+  Status unusable;
 };
 
 // Finds releases in signed metadata. TufReleaseCatalog (tuf_release_catalog.h) is the real one.
@@ -50,15 +62,17 @@ class ReleaseCatalog {
  public:
   virtual ~ReleaseCatalog() = default;
   // Brings the metadata up to date and finds the release. Asks the network; may take as long as its deadline.
-  // Errors: INVALID_ARGUMENT with RELEASE_MANIFEST_INVALID, RELEASE_FILE_MISSING or RELEASE_MIXED: the
-  // metadata is trusted, the release in it is not usable, for good. Any other, such as those of
-  // TufClient::Refresh and of content::Download: says nothing about the version, trying again later may help.
-  virtual Result<TrustedRelease> Resolve(const DesiredRelease& desired) = 0;
+  // Errors: those of TufClient::Refresh and of content::Download, RELEASE_MIXED when `desired` names another
+  // release id. Whatever their reason, which may come from a peer, they say nothing about the version: trying
+  // again later may help.
+  virtual Result<ReleaseVerdict> Resolve(const DesiredRelease& desired) = 0;
+  // A time that has passed, as signed metadata of earlier processes proves. Asks no network.
+  virtual UnixMillis ProvenTime() = 0;
 
  protected:
   // The one place where the evidence comes into being.
   static TrustedRelease Vouch(const ReleaseId& id, Manifest manifest, ReleaseFile image,
-                              UnixMillis not_before);
+                              UnixMillis not_before, UnixMillis expires);
 };
 
 struct FetchProgress {
@@ -68,6 +82,9 @@ struct FetchProgress {
   bool complete = false;
   // Where it lies on the state partition, once complete.
   std::filesystem::path file;
+  // Not OK: the source gave out before it moved anything to speak of, and whatever it says of why is no more
+  // than its word.
+  Status source;
 };
 
 // Brings one object to the state partition, a bounded amount a call. ContentFetcher (content_fetcher.h) is
@@ -76,7 +93,8 @@ class ImageFetcher {
  public:
   virtual ~ImageFetcher() = default;
   // Goes on where the last call, or an earlier process, stopped.
-  // Errors: RESOURCE_EXHAUSTED/DISK_FULL before a byte is fetched; those of content::Download.
+  // Errors: of this machine and of bytes that are not the signed ones only: RESOURCE_EXHAUSTED/DISK_FULL
+  // before a byte is fetched; those of content::Download but the source's.
   virtual Result<FetchProgress> FetchSome(const Sha256Digest& digest, std::uint64_t size) = 0;
   // Throws away what was fetched of everything but `keep`; null: of everything.
   virtual Status Discard(const Sha256Digest* keep) = 0;

@@ -74,7 +74,7 @@ struct NodeState {
   UpdateRecord record;
   // In the order they were remembered.
   std::vector<VersionFailure> failures;
-  // Agent time at which metadata was last verified; the agent's clock never runs before it.
+  // Agent time at which metadata was last verified. Believed no further than stored metadata proves it.
   UnixMillis time_floor{};
   // An order allowed this version although it is older than what runs; empty: none.
   std::string permitted_rollback;

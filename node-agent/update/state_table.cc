@@ -18,7 +18,7 @@ constexpr Transition kTransitions[] = {
     {S::kIdle, E::kReleaseTrusted, S::kFetching, "version, release id, image digest and size", F::kNone},
     {S::kIdle, E::kReleaseRefused, S::kIdle, "the failure, report due", F::kNone},
     {S::kIdle, E::kTrialFound, S::kAssessing, "running version and digest, boot id", F::kNone},
-    {S::kIdle, E::kFellBack, S::kFellBack, "the failure, report due", F::kNone},
+    {S::kIdle, E::kFellBack, S::kFellBack, "the failure, report due", F::kDisarm},
     {S::kIdle, E::kReportAccepted, S::kIdle, "nothing due", F::kCleanUp},
 
     {S::kFetching, E::kImageVerified, S::kVerified, "state", F::kNone},
@@ -26,6 +26,7 @@ constexpr Transition kTransitions[] = {
     {S::kFetching, E::kImageRefused, S::kIdle, "the failure, report due", F::kDropDownloads},
     {S::kFetching, E::kSuperseded, S::kIdle, "nothing wanted", F::kDropDownloads},
     {S::kFetching, E::kWithdrawn, S::kIdle, "nothing wanted", F::kNone},
+    {S::kFetching, E::kRecordRefused, S::kIdle, "nothing wanted", F::kDropDownloads},
 
     {S::kVerified, E::kImageStaged, S::kStaged, "state, report due", F::kNone},
     {S::kVerified, E::kContentLost, S::kFetching, "state", F::kNone},
@@ -33,6 +34,7 @@ constexpr Transition kTransitions[] = {
     {S::kVerified, E::kImageRefused, S::kIdle, "the failure, report due", F::kCleanUp},
     {S::kVerified, E::kSuperseded, S::kIdle, "nothing wanted", F::kCleanUp},
     {S::kVerified, E::kWithdrawn, S::kIdle, "nothing wanted", F::kNone},
+    {S::kVerified, E::kRecordRefused, S::kIdle, "nothing wanted", F::kCleanUp},
 
     {S::kStaged, E::kArm, S::kArmed, "running version, boot id", F::kFlipEntries},
     {S::kStaged, E::kStagedImageLost, S::kVerified, "state", F::kNone},
@@ -40,24 +42,26 @@ constexpr Transition kTransitions[] = {
     {S::kStaged, E::kImageRefused, S::kIdle, "the failure, report due", F::kCleanUp},
     {S::kStaged, E::kSuperseded, S::kIdle, "nothing wanted", F::kCleanUp},
     {S::kStaged, E::kWithdrawn, S::kIdle, "nothing wanted", F::kCleanUp},
+    {S::kStaged, E::kRecordRefused, S::kIdle, "nothing wanted", F::kCleanUp},
 
     {S::kArmed, E::kEntriesFlipped, S::kRebooting, "boot id", F::kReboot},
-    {S::kArmed, E::kArmFailed, S::kIdle, "the failure, report due", F::kNone},
+    {S::kArmed, E::kArmFailed, S::kIdle, "the failure, report due", F::kDisarm},
+    {S::kArmed, E::kRecordRefused, S::kIdle, "nothing wanted", F::kDisarm},
     {S::kArmed, E::kTargetRuns, S::kAssessing, "boot id, when", F::kNone},
-    {S::kArmed, E::kFellBack, S::kFellBack, "the failure, report due", F::kNone},
+    {S::kArmed, E::kFellBack, S::kFellBack, "the failure, report due", F::kDisarm},
 
     {S::kRebooting, E::kTargetRuns, S::kAssessing, "boot id, when", F::kNone},
-    {S::kRebooting, E::kFellBack, S::kFellBack, "the failure, report due", F::kNone},
+    {S::kRebooting, E::kFellBack, S::kFellBack, "the failure, report due", F::kDisarm},
 
     {S::kAssessing, E::kTargetRuns, S::kAssessing, "boot id, when; nothing accepted yet", F::kNone},
     {S::kAssessing, E::kReportAccepted, S::kAssessing, "that a report of this boot was accepted", F::kNone},
     {S::kAssessing, E::kAssessedGood, S::kBlessed, "state, report due", F::kBless},
     {S::kAssessing, E::kHealthFailed, S::kRebooting, "what failed, boot id", F::kReboot},
-    {S::kAssessing, E::kFellBack, S::kFellBack, "the failure, report due", F::kNone},
+    {S::kAssessing, E::kFellBack, S::kFellBack, "the failure, report due", F::kDisarm},
 
     {S::kBlessed, E::kReportAccepted, S::kIdle, "nothing due", F::kCleanUp},
     {S::kBlessed, E::kSuperseded, S::kIdle, "nothing wanted", F::kCleanUp},
-    {S::kBlessed, E::kFellBack, S::kFellBack, "the failure, report due", F::kNone},
+    {S::kBlessed, E::kFellBack, S::kFellBack, "the failure, report due", F::kDisarm},
     {S::kBlessed, E::kOtherBootChosen, S::kIdle, "nothing wanted", F::kNone},
 
     {S::kFellBack, E::kReportAccepted, S::kIdle, "nothing due", F::kCleanUp},
@@ -119,7 +123,9 @@ struct StateProse {
 };
 
 constexpr StateProse kProse[] = {
-    {S::kIdle, "metadata and policy for a wished release", "stays, or assesses an unblessed running image"},
+    {S::kIdle, "metadata and policy for a wished release",
+     "stays, or assesses an unblessed running image; takes the tries again while a failure is to be "
+     "reported"},
     {S::kFetching, "download to the state partition, then all checks of the image",
      "goes on at the byte reached"},
     {S::kVerified, "checks again what a new process has not checked; copies the image to the ESP",
@@ -130,7 +136,7 @@ constexpr StateProse kProse[] = {
     {S::kRebooting, "none: the effect of the way in", "same boot: asks again; another boot: by what runs"},
     {S::kAssessing, "health checks; waits for an accepted report", "assesses again, or has fallen back"},
     {S::kBlessed, "none: the effect of the way in", "ends the trial again where an entry still counts"},
-    {S::kFellBack, "none", "reports again"},
+    {S::kFellBack, "none: the effect of the way in", "takes the tries again, reports again"},
 };
 
 }  // namespace
@@ -221,6 +227,8 @@ std::string_view UpdateEventName(UpdateEvent event) {
       return "superseded";
     case E::kWithdrawn:
       return "withdrawn";
+    case E::kRecordRefused:
+      return "record is not what is signed";
   }
   return "unknown";
 }
@@ -235,6 +243,8 @@ std::string_view UpdateEffectName(UpdateEffect effect) {
       return "ask for a reboot";
     case F::kBless:
       return "end the trial of the running image";
+    case F::kDisarm:
+      return "take the tries from an image that does not run";
     case F::kDropDownloads:
       return "remove downloads";
     case F::kCleanUp:

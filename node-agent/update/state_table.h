@@ -39,6 +39,7 @@ enum class UpdateEvent : std::uint8_t {
   kReportAccepted,
   kSuperseded,
   kWithdrawn,
+  kRecordRefused,
 };
 
 enum class UpdateEffect : std::uint8_t {
@@ -49,6 +50,8 @@ enum class UpdateEffect : std::uint8_t {
   kReboot,
   // Stager::Bless.
   kBless,
+  // Stager::Disarm: an image that was armed and does not run is not started again.
+  kDisarm,
   // Downloads of the version are removed.
   kDropDownloads,
   // The same, and images on the ESP that no entry names.

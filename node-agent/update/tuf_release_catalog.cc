@@ -11,6 +11,7 @@ namespace sealift::agent {
 namespace {
 
 constexpr std::uint64_t kMaxManifestBytes = 1u << 20;
+constexpr int kMaxManifestRounds = 16;
 
 Status Mixed(const DesiredRelease& desired, std::string_view what) {
   return MakeError(Code::kInvalidArgument, Reason::kReleaseMixed,
@@ -18,22 +19,34 @@ Status Mixed(const DesiredRelease& desired, std::string_view what) {
 }
 
 // The online keys alone must not be able to push a node's time beyond what the offline ones vouch for.
-UnixMillis ProvenTime(const tuf::VerifiedTargets& targets) {
+UnixMillis TimeProvenBy(const tuf::VerifiedTargets& targets) {
   return std::min(targets.timestamp().signed_at.value_or(UnixMillis{}), targets.targets().expires);
 }
 
 }  // namespace
 
-Result<TrustedRelease> TufReleaseCatalog::Resolve(const DesiredRelease& desired) {
+Result<ReleaseVerdict> TufReleaseCatalog::Resolve(const DesiredRelease& desired) {
   SEALIFT_ASSIGN_OR_RETURN(const tuf::VerifiedTargets targets, client_.Refresh());
   SEALIFT_ASSIGN_OR_RETURN(const tuf::Target target,
                            targets.Find(ManifestTargetName(desired.channel, desired.version)));
-  if (target.length > kMaxManifestBytes) return Mixed(desired, "the manifest is too large");
+  ReleaseVerdict verdict;
+  if (target.length > kMaxManifestBytes) {
+    verdict.unusable = Mixed(desired, "the manifest is too large");
+    return verdict;
+  }
   const Sha256Digest none;
   if (desired.release_id != none && desired.release_id != target.sha256) {
     return Mixed(desired, "the controller names another release id than the signed metadata");
   }
   SEALIFT_ASSIGN_OR_RETURN(const std::string text, FetchManifest(target));
+  Result<TrustedRelease> release = Judge(desired, targets, text);
+  verdict.unusable = release.status();
+  if (release.ok()) verdict.release = *std::move(release);
+  return verdict;
+}
+
+Result<TrustedRelease> TufReleaseCatalog::Judge(const DesiredRelease& desired,
+                                                const tuf::VerifiedTargets& targets, std::string_view text) {
   SEALIFT_ASSIGN_OR_RETURN(Manifest manifest, ParseManifest(text));
   if (manifest.channel != desired.channel || manifest.version != desired.version) {
     return Mixed(desired, fmt::format("the manifest is of release {} of channel {}", manifest.version,
@@ -48,14 +61,16 @@ Result<TrustedRelease> TufReleaseCatalog::Resolve(const DesiredRelease& desired)
   if (listed->sha256 != image->digest || listed->length != image->size) {
     return Mixed(desired, "manifest and signed metadata name different images");
   }
-  return Vouch(ReleaseIdOf(text), std::move(manifest), *image, ProvenTime(targets));
+  return Vouch(ReleaseIdOf(text), std::move(manifest), *image, TimeProvenBy(targets), targets.expires());
 }
 
 Result<std::string> TufReleaseCatalog::FetchManifest(const tuf::Target& target) {
   SEALIFT_RETURN_IF_ERROR(manifests_.Discard(&target.sha256));
-  for (;;) {
+  // A manifest is small: a source that sends it in ever smaller bits is up to something.
+  for (int round = 0; round < kMaxManifestRounds; ++round) {
     SEALIFT_ASSIGN_OR_RETURN(const FetchProgress progress,
                              manifests_.FetchSome(target.sha256, target.length));
+    SEALIFT_RETURN_IF_ERROR(progress.source);
     if (!progress.complete) continue;
     SEALIFT_ASSIGN_OR_RETURN(std::string text, ReadRegularTextFile(progress.file, kMaxManifestBytes));
     // What was hashed and what is parsed are two reads of a partition that is not trusted.
@@ -65,6 +80,9 @@ Result<std::string> TufReleaseCatalog::FetchManifest(const tuf::Target& target) 
     }
     return text;
   }
+  return MakeError(Code::kUnavailable, Reason::kContentIncomplete,
+                   fmt::format("fetch manifest {}: not complete after {} rounds", target.sha256.hex(),
+                               kMaxManifestRounds));
 }
 
 }  // namespace sealift::agent

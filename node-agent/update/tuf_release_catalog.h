@@ -22,9 +22,13 @@ class TufReleaseCatalog final : public ReleaseCatalog {
                     const Clock& clock, ImageFetcher& manifests)
       : client_(std::move(trusted_root), source, store, clock), manifests_(manifests) {}
 
-  Result<TrustedRelease> Resolve(const DesiredRelease& desired) override;
+  Result<ReleaseVerdict> Resolve(const DesiredRelease& desired) override;
+  UnixMillis ProvenTime() override { return client_.ProvenTime(); }
 
  private:
+  // Errors: those of ReleaseVerdict::unusable.
+  static Result<TrustedRelease> Judge(const DesiredRelease& desired, const tuf::VerifiedTargets& targets,
+                                      std::string_view manifest_text);
   Result<std::string> FetchManifest(const tuf::Target& target);
 
   tuf::TufClient client_;

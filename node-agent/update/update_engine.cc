@@ -72,11 +72,17 @@ StepOutcome UpdateEngine::Step() {
     case UpdateState::kBlessed:
       return StepBlessed();
     case UpdateState::kFellBack:
+      return StepFellBack();
     case UpdateState::kStateMissing:
     case UpdateState::kUnknown:  // never stored
       break;
   }
   return Wait(settings_.idle_interval);
+}
+
+bool UpdateEngine::EffectOwed() const {
+  return !effect_done_ &&
+         (record().state == UpdateState::kBlessed || record().state == UpdateState::kFellBack);
 }
 
 // ---- transitions ----
@@ -124,6 +130,9 @@ Status UpdateEngine::RunEffect(UpdateEffect effect) {
     case UpdateEffect::kBless:
       SEALIFT_RETURN_IF_ERROR(seams_.stager.Bless());
       break;
+    case UpdateEffect::kDisarm:
+      SEALIFT_RETURN_IF_ERROR(seams_.stager.Disarm());
+      break;
     case UpdateEffect::kDropDownloads:
       DropDownloads();
       break;
@@ -133,7 +142,8 @@ Status UpdateEngine::RunEffect(UpdateEffect effect) {
       break;
   }
   effect_done_ = true;
-  if (effect == UpdateEffect::kFlipEntries || effect == UpdateEffect::kBless) {
+  if (effect == UpdateEffect::kFlipEntries || effect == UpdateEffect::kBless ||
+      effect == UpdateEffect::kDisarm) {
     // For status() only; what was read before stays where this fails.
     if (auto inventory = seams_.stager.Inspect(); inventory.ok()) inventory_ = *std::move(inventory);
   }

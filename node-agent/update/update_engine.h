@@ -102,7 +102,7 @@ class UpdateEngine {
     Stager& stager;
     Rebooter& rebooter;
     HealthCheck& health;
-    // Its floor is raised by what the store remembers and by each trusted release.
+    // Its floor is raised by what the store remembers and the catalog proves, and by each trusted release.
     AgentClock& clock;
   };
 
@@ -152,6 +152,8 @@ class UpdateEngine {
   StepOutcome Hold(const Status& problem);
   // The same; the controller is told, unless it is for lack of a connection.
   StepOutcome HoldAndTell(const std::string& version, const Status& problem);
+  // The way into kBlessed or kFellBack changes what boots: nothing follows before that was seen through.
+  bool EffectOwed() const;
   // Busy on success, held otherwise.
   StepOutcome After(const Status& status);
   const UpdateRecord& record() const { return state_.record; }
@@ -183,15 +185,19 @@ class UpdateEngine {
   StepOutcome StepFetching();
   StepOutcome StepVerified();
   StepOutcome StepStaged();
-  // What the trusted release must be for the state to go on, or why it is refused.
-  Status EnsureRelease(const DesiredRelease& desired);
-  // As EnsureRelease, for the version of the record, and compares its digests.
-  Status EnsureRecordedRelease();
+  // These end the step with an outcome, or let it go on with what it asked for.
+  // A trusted release that policy allows. One that is not is given up, by that event.
+  enum class Metadata { kUnexpired, kOfNow };
+  std::optional<StepOutcome> EnsureRelease(const DesiredRelease& desired, UpdateEvent give_up,
+                                           Metadata metadata = Metadata::kUnexpired);
+  // As EnsureRelease, for the version of the record. A record that says something else is dropped.
+  std::optional<StepOutcome> EnsureRecordedRelease(UpdateEvent give_up,
+                                                   Metadata metadata = Metadata::kUnexpired);
+  std::optional<StepOutcome> FetchSome();
   Status EnsureStaged();
   // What the trusted release says of its image.
   ImageExpectations Expected() const;
   Status VerifyFetched();
-  StepOutcome ReleaseFailed(UpdateEvent give_up, const std::string& version, const Status& status);
   // Counts, and gives the version up where it is final or was tried often enough.
   StepOutcome TryFailed(UpdateEvent give_up, const Status& status);
   StepOutcome GiveUp(UpdateEvent event, const std::string& version, const Status& status);
@@ -199,11 +205,12 @@ class UpdateEngine {
   StepOutcome BackBecause(UpdateEvent event, const Status& why);
   const VersionFailure* FindFailure(const std::string& version) const;
 
-  // --- engine_boot.cc: Armed to Blessed
+  // --- engine_boot.cc: Armed to Blessed, and back
   StepOutcome StepArmed();
   StepOutcome StepRebooting();
   StepOutcome StepAssessing();
   StepOutcome StepBlessed();
+  StepOutcome StepFellBack();
   void CheckHealth();
   bool ControllerIsAway() const;
   bool CanFallBack() const;

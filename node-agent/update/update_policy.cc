@@ -38,14 +38,8 @@ Status CheckPolicy(const Manifest& manifest, const MachineFacts& machine) {
   return OkStatus();
 }
 
-bool IsFinalForVersion(const Status& status) {
+bool IsFinalForImage(const Status& status) {
   switch (ReasonOf(status)) {
-    case Reason::kReleaseManifestInvalid:
-    case Reason::kReleaseFileMissing:
-    case Reason::kReleaseMixed:
-    case Reason::kReleaseNotForNode:
-    case Reason::kAgentTooOld:
-    case Reason::kRollback:
     case Reason::kImageTruncated:
     case Reason::kImageMalformed:
     case Reason::kImageUnsigned:

@@ -21,8 +21,9 @@ struct MachineFacts {
 // Errors, all FAILED_PRECONDITION: RELEASE_NOT_FOR_NODE, AGENT_TOO_OLD, ROLLBACK.
 Status CheckPolicy(const Manifest& manifest, const MachineFacts& machine);
 
-// The release itself is at fault, or its image: trying again brings the same answer.
-bool IsFinalForVersion(const Status& status);
+// The image is at fault: trying again brings the same answer. Only to be asked about what this machine found
+// out itself; the reason of a status that came over the wire is its sender's to choose.
+bool IsFinalForImage(const Status& status);
 // A refusal that another running version may lift.
 bool DependsOnRunningVersion(const Status& status);
 // For lack of space, or because the firmware does not tell its databases: no try would go better, and none

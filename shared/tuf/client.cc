@@ -2,6 +2,8 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
+
 #include "shared/base/log.h"
 #include "shared/crypto/hash.h"
 
@@ -34,6 +36,7 @@ class Cycle {
   Status UpdateTimestamp();
   Status UpdateSnapshot();
   Status UpdateTargets();
+  Result<UnixMillis> StoredTime();
 
   Root root;
   std::optional<Timestamp> timestamp;
@@ -289,6 +292,14 @@ Status Cycle::UpdateTargets() {
   return OkStatus();
 }
 
+Result<UnixMillis> Cycle::StoredTime() {
+  SEALIFT_ASSIGN_OR_RETURN(timestamp,
+                           LoadStored<Timestamp>(kTimestampFile, Role::kTimestamp, ParseTimestamp, nullptr));
+  SEALIFT_ASSIGN_OR_RETURN(targets, LoadStored<Targets>(kTargetsFile, Role::kTargets, ParseTargets, nullptr));
+  if (!timestamp.has_value() || !targets.has_value()) return UnixMillis{};
+  return std::min(timestamp->signed_at.value_or(UnixMillis{}), targets->expires);
+}
+
 }  // namespace
 
 Result<Target> VerifiedTargets::Find(std::string_view name) const {
@@ -314,8 +325,16 @@ Result<VerifiedTargets> TufClient::Refresh() {
   SEALIFT_RETURN_IF_ERROR(cycle.UpdateTimestamp());
   SEALIFT_RETURN_IF_ERROR(cycle.UpdateSnapshot());
   SEALIFT_RETURN_IF_ERROR(cycle.UpdateTargets());
+  const UnixMillis expires = std::min(
+      {cycle.root.expires, cycle.timestamp->expires, cycle.snapshot->expires, cycle.targets->expires});
   return VerifiedTargets(*std::move(cycle.targets), *std::move(cycle.timestamp), cycle.snapshot->version,
-                         cycle.root.version);
+                         cycle.root.version, expires);
+}
+
+UnixMillis TufClient::ProvenTime() {
+  Cycle cycle(source_, store_, clock_.Now(), options_);
+  if (!cycle.LoadRoot(trusted_root_).ok()) return {};
+  return cycle.StoredTime().value_or(UnixMillis{});
 }
 
 }  // namespace sealift::tuf

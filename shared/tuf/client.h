@@ -37,7 +37,7 @@ class MetadataSource {
 class TrustedMetadataStore {
  public:
   virtual ~TrustedMetadataStore() = default;
-  // Empty when there is none. Errors only where the medium fails.
+  // Empty when there is none, or none of use. Errors only where that cannot be told.
   virtual Result<std::optional<std::string>> Load(std::string_view name) = 0;
   // Durable on return; after a power cut the old or the new bytes are there.
   virtual Status Store(std::string_view name, std::string_view bytes) = 0;
@@ -45,7 +45,8 @@ class TrustedMetadataStore {
   virtual Status Remove(std::string_view name) = 0;
 };
 
-// One file each in a folder, which is made when missing.
+// One file each in a folder, which is made when missing. What cannot be read, or is no file, counts as none
+// and makes way for the next.
 class FileMetadataStore final : public TrustedMetadataStore {
  public:
   explicit FileMetadataStore(std::filesystem::path directory) : directory_(std::move(directory)) {}
@@ -65,21 +66,25 @@ class VerifiedTargets {
   const Targets& targets() const { return targets_; }
   std::uint32_t root_version() const { return root_version_; }
   std::uint32_t snapshot_version() const { return snapshot_version_; }
+  // When the first of the four files stops being valid.
+  UnixMillis expires() const { return expires_; }
   // With its signed_at() and journal checkpoint.
   const Timestamp& timestamp() const { return timestamp_; }
 
  private:
   friend class TufClient;
   VerifiedTargets(Targets targets, Timestamp timestamp, std::uint32_t snapshot_version,
-                  std::uint32_t root_version)
+                  std::uint32_t root_version, UnixMillis expires)
       : targets_(std::move(targets)),
         timestamp_(std::move(timestamp)),
         snapshot_version_(snapshot_version),
-        root_version_(root_version) {}
+        root_version_(root_version),
+        expires_(expires) {}
   Targets targets_;
   Timestamp timestamp_;
   std::uint32_t snapshot_version_;
   std::uint32_t root_version_;
+  UnixMillis expires_;
 };
 
 struct TufClientOptions {
@@ -101,6 +106,11 @@ class TufClient {
   // FAILED_PRECONDITION/TUF_SPEC_UNSUPPORTED; those of source and store. Trying again helps once the
   // repository is put right or can be reached.
   Result<VerifiedTargets> Refresh();
+
+  // A time that has passed, as the stored metadata proves by its signatures, expired or not: when its
+  // timestamp was signed, but no later than its targets expire. 1970 when nothing is stored that proves
+  // itself.
+  UnixMillis ProvenTime();
 
  private:
   std::string trusted_root_;

@@ -212,6 +212,63 @@ TEST(EspStager, AFileThatChangedAfterVerificationIsRefused) {
   EXPECT_EQ(node.fs.List(kImagesDirectory)->size(), 2u);
 }
 
+TEST(EspStager, DisarmsATrialThatDoesNotRunAndNothingElse) {
+  EspNode node;
+  EXPECT_TRUE(node.Stager().Disarm().ok());
+  EXPECT_EQ(node.VersionOf("active.conf"), "1.0");
+  ASSERT_TRUE(node.fs.Remove("loader/entries/active.conf").ok());
+  node.PutEntry("passive.conf", BootRole::kPassive, "1.0");
+  node.PutImage("2.0");
+  node.PutEntry("active+2-1.conf", BootRole::kActive, "2.0");
+  // On the trial itself: its tries stay.
+  node.Boot("active+3.conf", "2.0");
+  EXPECT_TRUE(node.Stager().Disarm().ok());
+  EXPECT_EQ(node.VersionOf("active+2-1.conf"), "2.0");
+  node.Boot("passive.conf", "1.0");
+  EXPECT_TRUE(node.Stager().Disarm().ok());
+  EXPECT_EQ(node.VersionOf("active+0-1.conf"), "2.0");
+  EXPECT_EQ(node.VersionOf("active+2-1.conf"), "");
+  const auto fallback = node.Stager().FellBack();
+  ASSERT_TRUE(fallback.ok() && fallback->has_value());
+  EXPECT_EQ((*fallback)->failed_version, "2.0");
+  const std::size_t before = node.fs.steps();
+  EXPECT_TRUE(node.Stager().Disarm().ok());
+  EXPECT_EQ(node.fs.steps(), before);
+}
+
+TEST(EspStager, DisarmsNothingWhileThereIsNothingElseToBoot) {
+  EspNode node;
+  for (const char* name : {"active.conf", "passive.conf", "recovery.conf"}) {
+    ASSERT_TRUE(node.fs.Remove(std::string("loader/entries/") + name).ok());
+  }
+  node.PutEntry("passive+1.conf", BootRole::kPassive, "1.0");
+  node.PutImage("2.0");
+  node.PutEntry("active+2-1.conf", BootRole::kActive, "2.0");
+  node.Boot("passive+1.conf", "1.0");
+  EXPECT_TRUE(node.Stager().Disarm().ok());
+  EXPECT_EQ(node.VersionOf("active+2-1.conf"), "2.0");
+}
+
+// Room for three images and no more: the one of the last, failed upgrade has to go.
+TEST(EspStager, MakesRoomByRemovingAFailedUpgrade) {
+  EspNode node;
+  node.PutImage("1.9");
+  node.PutEntry("passive.conf", BootRole::kPassive, "1.0");
+  ASSERT_TRUE(node.fs.Remove("loader/entries/active.conf").ok());
+  node.PutEntry("active+0-3.conf", BootRole::kActive, "1.9");
+  node.Boot("passive.conf", "1.0");
+  const VerifiedImage next = node.Fetched("2.0");
+  const std::uint64_t image = ImageBytes("2.0").size();
+  node.fs.SetCapacity(3 * image + image / 2 + (1u << 20));
+  EspStager stager = node.Stager();
+  const auto staged = stager.Stage(next);
+  ASSERT_TRUE(staged.ok()) << staged.status();
+  EXPECT_FALSE(node.fs.Exists(RelativePath(ImagePath("1.9"))));
+  EXPECT_TRUE(node.fs.Exists(RelativePath(ImagePath("1.0"))));
+  EXPECT_TRUE(node.fs.Exists(RelativePath(ImagePath("0.9")))) << "recovery";
+  EXPECT_EQ(node.EntryNames(), (std::vector<std::string>{"passive.conf", "recovery.conf"}));
+}
+
 TEST(EspStager, StagingAgainWritesNothing) {
   EspNode node;
   EspStager stager = node.Stager();

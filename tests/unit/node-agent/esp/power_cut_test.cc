@@ -78,6 +78,20 @@ Status BlessRunning(EspNode& node) {
   EspStager stager = node.Stager();
   return stager.Bless();
 }
+void TightAfterAFailedUpgrade(EspNode& node) {
+  FromPassive(node);
+  const std::uint64_t image = ImageBytes("2.0").size();
+  node.fs.SetCapacity(3 * image + image / 2 + (1u << 20));
+}
+void LeftOnTrial(EspNode& node) {
+  EXPECT_TRUE(Upgrade(node).ok());
+  node.CountDown("active+3.conf", "active+2-1.conf");
+  node.Boot("passive.conf", "1.0");
+}
+Status DisarmOther(EspNode& node) {
+  EspStager stager = node.Stager();
+  return stager.Disarm();
+}
 void WithGarbage(EspNode& node) { node.PutImage("0.1"); }
 Status Clean(EspNode& node) {
   EspStager stager = node.Stager();
@@ -88,6 +102,8 @@ constexpr Scenario kScenarios[] = {{"UpgradeFromActive", FromActive, Upgrade},
                                    {"UpgradeFromPassive", FromPassive, Upgrade},
                                    {"UpgradeFromRecovery", FromRecovery, Upgrade},
                                    {"Bless", OnTrial, BlessRunning},
+                                   {"UpgradeWhereThereIsNoRoom", TightAfterAFailedUpgrade, Upgrade},
+                                   {"Disarm", LeftOnTrial, DisarmOther},
                                    {"CollectGarbage", WithGarbage, Clean}};
 
 class PowerCut : public testing::TestWithParam<Scenario> {};

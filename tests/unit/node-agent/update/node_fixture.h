@@ -22,6 +22,8 @@
 
 namespace sealift::agent {
 
+inline constexpr UnixMillis kTestNow = UnixMillis(std::chrono::milliseconds(1'900'000'000'000));
+
 // Thrown where the process is killed. Nothing of the code under test catches it.
 struct Killed {};
 
@@ -146,12 +148,16 @@ class TestStager final : public Stager {
     if (!fail_bless.ok()) return fail_bless;
     return Killable([&] { return inner_.Bless(); });
   }
+  Status Disarm() override {
+    if (!fail_disarm.ok()) return fail_disarm;
+    return Killable([&] { return inner_.Disarm(); });
+  }
   Result<std::optional<Fallback>> FellBack() override { return inner_.FellBack(); }
   Result<std::uint64_t> CollectGarbage() override {
     return Killable([&] { return inner_.CollectGarbage(); });
   }
 
-  Status fail_inspect, fail_verify, fail_stage, fail_activate, fail_bless;
+  Status fail_inspect, fail_verify, fail_stage, fail_activate, fail_bless, fail_disarm;
   int verifications = 0;
 
  private:
@@ -170,20 +176,30 @@ class TestStager final : public Stager {
 
 class TestCatalog final : public ReleaseCatalog {
  public:
-  Result<TrustedRelease> Resolve(const DesiredRelease& desired) override {
+  Result<ReleaseVerdict> Resolve(const DesiredRelease& desired) override {
     ++resolutions;
     if (!fail.ok()) return fail;
+    ReleaseVerdict verdict;
+    verdict.unusable = unusable;
+    if (!unusable.ok()) return verdict;
     const auto found = manifests.find(desired.version);
     if (found == manifests.end()) {
       return MakeError(Code::kNotFound, Reason::kTufTargetUnknown, "no such release");
     }
     const Manifest& manifest = found->second;
-    return Vouch(ReleaseIdOf(SerializeManifest(manifest)), manifest, manifest.files.front(), not_before);
+    verdict.release = Vouch(ReleaseIdOf(SerializeManifest(manifest)), manifest, manifest.files.front(),
+                            not_before, expires);
+    return verdict;
   }
+
+  // The metadata stays stored where it was found.
+  UnixMillis ProvenTime() override { return not_before; }
 
   std::map<std::string, Manifest> manifests;
   Status fail;
+  Status unusable;
   UnixMillis not_before{};
+  UnixMillis expires = kTestNow + std::chrono::hours(24 * 365);
   int resolutions = 0;
 };
 
@@ -196,6 +212,7 @@ class TestContent final : public content::ContentSource {
     if (found == objects.end()) return MakeError(Code::kNotFound, Reason::kContentUnknown, "no such object");
     constexpr std::size_t kPiece = 2048;
     for (std::size_t at = offset; at < found->second.size(); at += kPiece) {
+      if (at - offset >= breaks_after) return breaks_with;
       const ByteView rest = ByteView(found->second).subspan(at);
       SEALIFT_RETURN_IF_ERROR(sink(rest.first(std::min(kPiece, rest.size()))));
       bytes_sent += std::min(kPiece, rest.size());
@@ -205,6 +222,9 @@ class TestContent final : public content::ContentSource {
 
   std::map<Sha256Digest, Bytes> objects;
   Status fail;
+  // Every transfer ends so after so many bytes.
+  std::size_t breaks_after = SIZE_MAX;
+  Status breaks_with;
   int transfers = 0;
   std::size_t bytes_sent = 0;
 };
@@ -234,14 +254,13 @@ class TestHealth final : public HealthCheck {
   Health health{.healthy = true};
 };
 
-inline constexpr UnixMillis kTestNow = UnixMillis(std::chrono::milliseconds(1'900'000'000'000));
-
 class UpdateNode {
  public:
   UpdateNode() : place(kill), rebooter(kill), temp_(TempDir::Create("sealift-update").value()) {
     log::SetLevel(log::Level(4));
     fetcher = std::make_unique<ContentFetcher>(
-        content, temp_.path() / "content", ContentFetcherOptions{.slice_bytes = 4096, .reserve_bytes = 0});
+        content, temp_.path() / "content",
+        ContentFetcherOptions{.slice_bytes = 4096, .least_bytes = 2048, .reserve_bytes = 0});
     settings.channel = "stable";
     settings.agent_version = "1.0";
     Publish("2.0");

@@ -49,8 +49,16 @@ class Catalog : public testing::Test {
     }
     repository_.PublishNext();
   }
+  // Why nothing was found out about the version, or "NONE".
   std::string Reason(const std::string& version = "2.0") {
     return ReasonIdFrom(catalog_.Resolve(node_.Desired(version)));
+  }
+  // Why the version is of no use for good.
+  std::string Unusable(const std::string& version = "2.0") {
+    const auto verdict = catalog_.Resolve(node_.Desired(version));
+    EXPECT_TRUE(verdict.ok()) << verdict.status();
+    EXPECT_TRUE(!verdict.ok() || verdict->release.has_value() == verdict->unusable.ok());
+    return verdict.ok() ? ReasonIdOf(verdict->unusable) : "";
   }
 
   UpdateNode node_;
@@ -66,11 +74,14 @@ TEST_F(Catalog, FindsAReleaseWithItsIdImageAndTime) {
   Publish(manifest, "2.0");
   DesiredRelease desired = node_.Desired("2.0");
   desired.release_id = ReleaseIdOf(SerializeManifest(manifest)).digest;
-  const auto release = catalog_.Resolve(desired);
-  ASSERT_TRUE(release.ok()) << release.status();
+  const auto verdict = catalog_.Resolve(desired);
+  ASSERT_TRUE(verdict.ok()) << verdict.status();
+  const std::optional<TrustedRelease>& release = verdict->release;
+  ASSERT_TRUE(release.has_value()) << verdict->unusable;
   EXPECT_EQ(release->id().digest, desired.release_id);
   EXPECT_EQ(release->image().digest, Sha256(ImageBytes("2.0")));
   EXPECT_EQ(release->not_before(), tuf::At("2029-12-31T00:00:00Z"));
+  EXPECT_EQ(release->expires(), tuf::At("2030-02-01T00:00:00Z")) << "the timestamp is the first to expire";
 }
 
 TEST_F(Catalog, UpgradesANodeFromSignedMetadata) {
@@ -92,28 +103,54 @@ TEST_F(Catalog, RefusesAnotherReleaseIdThanTheControllerNames) {
 
 TEST_F(Catalog, RefusesAManifestOfAnotherVersionUnderTheName) {
   Publish(ManifestOf("1.9"), "2.0");
-  EXPECT_EQ(Reason(), "RELEASE_MIXED");
+  EXPECT_EQ(Unusable(), "RELEASE_MIXED");
 }
 
 TEST_F(Catalog, RefusesAnImageThatOnlyTheManifestNames) {
   Publish(ManifestOf("2.0"), "2.0");
   repository_.targets.targets.erase(FileTargetName("stable", "2.0", "EFI/kairos/norole.efi"));
   repository_.PublishNext();
-  EXPECT_EQ(Reason(), "RELEASE_MIXED");
+  EXPECT_EQ(Unusable(), "RELEASE_MIXED");
 }
 
 TEST_F(Catalog, RefusesAnImageThatManifestAndMetadataDescribeDifferently) {
   Publish(ManifestOf("2.0"), "2.0");
   repository_.targets.targets[FileTargetName("stable", "2.0", "EFI/kairos/norole.efi")].length += 1;
   repository_.PublishNext();
-  EXPECT_EQ(Reason(), "RELEASE_MIXED");
+  EXPECT_EQ(Unusable(), "RELEASE_MIXED");
 }
 
 TEST_F(Catalog, RefusesAManifestThatDoesNotParse) {
   node_.content.objects[Sha256(AsBytes("{\"files\":"))] = ToBytes("{\"files\":");
   repository_.AddTarget(ManifestTargetName("stable", "2.0"), "{\"files\":");
   repository_.PublishNext();
-  EXPECT_EQ(Reason(), "RELEASE_MANIFEST_INVALID");
+  EXPECT_EQ(Unusable(), "RELEASE_MANIFEST_INVALID");
+}
+
+// A peer's word, whatever reason it gives, is no verdict on a version.
+TEST_F(Catalog, TakesNoVerdictFromThePeer) {
+  Publish(ManifestOf("2.0"), "2.0");
+  node_.Start();
+  for (const bool metadata : {true, false}) {
+    const Status lie = FromWire(Code::kInvalidArgument, "RELEASE_MANIFEST_INVALID", "so I say");
+    repository_.source.on_fetch = [&](std::string_view) { return metadata ? lie : OkStatus(); };
+    node_.content.fail = metadata ? OkStatus() : lie;
+    for (int i = 0; i < 4; ++i) {
+      node_.Round("2.0");
+      node_.Pass(std::chrono::minutes(15));
+    }
+    EXPECT_TRUE(node_.engine->status().failures.empty());
+    EXPECT_EQ(node_.esp.running_version, "1.0");
+    ASSERT_FALSE(node_.reports.empty());
+    EXPECT_EQ(node_.reports.back().reason, "RELEASE_MANIFEST_INVALID");
+  }
+  repository_.source.on_fetch = {};
+  node_.content.fail = OkStatus();
+  for (int i = 0; i < 6; ++i) {
+    node_.Round("2.0");
+    node_.Pass(std::chrono::minutes(15));
+  }
+  EXPECT_EQ(node_.esp.running_version, "2.0");
 }
 
 TEST_F(Catalog, RefusesAManifestOtherThanTheSignedBeforeAParserSeesIt) {
@@ -160,13 +197,31 @@ TEST_F(Catalog, LeavesTheNodeAsItIsOnMetadataItRefuses) {
   EXPECT_EQ(node_.stager->verifications, 0);
 }
 
+TEST_F(Catalog, ProvesATimeByStoredSignaturesOnly) {
+  EXPECT_EQ(catalog_.ProvenTime(), UnixMillis{});
+  Publish(ManifestOf("2.0"), "2.0");
+  ASSERT_EQ(Reason(), "NONE");
+  EXPECT_EQ(catalog_.ProvenTime(), tuf::At("2029-12-31T00:00:00Z"));
+  // Also once it is expired, and by a new process without a network.
+  clock_.SetWall(tuf::At("2035-01-01T00:00:00Z"));
+  repository_.source.on_fetch = [](std::string_view) {
+    return MakeError(Code::kUnavailable, Reason::kPeerUnreachable, "no route");
+  };
+  EXPECT_EQ(catalog_.ProvenTime(), tuf::At("2029-12-31T00:00:00Z"));
+  std::string& stored = store_.files["timestamp.json"];
+  const std::size_t at = stored.find("2029-12-31");
+  ASSERT_NE(at, std::string::npos);
+  stored.replace(at, 4, "2049");
+  EXPECT_EQ(catalog_.ProvenTime(), UnixMillis{});
+}
+
 TEST_F(Catalog, DoesNotLetTheOnlineKeysPushTimeBeyondTheOfflineOnes) {
   repository_.timestamp.signed_at = tuf::At("2090-01-01T00:00:00Z");
   repository_.timestamp.expires = tuf::At("2091-01-01T00:00:00Z");
   Publish(ManifestOf("2.0"), "2.0");
   const auto release = catalog_.Resolve(node_.Desired("2.0"));
   if (release.ok()) {
-    EXPECT_EQ(release->not_before(), repository_.targets.expires);
+    EXPECT_EQ(release->release->not_before(), repository_.targets.expires);
   } else {
     EXPECT_EQ(ReasonIdFrom(release), "TUF_MALFORMED");
   }

@@ -63,6 +63,30 @@ TEST(UpdateEngine, FetchesInSlicesAndGoesOnWhereItStopped) {
   EXPECT_EQ(node.content.bytes_sent, 9000u);
 }
 
+// A stream that ends at its deadline, again and again: slow, and no reason to wait or to complain.
+TEST(UpdateEngine, GetsOnOverALinkThatBreaksOffAllTheTime) {
+  for (const Code code : {Code::kDeadlineExceeded, Code::kUnavailable}) {
+    UpdateNode node;
+    node.content.breaks_after = 2048;
+    node.content.breaks_with = MakeError(code, Reason::kTimeout, "broke off");
+    Wish(node, "2.0");
+    node.Settle();
+    EXPECT_TRUE(node.rebooter.requested) << node.engine->status().problem;
+    EXPECT_EQ(node.content.transfers, 5);
+  }
+}
+
+TEST(UpdateEngine, WaitsForALinkOverWhichNothingMoves) {
+  UpdateNode node;
+  node.content.breaks_after = 0;
+  node.content.breaks_with = MakeError(Code::kDeadlineExceeded, Reason::kTimeout, "broke off");
+  Wish(node, "2.0");
+  node.Settle();
+  EXPECT_EQ(node.state(), UpdateState::kFetching);
+  EXPECT_EQ(node.content.transfers, 1);
+  EXPECT_EQ(ReasonOf(node.engine->status().problem), Reason::kTimeout);
+}
+
 TEST(UpdateEngine, WaitsLongerEachTimeForAControllerThatIsAway) {
   UpdateNode node;
   node.content.fail = MakeError(Code::kUnavailable, Reason::kPeerUnreachable, "no route");
@@ -144,6 +168,32 @@ TEST(UpdateEngine, RefusesAReleaseForAnotherMachine) {
   EXPECT_EQ(node.content.transfers, 0);
 }
 
+// A version is remembered by its number alone: another channel's must not stand in for this one's.
+TEST(UpdateEngine, HoldsNothingAgainstAVersionThatIsWishedFromAnotherChannel) {
+  UpdateNode node;
+  node.engine->OnDesired({.channel = "beta", .version = "2.0"});
+  node.Settle();
+  EXPECT_EQ(node.catalog.resolutions, 0);
+  EXPECT_TRUE(node.engine->status().failures.empty());
+  const auto report = node.engine->DueReport();
+  ASSERT_TRUE(report.has_value());
+  EXPECT_EQ(report->reason, "RELEASE_NOT_FOR_NODE");
+  for (int i = 0; i < 6; ++i) node.Round("2.0");
+  EXPECT_EQ(node.esp.running_version, "2.0");
+}
+
+TEST(UpdateEngine, DropsARecordOfAnotherChannel) {
+  UpdateNode node;
+  Wish(node, "2.0");
+  StepTo(node, UpdateState::kStaged);
+  node.place.disk->state.record.channel = "beta";
+  node.Start();
+  node.Settle();
+  EXPECT_EQ(node.state(), UpdateState::kIdle);
+  EXPECT_TRUE(node.engine->status().failures.empty());
+  EXPECT_FALSE(node.rebooter.requested);
+}
+
 TEST(UpdateEngine, RefusesAReleaseThatNeedsANewerAgentUntilAnotherImageRuns) {
   UpdateNode node;
   node.Publish("3.0", [](Manifest& manifest) { manifest.minimum_agent_version = "1.5"; });
@@ -196,6 +246,43 @@ TEST(UpdateEngine, RefusesMetadataWithoutBlamingTheVersion) {
     for (int i = 0; i < 6; ++i) node.Round("2.0");
     EXPECT_EQ(node.esp.running_version, "2.0");
   }
+}
+
+// A download of days must not end in arming what metadata no longer vouches for.
+TEST(UpdateEngine, AsksForMetadataAgainOnceItHasExpired) {
+  UpdateNode node;
+  node.catalog.expires = kTestNow + std::chrono::hours(1);
+  Wish(node, "2.0");
+  StepTo(node, UpdateState::kFetching);
+  node.engine->Tick();
+  ASSERT_EQ(node.catalog.resolutions, 1);
+  node.clock.Advance(std::chrono::hours(1));
+  node.catalog.fail = MakeError(Code::kFailedPrecondition, Reason::kTufExpired, "expired");
+  node.Settle();
+  EXPECT_EQ(node.state(), UpdateState::kFetching);
+  EXPECT_EQ(ReasonOf(node.engine->status().problem), Reason::kTufExpired);
+}
+
+TEST(UpdateEngine, ArmsByTheMetadataOfNow) {
+  UpdateNode node;
+  Wish(node, "2.0");
+  StepTo(node, UpdateState::kStaged);
+  const int verifications = node.stager->verifications;
+  node.catalog.fail = MakeError(Code::kNotFound, Reason::kTufTargetUnknown, "no longer listed");
+  node.Settle();
+  EXPECT_EQ(node.state(), UpdateState::kStaged);
+  EXPECT_EQ(node.esp.VersionOf("active.conf"), "1.0");
+  node.catalog.fail = OkStatus();
+  node.Pass(minutes(15));
+  StepTo(node, UpdateState::kArmed);
+  EXPECT_EQ(node.stager->verifications, verifications + 1) << "checked again after the wait";
+}
+
+TEST(UpdateEngine, ChecksAnImageOnceOnItsWayWithoutAWait) {
+  UpdateNode node;
+  Wish(node, "2.0");
+  StepTo(node, UpdateState::kArmed);
+  EXPECT_EQ(node.stager->verifications, 1);
 }
 
 TEST(UpdateEngine, GivesUpContentThatIsNeverWhatWasSigned) {
@@ -393,9 +480,48 @@ TEST(UpdateEngine, ArmsNothingThatOnlyTheStateVouchesFor) {
     EXPECT_EQ(node.state(), UpdateState::kIdle) << UpdateStateName(state);
     EXPECT_FALSE(node.rebooter.requested);
     EXPECT_EQ(node.esp.VersionOf("active.conf"), "1.0");
-    ASSERT_EQ(node.engine->status().failures.size(), 1u);
-    EXPECT_EQ(node.engine->status().failures[0].reason, "RELEASE_MIXED");
+    // The record is dropped; the version, which is a good one, is not held against it.
+    EXPECT_TRUE(node.engine->status().failures.empty());
+    for (int i = 0; i < 6; ++i) node.Round("2.0");
+    EXPECT_EQ(node.esp.running_version, "2.0");
   }
+}
+
+TEST(UpdateEngine, TakesNoVerdictOnAVersionFromASource) {
+  for (const Reason reason : {Reason::kImageRevoked, Reason::kReleaseMixed, Reason::kEspFull}) {
+    UpdateNode node;
+    node.content.fail = FromWire(Code::kInvalidArgument, ReasonId(reason), "so I say");
+    Wish(node, "2.0");
+    for (int i = 0; i < 5; ++i) {
+      node.Settle();
+      node.Pass(minutes(15));
+    }
+    EXPECT_EQ(node.state(), UpdateState::kFetching);
+    EXPECT_TRUE(node.engine->status().failures.empty());
+    const auto report = node.engine->DueReport();
+    ASSERT_TRUE(report.has_value());
+    EXPECT_EQ(report->reason, ReasonId(reason));
+  }
+}
+
+TEST(UpdateEngine, GivesUpAReleaseThatIsUnusableInItself) {
+  UpdateNode node;
+  node.catalog.unusable = MakeError(Code::kInvalidArgument, Reason::kReleaseMixed, "two images");
+  Wish(node, "2.0");
+  node.Settle();
+  ASSERT_EQ(node.engine->status().failures.size(), 1u);
+  EXPECT_EQ(node.engine->status().failures[0].reason, "RELEASE_MIXED");
+}
+
+TEST(UpdateEngine, HoldsWhileTheControllerNamesAnotherReleaseIdThanTheSignedOne) {
+  UpdateNode node;
+  node.catalog.fail = MakeError(Code::kInvalidArgument, Reason::kReleaseMixed, "another release id");
+  Wish(node, "2.0");
+  node.Settle();
+  EXPECT_TRUE(node.engine->status().failures.empty());
+  const auto report = node.engine->DueReport();
+  ASSERT_TRUE(report.has_value());
+  EXPECT_EQ(report->reason, "RELEASE_MIXED");
 }
 
 TEST(UpdateEngine, RefusesAReleaseIdOtherThanTheRecorded) {

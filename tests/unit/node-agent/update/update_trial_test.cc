@@ -215,6 +215,73 @@ TEST(UpdateEngine, FallsBackFromATrialThatCrashesLater) {
   EXPECT_EQ(node.state(), UpdateState::kFellBack);
 }
 
+// Somebody chose the old image in the boot menu: what counts as failed must not come up at the next boot.
+TEST(UpdateEngine, TakesTheTriesFromAnImageThatIsRememberedAsFailed) {
+  for (const UpdateState left_in : {UpdateState::kRebooting, UpdateState::kAssessing}) {
+    UpdateNode node;
+    Wish(node, "2.0");
+    node.Settle();
+    if (left_in == UpdateState::kAssessing) {
+      node.Reboot();
+      node.Settle();
+    }
+    ASSERT_EQ(node.state(), left_in);
+    node.engine.reset();
+    node.booted.clear();
+    node.esp.Boot("passive.conf", "1.0");
+    node.Start();
+    node.Settle();
+    ASSERT_EQ(node.state(), UpdateState::kFellBack);
+    ASSERT_EQ(node.engine->status().failures.size(), 1u);
+    node.Reboot();
+    EXPECT_EQ(node.booted, std::vector<std::string>{"1.0"}) << UpdateStateName(left_in);
+    for (int i = 0; i < 4; ++i) node.Round("2.0");
+    EXPECT_EQ(node.state(), UpdateState::kIdle);
+    EXPECT_EQ(node.esp.running_version, "1.0");
+  }
+}
+
+TEST(UpdateEngine, TakesTheTriesLaterWhereTheEspCannotBeWrittenAtOnce) {
+  for (const bool killed : {false, true}) {
+    UpdateNode node;
+    Wish(node, "2.0");
+    node.Settle();
+    node.engine.reset();
+    node.booted.clear();
+    node.esp.Boot("passive.conf", "1.0");
+    node.Start();
+    const Status away = MakeError(Code::kUnavailable, Reason::kEspIo, "disk away");
+    node.stager->fail_disarm = away;
+    for (int i = 0; i < 3; ++i) node.Round("2.0");
+    EXPECT_EQ(node.state(), UpdateState::kFellBack);
+    ASSERT_FALSE(node.reports.empty());
+    EXPECT_EQ(node.reports.back().reason, "FELL_BACK");
+    EXPECT_FALSE(node.engine->DueReport().has_value()) << "told twice";
+    if (killed) node.Start();
+    node.stager->fail_disarm = OkStatus();
+    node.Pass(minutes(15));
+    node.Settle();
+    EXPECT_EQ(node.state(), UpdateState::kIdle);
+    node.Reboot();
+    EXPECT_EQ(node.booted, std::vector<std::string>{"1.0"});
+  }
+}
+
+// The entries are flipped, and a new process may not vouch for what they name.
+TEST(UpdateEngine, DisarmsAnImageThatIsRefusedAfterTheFlip) {
+  UpdateNode node;
+  Wish(node, "2.0");
+  StepTo(node, UpdateState::kArmed);
+  ASSERT_EQ(node.esp.VersionOf("active+3.conf"), "2.0");
+  node.Start();
+  node.stager->fail_verify = MakeError(Code::kUnauthenticated, Reason::kImageRevoked, "in dbx now");
+  node.Settle();
+  EXPECT_EQ(node.state(), UpdateState::kIdle);
+  EXPECT_FALSE(node.rebooter.requested);
+  node.Reboot();
+  EXPECT_EQ(node.booted, std::vector<std::string>{"1.0"});
+}
+
 TEST(UpdateEngine, AcceptsThatAnotherImageWasChosenAfterBlessing) {
   UpdateNode node;
   for (int i = 0; i < 2; ++i) node.Round("2.0");
@@ -298,6 +365,19 @@ TEST(UpdateEngine, StaysWhereItIsWhileTheStateCannotBeWritten) {
   EXPECT_EQ(node.esp.fs.steps(), before) << "an effect without its transition";
   node.Pass(minutes(1));
   StepTo(node, UpdateState::kArmed);
+}
+
+// One forged value must not make all metadata look expired.
+TEST(UpdateEngine, BelievesNoTimeThatOnlyTheStateVouchesFor) {
+  UpdateNode node;
+  node.place.disk->state.time_floor = kTestNow + std::chrono::hours(24 * 365 * 50);
+  node.place.disk->state.fresh = false;
+  node.catalog.not_before = kTestNow - std::chrono::hours(1);
+  node.Start();
+  node.engine->Resume();
+  EXPECT_EQ(node.agent_clock.Now(), kTestNow);
+  for (int i = 0; i < 6; ++i) node.Round("2.0");
+  EXPECT_EQ(node.esp.running_version, "2.0");
 }
 
 TEST(UpdateEngine, KeepsTheTimeThatMetadataProvedAcrossReboots) {

@@ -2,8 +2,10 @@
 #include "shared/tuf/client.h"
 
 #include <gtest/gtest.h>
+#include <sys/stat.h>
 
 #include "shared/base/files.h"
+#include "shared/base/log.h"
 #include "tests/unit/shared/tuf/test_repository.h"
 
 namespace sealift::tuf {
@@ -424,6 +426,32 @@ TEST(FileMetadataStore, KeepsFilesAndForgetsRemovedOnes) {
   EXPECT_EQ(FileMetadataStore(folder.path() / "tuf").Load("timestamp.json")->value(), "two");
   ASSERT_TRUE(store.Remove("timestamp.json").ok());
   EXPECT_FALSE(store.Load("timestamp.json")->has_value());
+}
+
+// The folder is on a partition that anybody may have written to; none of it may stop a refresh for good.
+TEST(FileMetadataStore, CountsWhatIsNoFileAsNoneAndMakesItGiveWay) {
+  log::SetLevel(log::Level::kError);
+  const TempDir folder = TempDir::Create("tuf-store").value();
+  FileMetadataStore store(folder.path());
+  const auto path = folder.path() / "timestamp.json";
+  const std::function<void()> obstacles[] = {
+      [&] { std::filesystem::create_directories(path / "full"); },
+      [&] { std::filesystem::create_symlink(path, path); },
+      [&] { std::filesystem::create_symlink("/dev/zero", path); },
+      [&] { ASSERT_EQ(::mkfifo(path.c_str(), 0600), 0); },
+  };
+  for (const auto& put : obstacles) {
+    put();
+    const auto loaded = store.Load("timestamp.json");
+    ASSERT_TRUE(loaded.ok()) << loaded.status();
+    EXPECT_FALSE(loaded->has_value());
+    EXPECT_TRUE(store.Store("timestamp.json", "new").ok());
+    EXPECT_EQ(store.Load("timestamp.json")->value(), "new");
+    EXPECT_TRUE(store.Remove("timestamp.json").ok());
+    put();
+    EXPECT_TRUE(store.Remove("timestamp.json").ok());
+    EXPECT_EQ(std::filesystem::symlink_status(path).type(), std::filesystem::file_type::not_found);
+  }
 }
 
 }  // namespace
