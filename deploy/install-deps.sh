@@ -17,7 +17,7 @@ packages=(
   libspdlog-dev libfmt-dev libcli11-dev libtomlplusplus-dev nlohmann-json3-dev prometheus-cpp-dev
   libgtest-dev libgmock-dev libbenchmark-dev
   # tokens and TPMs, and the tools we compare with
-  softhsm2 opensc p11-kit p11-kit-modules
+  softhsm2 opencryptoki opensc p11-kit p11-kit-modules
   swtpm swtpm-tools tpm2-tools libtss2-tcti-swtpm0
   sbsigntool osslsigncode pesign efitools openssl systemd systemd-boot-efi sqlite3 jq
   # the lab: virtual machines, disks, guest trees

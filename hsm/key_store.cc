@@ -16,6 +16,8 @@ TokenView View(SessionPool& pool, const SessionPool::Lease& lease) {
   return {.api = &pool.api(), .session = lease.handle(), .token = pool.Name()};
 }
 
+bool IsEc(KeyAlgorithm algorithm) { return algorithm == KeyAlgorithm::kEcP256; }
+
 struct KeyPair {
   CK_OBJECT_HANDLE public_key = CK_INVALID_HANDLE;
   CK_OBJECT_HANDLE private_key = CK_INVALID_HANDLE;
@@ -31,7 +33,7 @@ Template PublicTemplate(KeyAlgorithm algorithm, KeyUse use, std::string_view lab
       .Flag(CKA_ENCRYPT, use == KeyUse::kDecrypt)
       .Flag(CKA_WRAP, false)
       .Data(CKA_LABEL, AsBytes(label));
-  if (algorithm == KeyAlgorithm::kEcP256) {
+  if (IsEc(algorithm)) {
     wanted.Data(CKA_EC_PARAMS, P256Parameters());
   } else {
     constexpr auto kExponent = std::to_array<std::uint8_t>({0x01, 0x00, 0x01});
@@ -41,7 +43,22 @@ Template PublicTemplate(KeyAlgorithm algorithm, KeyUse use, std::string_view lab
   return wanted;
 }
 
-Template PrivateTemplate(KeyUse use, std::string_view label, Where where) {
+// How much of what we want in a template a token is asked for. Older tokens do not know all of it.
+enum class Asked {
+  kEverything,
+  // Without CKA_ALLOWED_MECHANISMS.
+  kNoMechanisms,
+  // Without CKA_DESTROYABLE either (PKCS#11 before 2.40).
+  kLeast,
+};
+
+CK_MECHANISM_TYPE MechanismFor(KeyAlgorithm algorithm, KeyUse use) {
+  if (use == KeyUse::kDecrypt) return CKM_RSA_PKCS_OAEP;
+  return IsEc(algorithm) ? CKM_ECDSA : CKM_RSA_PKCS;
+}
+
+Template PrivateTemplate(KeyAlgorithm algorithm, KeyUse use, std::string_view label, Where where,
+                         Asked asked) {
   Template wanted;
   wanted.Flag(CKA_TOKEN, where == Where::kToken)
       .Flag(CKA_PRIVATE, true)
@@ -51,26 +68,31 @@ Template PrivateTemplate(KeyUse use, std::string_view label, Where where) {
       .Flag(CKA_DECRYPT, use == KeyUse::kDecrypt)
       .Flag(CKA_UNWRAP, false)
       .Data(CKA_LABEL, AsBytes(label));
+  if (asked == Asked::kEverything) wanted.Number(CKA_ALLOWED_MECHANISMS, MechanismFor(algorithm, use));
   // The copy in the token inherits it. A key that is placed otherwise must stay removable until it has its
   // id.
-  if (where == Where::kSession) wanted.Flag(CKA_DESTROYABLE, false);
+  if (where == Where::kSession && asked != Asked::kLeast) wanted.Flag(CKA_DESTROYABLE, false);
   return wanted;
 }
 
 Result<KeyPair> GeneratePair(const TokenView& view, KeyAlgorithm algorithm, KeyUse use,
                              const std::string& label, Where where) {
-  const bool ec = algorithm == KeyAlgorithm::kEcP256;
-  CK_MECHANISM mechanism{ec ? CKM_EC_KEY_PAIR_GEN : CKM_RSA_PKCS_KEY_PAIR_GEN, nullptr, 0};
-  Template public_template = PublicTemplate(algorithm, use, label, where);
-  Template private_template = PrivateTemplate(use, label, where);
-  KeyPair pair;
-  const CK_RV rv = view.api->C_GenerateKeyPair(view.session, &mechanism, public_template.data(),
-                                               public_template.size(), private_template.data(),
-                                               private_template.size(), &pair.public_key, &pair.private_key);
-  if (rv != CKR_OK) {
-    return Pkcs11Error(rv, fmt::format("generate key '{}' on {}", label, view.token), "C_GenerateKeyPair");
+  CK_MECHANISM mechanism{IsEc(algorithm) ? CKM_EC_KEY_PAIR_GEN : CKM_RSA_PKCS_KEY_PAIR_GEN, nullptr, 0};
+  CK_RV rv = CKR_OK;
+  for (const Asked asked : {Asked::kEverything, Asked::kNoMechanisms, Asked::kLeast}) {
+    Template public_template = PublicTemplate(algorithm, use, label, where);
+    Template private_template = PrivateTemplate(algorithm, use, label, where, asked);
+    KeyPair pair;
+    rv = view.api->C_GenerateKeyPair(view.session, &mechanism, public_template.data(), public_template.size(),
+                                     private_template.data(), private_template.size(), &pair.public_key,
+                                     &pair.private_key);
+    if (rv == CKR_OK) return pair;
+    if (rv != CKR_ATTRIBUTE_TYPE_INVALID && rv != CKR_ATTRIBUTE_VALUE_INVALID &&
+        rv != CKR_TEMPLATE_INCONSISTENT) {
+      break;
+    }
   }
-  return pair;
+  return Pkcs11Error(rv, fmt::format("generate key '{}' on {}", label, view.token), "C_GenerateKeyPair");
 }
 
 void Destroy(const TokenView& view, CK_OBJECT_HANDLE object) {

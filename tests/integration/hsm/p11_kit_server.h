@@ -78,7 +78,7 @@ class TestProcess {
  public:
   TestProcess(std::vector<std::string> argv, const std::filesystem::path& log,
               const std::vector<std::pair<std::string, std::string>>& environment = {}) {
-    std::vector<std::string> words{"setpriv", "--pdeathsig", "TERM", "env"};
+    std::vector<std::string> words{"setpriv", "--pdeathsig", "KILL", "env"};
     for (const auto& [name, value] : environment) words.push_back(name + "=" + value);
     words.insert(words.end(), argv.begin(), argv.end());
     std::vector<char*> pointers;
@@ -96,7 +96,7 @@ class TestProcess {
   TestProcess& operator=(const TestProcess&) = delete;
   ~TestProcess() {
     if (pid_ <= 0) return;
-    ::kill(pid_, SIGTERM);
+    ::kill(pid_, SIGKILL);  // unshare ignores the gentle ones
     ::waitpid(pid_, nullptr, 0);
   }
   pid_t pid() const { return pid_; }
@@ -121,18 +121,26 @@ inline std::vector<pid_t> ChildrenOf(pid_t parent) {
 
 class P11KitServer {
  public:
-  // Serves every token of `module`; `environment` is the module's.
-  P11KitServer(std::filesystem::path folder, std::string module,
-               std::vector<std::pair<std::string, std::string>> environment)
-      : folder_(std::move(folder)), module_(std::move(module)), environment_(std::move(environment)) {
+  // `argv` starts the listener on socket().
+  P11KitServer(std::filesystem::path folder, std::vector<std::string> argv,
+               std::vector<std::pair<std::string, std::string>> environment = {})
+      : folder_(std::move(folder)), argv_(std::move(argv)), environment_(std::move(environment)) {
     ::setenv("P11_KIT_SERVER_ADDRESS", ("unix:path=" + socket().string()).c_str(), 1);
     StartListener();
   }
   // `folder` gets the socket; `store` is one that CreateSoftHsmToken made.
   static std::unique_ptr<P11KitServer> ForSoftHsm(std::filesystem::path folder,
                                                   const std::filesystem::path& store) {
+    std::vector<std::string> argv{"p11-kit",
+                                  "server",
+                                  "-f",
+                                  "-n",
+                                  folder / "p11-kit.socket",
+                                  "--provider",
+                                  "/usr/lib/softhsm/libsofthsm2.so",
+                                  "pkcs11:"};
     return std::make_unique<P11KitServer>(
-        std::move(folder), "/usr/lib/softhsm/libsofthsm2.so",
+        std::move(folder), std::move(argv),
         std::vector<std::pair<std::string, std::string>>{{"SOFTHSM2_CONF", SoftHsmConfig(store).string()}});
   }
   P11KitServer(const P11KitServer&) = delete;
@@ -150,9 +158,7 @@ class P11KitServer {
   void StartListener() {
     std::error_code ignored;
     std::filesystem::remove(socket(), ignored);
-    listener_ = std::make_unique<TestProcess>(
-        std::vector<std::string>{"p11-kit", "server", "-f", "-n", socket(), "--provider", module_, "pkcs11:"},
-        folder_ / "p11-kit.log", environment_);
+    listener_ = std::make_unique<TestProcess>(argv_, folder_ / "p11-kit.log", environment_);
     ASSERT_TRUE(Eventually([&] { return Answers(); }));
   }
   void StopListener() { listener_.reset(); }
@@ -190,7 +196,7 @@ class P11KitServer {
   }
 
   std::filesystem::path folder_;
-  std::string module_;
+  std::vector<std::string> argv_;
   std::vector<std::pair<std::string, std::string>> environment_;
   std::unique_ptr<TestProcess> listener_;
 };

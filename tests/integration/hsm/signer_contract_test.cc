@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "hsm/token_signer.h"
+#include "tests/integration/hsm/opencryptoki.h"
 #include "tests/integration/hsm/p11_kit_server.h"
 #include "tests/integration/hsm/softhsm_fixture.h"
 
@@ -14,6 +15,7 @@ namespace {
 struct ContractToken {
   TempDir folder = TempDir::Create("contract").value();
   std::unique_ptr<P11KitServer> server;
+  std::unique_ptr<Opencryptoki> opencryptoki;
   std::shared_ptr<Token> token;
 };
 
@@ -31,13 +33,19 @@ ContractTokens& TheContractTokens() {
 }
 const auto* const kRegistered = ::testing::AddGlobalTestEnvironment(&TheContractTokens());
 
-enum class Way { kDirect, kP11KitServer };
+enum class Way { kDirect, kP11KitServer, kOpencryptoki };
 
 std::shared_ptr<Signer> ContractSigner(Way way, KeyAlgorithm algorithm) {
-  if (!HasSoftHsm()) return nullptr;
+  if (way == Way::kOpencryptoki ? !HasOpencryptoki() : !HasSoftHsm()) return nullptr;
   auto& current = TheContractTokens().current;
   current.reset();
   current = std::make_unique<ContractToken>();
+  if (way == Way::kOpencryptoki) {
+    current->opencryptoki = std::make_unique<Opencryptoki>(current->folder.path());
+    current->token = Token::Open(current->opencryptoki->uri(), {.max_sessions = 2}).value();
+    const auto key = current->token->keys().Generate(algorithm, KeyUse::kSign, "contract").value();
+    return TokenSigner::Open(current->token, key.key_id()).value();
+  }
   const auto pin = current->folder.path() / "pin";
   EXPECT_TRUE(WriteFileAtomically(pin, AsBytes(kPin), 0600).ok());
   const auto store = current->folder.path() / "store";
@@ -68,6 +76,7 @@ INSTANTIATE_TEST_SUITE_P(
     ::testing::Values(Factory("SoftHsmRsa", Way::kDirect, KeyAlgorithm::kRsa2048),
                       Factory("SoftHsmP256", Way::kDirect, KeyAlgorithm::kEcP256),
                       Factory("P11KitServerRsa", Way::kP11KitServer, KeyAlgorithm::kRsa2048),
+                      Factory("OpencryptokiRsa", Way::kOpencryptoki, KeyAlgorithm::kRsa2048),
                       Factory("P11KitServerP256", Way::kP11KitServer, KeyAlgorithm::kEcP256)),
     SignerFactoryName);
 }  // namespace
