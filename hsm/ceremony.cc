@@ -372,12 +372,18 @@ Result<Certificate> IssueOperatorCertificate(KeyRing& ring, const OperatorCertif
   }
   SEALIFT_ASSIGN_OR_RETURN(const std::shared_ptr<Signer> issuer, ring.SignerFor("operator-ca"));
   SEALIFT_ASSIGN_OR_RETURN(const Certificate issuer_certificate, ring.CertificateFor("operator-ca"));
-  const CertificateSpec spec{
-      .common_name = options.name,
-      .uris = {fmt::format("sealift:operator:{}?role={}", options.name, options.role)},
-      .client_auth = true,
-      .not_before = options.now - kBackdate,
-      .not_after = std::min(options.now + hours(24) * options.valid_days, issuer_certificate.not_after())};
+  const bool ended = issuer_certificate.not_after() < options.now;
+  if (ended && !options.allow_expired) {
+    return MakeError(Code::kFailedPrecondition, Reason::kSignerCertificateExpired,
+                     fmt::format("issue operator certificate '{}': the operator CA's certificate ended at {}",
+                                 options.name, FormatRfc3339(issuer_certificate.not_after())));
+  }
+  const UnixMillis end = options.now + hours(24) * options.valid_days;
+  const CertificateSpec spec{.common_name = options.name,
+                             .uris = {fmt::format("sealift:operator:{}?role={}", options.name, options.role)},
+                             .client_auth = true,
+                             .not_before = options.now - kBackdate,
+                             .not_after = ended ? end : std::min(end, issuer_certificate.not_after())};
   return IssueCertificate(spec, key, issuer, issuer_certificate,
                           fmt::format("operator certificate '{}' role {}", options.name, options.role));
 }

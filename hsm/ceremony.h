@@ -68,10 +68,13 @@ struct OperatorCertificateOptions {
   std::string role;
   int valid_days = 365;
   UnixMillis now;
+  // Sign although the CA's certificate has ended. The result then outlives its issuer.
+  bool allow_expired = false;
 };
 // "viewer", "operator", "approver", "custodian".
 std::span<const std::string_view> OperatorRoles();
 // Client certificate with the subject URI "sealift:operator:<name>?role=<role>", signed by operator-ca.
+// Errors: INVALID_ARGUMENT; SIGNER_CERTIFICATE_EXPIRED; those of KeyRing.
 Result<Certificate> IssueOperatorCertificate(KeyRing& ring, const OperatorCertificateOptions& options,
                                              const PublicKey& key);
 

@@ -37,7 +37,8 @@ Result<Certificate> IssueInto(const IssueArguments& arguments, hsm::KeyRing& rin
                                                          {.name = arguments.name,
                                                           .role = arguments.role,
                                                           .valid_days = arguments.valid_days,
-                                                          .now = SystemClock().Now()},
+                                                          .now = SystemClock().Now(),
+                                                          .allow_expired = arguments.allow_expired},
                                                          key->public_key()));
   SEALIFT_ASSIGN_OR_RETURN(const Certificate node_ca, ring.CertificateFor("node-ca"));
   const std::string key_file = arguments.name + ".key.pem";

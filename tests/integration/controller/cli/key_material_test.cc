@@ -8,6 +8,7 @@
 #include "shared/base/clock.h"
 #include "shared/base/files.h"
 #include "shared/efi/auth_variable.h"
+#include "tests/support/places.h"
 #include "tests/support/test_keys.h"
 #include "tests/support/tools.h"
 

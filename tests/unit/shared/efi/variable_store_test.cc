@@ -4,6 +4,7 @@
 
 #include "shared/base/files.h"
 #include "shared/efi/signature_list.h"
+#include "tests/support/places.h"
 #include "tests/support/tools.h"
 
 namespace sealift::efi {
