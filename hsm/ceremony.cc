@@ -10,6 +10,7 @@
 
 #include "hsm/ceremony_files.h"
 #include "hsm/journal.h"
+#include "hsm/secure_boot.h"
 #include "hsm/token_signer.h"
 #include "shared/base/files.h"
 #include "shared/base/log.h"
@@ -25,18 +26,13 @@ using std::chrono::hours;
 
 // Clocks of nodes may be behind; a certificate from the future would keep them out.
 constexpr auto kBackdate = hours(1);
-constexpr int kMaxExpirationDays = 36500;
+constexpr int kMaxOperatorDays = 36500;
+// 9999-12-31T23:59:59Z, the last moment that X.509 and RFC 3339 can write.
+constexpr UnixMillis kEndOfTime{std::chrono::milliseconds(253402300799000)};
 
 Status BadOption(std::string_view what) {
   return MakeError(Code::kInvalidArgument, Reason::kInvalidArgument, fmt::format("make key set: {}", what));
 }
-
-struct SecureBootRole {
-  std::string_view role;
-  // Name of the firmware variable, and of the files.
-  std::string_view variable;
-};
-constexpr auto kSecureBootRoles = std::to_array<SecureBootRole>({{"pk", "PK"}, {"kek", "KEK"}, {"db", "db"}});
 
 efi::Guid RandomGuid() {
   efi::Guid guid;
@@ -70,6 +66,8 @@ class Ceremony {
   Status MakeKey(const Role& role);
   Status Certify(std::string_view role, CertificateSpec spec);
   Status CertifyController();
+  efi::SignatureLists ContentOf(std::string_view variable, std::string_view role) const;
+  Status MakeVariable(const std::string& name, std::string_view role);
   CertificateSpec Spec(std::string_view purpose) const;
   InventoryKey& Entry(std::string_view role);
 
@@ -110,9 +108,12 @@ Status Ceremony::Check() {
   if (!IsValidSetName(options_.set)) {
     return BadOption(fmt::format("'{}' is not 1 to 32 of a-z, 0-9 and '-', led by a letter", options_.set));
   }
-  if (options_.expiration_days < 1 || options_.expiration_days > kMaxExpirationDays) {
+  const auto most = std::chrono::floor<std::chrono::days>(kEndOfTime - options_.now).count();
+  if (options_.expiration_days < 1 || options_.expiration_days > most) {
     return BadOption(
-        fmt::format("expiration of {} days is not 1 to {}", options_.expiration_days, kMaxExpirationDays));
+        options_.expiration_days < 1
+            ? fmt::format("an expiration of {} days is not in the future", options_.expiration_days)
+            : fmt::format("certificates cannot end after the year 9999; {} days is the most from now", most));
   }
   SEALIFT_RETURN_IF_ERROR(CheckNames());
   for (const Group group : AllGroups()) {
@@ -258,24 +259,43 @@ Status Ceremony::MakeCertificates() {
   return CertifyController();
 }
 
+// The set's own certificate first; then what the machines shall trust besides.
+efi::SignatureLists Ceremony::ContentOf(std::string_view variable, std::string_view role) const {
+  efi::SignatureLists lists;
+  if (!role.empty())
+    lists.push_back(efi::X509SignatureList(inventory_.owner, certificates_.find(role)->second.der()));
+  const auto others = options_.enrolment.lists.find(variable);
+  if (others == options_.enrolment.lists.end()) return lists;
+  for (efi::SignatureList list : others->second) {
+    for (efi::SignatureEntry& entry : list.entries)
+      if (entry.owner == efi::Guid{}) entry.owner = inventory_.owner;
+    lists.push_back(std::move(list));
+  }
+  return lists;
+}
+
+Status Ceremony::MakeVariable(const std::string& name, std::string_view role) {
+  const efi::SignatureLists lists = ContentOf(name, role);
+  if (lists.empty()) return OkStatus();
+  const Bytes esl = efi::SerializeSignatureLists(lists);
+  const std::string_view by = SignerRoleOf(name);
+  SEALIFT_ASSIGN_OR_RETURN(const efi::VariableTarget target, efi::SecureBootVariable(name));
+  SEALIFT_ASSIGN_OR_RETURN(const UnixMillis time, NextVariableTime(inventory_, name, options_.now));
+  SEALIFT_ASSIGN_OR_RETURN(Bytes auth,
+                           efi::BuildAuthenticatedVariable(target, time, esl, *signers_.find(by)->second,
+                                                           certificates_.find(by)->second.der()));
+  if (!role.empty()) files_[name + ".der"] = certificates_.find(role)->second.der();
+  files_[name + ".esl"] = esl;
+  files_[name + ".auth"] = std::move(auth);
+  return OkStatus();
+}
+
 Status Ceremony::MakeVariables() {
   progress_("signature lists and authenticated variables PK, KEK, db");
-  for (const SecureBootRole& one : kSecureBootRoles) {
-    const std::string name(one.variable);
-    const Certificate& certificate = certificates_.find(one.role)->second;
-    const std::array<efi::SignatureList, 1> lists{
-        efi::X509SignatureList(inventory_.owner, certificate.der())};
-    const Bytes esl = efi::SerializeSignatureLists(lists);
-    const std::string_view by = one.role == "db" ? "kek" : "pk";
-    SEALIFT_ASSIGN_OR_RETURN(const efi::VariableTarget target, efi::SecureBootVariable(name));
-    SEALIFT_ASSIGN_OR_RETURN(
-        Bytes auth, efi::BuildAuthenticatedVariable(target, options_.now, esl, *signers_.find(by)->second,
-                                                    certificates_.find(by)->second.der()));
-    files_[name + ".der"] = certificate.der();
-    files_[name + ".esl"] = esl;
-    files_[name + ".auth"] = std::move(auth);
-  }
-  return OkStatus();
+  SEALIFT_RETURN_IF_ERROR(MakeVariable("PK", "pk"));
+  SEALIFT_RETURN_IF_ERROR(MakeVariable("KEK", "kek"));
+  SEALIFT_RETURN_IF_ERROR(MakeVariable("db", "db"));
+  return MakeVariable("dbx", "");
 }
 
 Status Ceremony::MakeTufRoot() {
@@ -347,17 +367,23 @@ Result<Certificate> IssueOperatorCertificate(KeyRing& ring, const OperatorCertif
   if (std::find(kOperatorRoles.begin(), kOperatorRoles.end(), options.role) == kOperatorRoles.end()) {
     return refuse(fmt::format("'{}' is none of {}", options.role, fmt::join(kOperatorRoles, ", ")));
   }
-  if (options.valid_days < 1 || options.valid_days > kMaxExpirationDays) {
+  if (options.valid_days < 1 || options.valid_days > kMaxOperatorDays) {
     return refuse(fmt::format("it cannot be valid for {} days", options.valid_days));
   }
   SEALIFT_ASSIGN_OR_RETURN(const std::shared_ptr<Signer> issuer, ring.SignerFor("operator-ca"));
   SEALIFT_ASSIGN_OR_RETURN(const Certificate issuer_certificate, ring.CertificateFor("operator-ca"));
-  const CertificateSpec spec{
-      .common_name = options.name,
-      .uris = {fmt::format("sealift:operator:{}?role={}", options.name, options.role)},
-      .client_auth = true,
-      .not_before = options.now - kBackdate,
-      .not_after = std::min(options.now + hours(24) * options.valid_days, issuer_certificate.not_after())};
+  const bool ended = issuer_certificate.not_after() < options.now;
+  if (ended && !options.allow_expired) {
+    return MakeError(Code::kFailedPrecondition, Reason::kSignerCertificateExpired,
+                     fmt::format("issue operator certificate '{}': the operator CA's certificate ended at {}",
+                                 options.name, FormatRfc3339(issuer_certificate.not_after())));
+  }
+  const UnixMillis end = options.now + hours(24) * options.valid_days;
+  const CertificateSpec spec{.common_name = options.name,
+                             .uris = {fmt::format("sealift:operator:{}?role={}", options.name, options.role)},
+                             .client_auth = true,
+                             .not_before = options.now - kBackdate,
+                             .not_after = ended ? end : std::min(end, issuer_certificate.not_after())};
   return IssueCertificate(spec, key, issuer, issuer_certificate,
                           fmt::format("operator certificate '{}' role {}", options.name, options.role));
 }

@@ -13,6 +13,7 @@
 #include <string_view>
 #include <vector>
 
+#include "hsm/enrolment_content.h"
 #include "hsm/hierarchy.h"
 #include "hsm/inventory.h"
 #include "hsm/key_ring.h"
@@ -32,8 +33,10 @@ struct KeySetOptions {
   std::filesystem::path folder;
   // All four groups; several may share a token.
   std::map<Group, std::shared_ptr<Token>> tokens;
-  // Life of certificates and of the TUF root, from now.
-  int expiration_days = 3650;
+  // Life of certificates and of the TUF root, from now; not beyond the year 9999, where certificates end.
+  std::int64_t expiration_days = 365;
+  // What KEK, db and dbx hold beside the set's own certificates.
+  EnrolmentContent enrolment;
   // "DNS:name" or "IP:address" of the controller.
   std::vector<std::string> controller_names;
   UnixMillis now;
@@ -44,6 +47,7 @@ struct KeySetOptions {
 // Makes generation 1 of every role and writes to the folder:
 //
 //   PK|KEK|db.{pem,der,esl,auth}   Secure Boot: certificates, signature lists, authenticated variables
+//   dbx.{esl,auth}                 only where firmware exports had revocations
 //   tpm2-pcr-public.pem            key of the PCR 11 policies (systemd's name for it)
 //   node-ca.pem, operator-ca.pem   CA certificates; two hierarchies
 //   controller-tls.pem, .key.pem   the controller's certificate and the reference to its key
@@ -52,7 +56,7 @@ struct KeySetOptions {
 //   journal, journal.pub.pem       signing journal, begun by this ceremony, and the key of its checkpoints
 //   inventory.json                 what is where
 //
-// PK signs PK and KEK, KEK signs db. Needs InstallKeyProvider().
+// PK signs PK and KEK, KEK signs db and dbx. Needs InstallKeyProvider().
 // Errors: ALREADY_EXISTS/KEY_SET_EXISTS; INVALID_ARGUMENT; HSM_KEY_EXISTS before anything was made; those of
 // the tokens. Keys that were made before a failure stay in their tokens; the error says so.
 Result<Inventory> InitialiseKeySet(const KeySetOptions& options, const Progress& progress);
@@ -64,10 +68,13 @@ struct OperatorCertificateOptions {
   std::string role;
   int valid_days = 365;
   UnixMillis now;
+  // Sign although the CA's certificate has ended. The result then outlives its issuer.
+  bool allow_expired = false;
 };
 // "viewer", "operator", "approver", "custodian".
 std::span<const std::string_view> OperatorRoles();
 // Client certificate with the subject URI "sealift:operator:<name>?role=<role>", signed by operator-ca.
+// Errors: INVALID_ARGUMENT; SIGNER_CERTIFICATE_EXPIRED; those of KeyRing.
 Result<Certificate> IssueOperatorCertificate(KeyRing& ring, const OperatorCertificateOptions& options,
                                              const PublicKey& key);
 

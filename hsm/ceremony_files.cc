@@ -4,6 +4,7 @@
 #include <fmt/format.h>
 #include <linux/fs.h>
 #include <stdlib.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 
 #include <cerrno>
@@ -74,6 +75,40 @@ Status WriteFolderAtOnce(const std::filesystem::path& folder, const std::map<std
                       fmt::format("write key set '{}'", target.string()), "renameat2", errno);
   }
   return SyncDirectory(target.parent_path());
+}
+
+Status ReplaceFiles(const std::filesystem::path& folder,
+                    const std::vector<std::pair<std::string, Bytes>>& files) {
+  std::string scratch = (folder / ".replace-XXXXXX").string();
+  if (mkdtemp(scratch.data()) == nullptr) {
+    return ErrnoError(Code::kInternal, Reason::kFileUnwritable,
+                      fmt::format("write key set '{}'", folder.string()), "mkdtemp", errno);
+  }
+  const Scratch cleanup(scratch);
+  for (const auto& [name, content] : files) {
+    SEALIFT_RETURN_IF_ERROR(
+        WriteFileAtomically(std::filesystem::path(scratch) / name, content, ModeOf(name)));
+  }
+  for (const auto& [name, content] : files) {
+    if (rename((std::filesystem::path(scratch) / name).c_str(), (folder / name).c_str()) == 0) continue;
+    return ErrnoError(Code::kInternal, Reason::kFileUnwritable,
+                      fmt::format("write key set '{}'", folder.string()), "rename", errno);
+  }
+  return SyncDirectory(folder);
+}
+
+Result<FolderLock> FolderLock::Take(const std::filesystem::path& folder) {
+  UniqueFd fd(open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+  if (!fd.valid()) {
+    return ErrnoError(Code::kNotFound, Reason::kFileUnreadable,
+                      fmt::format("open key set '{}'", folder.string()), "open", errno);
+  }
+  while (flock(fd.get(), LOCK_EX) != 0) {
+    if (errno == EINTR) continue;
+    return ErrnoError(Code::kInternal, Reason::kFileUnreadable,
+                      fmt::format("lock key set '{}'", folder.string()), "flock", errno);
+  }
+  return FolderLock(std::move(fd));
 }
 
 }  // namespace sealift::hsm

@@ -4,8 +4,11 @@
 #include <filesystem>
 #include <map>
 #include <string>
+#include <utility>
+#include <vector>
 
 #include "shared/base/bytes.h"
+#include "shared/base/files.h"
 #include "shared/base/status.h"
 
 namespace sealift::hsm {
@@ -17,5 +20,22 @@ Status CheckAbsent(const std::filesystem::path& folder);
 // place without replacing anything. Key references (*.key.pem) are readable by their owner only.
 // Errors: KEY_SET_EXISTS; those of WriteFileAtomically. Nothing stays behind.
 Status WriteFolderAtOnce(const std::filesystem::path& folder, const std::map<std::string, Bytes>& files);
+
+// Replaces files of a folder that is there: all new contents are written beside the old and made durable,
+// then renamed into place in the order given. A failure before the first rename changes nothing. Errors:
+// FILE_UNWRITABLE, DISK_FULL.
+Status ReplaceFiles(const std::filesystem::path& folder,
+                    const std::vector<std::pair<std::string, Bytes>>& files);
+
+// Keeps other programs that take it out of a set's folder, until it goes away; waits for them. Move-only.
+class FolderLock {
+ public:
+  // Errors: FILE_UNREADABLE.
+  static Result<FolderLock> Take(const std::filesystem::path& folder);
+
+ private:
+  explicit FolderLock(UniqueFd fd) : fd_(std::move(fd)) {}
+  UniqueFd fd_;
+};
 
 }  // namespace sealift::hsm

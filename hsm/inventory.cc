@@ -75,6 +75,16 @@ Result<InventoryKey> ReadKey(const json& object) {
   return key;
 }
 
+Status ReadTimes(const json& object, Inventory& inventory) {
+  tuf::ObjectReader reader(object, "variable_times");
+  for (const auto& [variable, value] : object.items()) {
+    const std::string text = reader.String(variable, 32);
+    if (!reader.ok()) return Invalid(MessageOf(reader.status()));
+    SEALIFT_ASSIGN_OR_RETURN(inventory.variable_times[variable], ParseRfc3339(text));
+  }
+  return OkStatus();
+}
+
 }  // namespace
 
 const InventoryKey* Inventory::Newest(std::string_view role) const {
@@ -96,11 +106,13 @@ std::vector<const InventoryKey*> Inventory::Generations(std::string_view role) c
 std::string Inventory::Serialize() const {
   json list = json::array();
   for (const InventoryKey& key : keys) list.push_back(ToJson(key));
-  const json object = {{"format", kInventoryFormat},
-                       {"set", set},
-                       {"owner", owner.text()},
-                       {"created", FormatRfc3339(created)},
-                       {"keys", std::move(list)}};
+  json object = {{"format", kInventoryFormat},
+                 {"set", set},
+                 {"owner", owner.text()},
+                 {"created", FormatRfc3339(created)},
+                 {"keys", std::move(list)}};
+  for (const auto& [variable, time] : variable_times)
+    object["variable_times"][variable] = FormatRfc3339(time);
   return object.dump(2) + "\n";
 }
 
@@ -118,6 +130,9 @@ Result<Inventory> Inventory::Parse(std::string_view text) {
   if (!IsValidSetName(inventory.set)) return Invalid("its set name is not valid");
   SEALIFT_ASSIGN_OR_RETURN(inventory.owner, efi::Guid::Parse(owner));
   SEALIFT_ASSIGN_OR_RETURN(inventory.created, ParseRfc3339(created));
+  if (reader.Has("variable_times")) {
+    SEALIFT_RETURN_IF_ERROR(ReadTimes(reader.Object("variable_times", 8), inventory));
+  }
   std::set<std::pair<std::string, std::uint32_t>> seen;
   for (const json& object : keys) {
     SEALIFT_ASSIGN_OR_RETURN(InventoryKey key, ReadKey(object));

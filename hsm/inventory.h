@@ -1,10 +1,12 @@
 // inventory.json: which keys a set has and where each lives. Public material only.
 //
-// Plain values. Written once by the ceremony that makes the set, read by everything that uses it. The format
-// number is in the file; a newer one is refused.
+// Plain values. Written by the ceremony that makes the set and by what signs Secure Boot variables later
+// (hsm/secure_boot.h), read by everything that uses it. The format number is in the file; a newer one is
+// refused.
 #pragma once
 
 #include <filesystem>
+#include <map>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -45,6 +47,8 @@ struct Inventory {
   efi::Guid owner;
   UnixMillis created;
   std::vector<InventoryKey> keys;
+  // The time stamp of the last authenticated write made for "PK", "KEK", "db", "dbx": the next must be later.
+  std::map<std::string, UnixMillis> variable_times;
 
   // The newest generation; null when the set has no such role.
   const InventoryKey* Newest(std::string_view role) const;

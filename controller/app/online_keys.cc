@@ -83,7 +83,8 @@ Result<OnlineKeys> OpenOnlineKeys(const ControllerConfig& config, const Clock& c
                     .node_cas = {node_ca_certificate},
                     .operator_cas = {operator_ca},
                     .tls = {.certificate_chain = server.Pem(), .key = std::move(key)},
-                    .journal = ring->journal()};
+                    .journal = ring->journal(),
+                    .inventory = ring->inventory()};
 }
 
 Result<IssuedNodeCertificate> NodeCa::IssueNodeCertificate(const NodeId& id, const PublicKey& tls_key) {

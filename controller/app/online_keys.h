@@ -8,6 +8,7 @@
 #include "controller/app/config.h"
 #include "controller/attest/enrolment.h"
 #include "controller/publish/tuf_repository.h"
+#include "hsm/inventory.h"
 #include "hsm/journal.h"
 #include "shared/base/clock.h"
 #include "shared/crypto/certificate.h"
@@ -28,6 +29,8 @@ struct OnlineKeys {
   // Records all of the above; the newest checkpoint goes into each TUF timestamp. Null in tests without
   // token.
   std::shared_ptr<hsm::Journal> journal;
+  // What the set's folder says of all its keys: when their certificates end.
+  hsm::Inventory inventory;
 };
 
 // Opens the tokens of `config`, refuses those of other groups, and where names are configured has the node CA

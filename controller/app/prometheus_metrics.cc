@@ -90,7 +90,11 @@ PrometheusMetrics::PrometheusMetrics(NodeStore& nodes, RolloutStore& rollouts)
                          .Name("sealift_content_bytes_total")
                          .Help("Bytes of content sent to nodes")
                          .Register(*registry_)
-                         .Add({})) {}
+                         .Add({})),
+      certificate_ends_(prometheus::BuildGauge()
+                            .Name("sealift_certificate_not_after_seconds")
+                            .Help("Unix time at which a certificate of the key set ends")
+                            .Register(*registry_)) {}
 
 PrometheusMetrics::~PrometheusMetrics() = default;
 
@@ -106,6 +110,12 @@ Result<std::string> PrometheusMetrics::Serve(const std::string& address) {
   const auto ports = exposer_->GetListeningPorts();
   SEALIFT_CHECK(!ports.empty());
   return fmt::format("{}:{}", address.substr(0, address.rfind(':')), ports.front());
+}
+
+void PrometheusMetrics::SetCertificateEnd(const std::string& role, std::uint32_t generation,
+                                          UnixMillis not_after) {
+  certificate_ends_.Add({{"role", role}, {"generation", std::to_string(generation)}})
+      .Set(static_cast<double>(ToUnixMs(not_after) / 1000));
 }
 
 void PrometheusMetrics::CountRpc(std::string_view method, Code code) {

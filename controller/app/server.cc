@@ -13,6 +13,7 @@
 #include "controller/api/enrolment_service.h"
 #include "controller/api/fleet_service.h"
 #include "controller/api/node_service.h"
+#include "controller/app/expiry_watch.h"
 #include "controller/app/prometheus_metrics.h"
 #include "controller/app/quote_attestor.h"
 #include "controller/store/sqlite_stores.h"
@@ -118,6 +119,7 @@ struct ControllerServer::Parts {
   Listener enrolment_listener;
   Listener fleet_listener;
   ServerAddresses addresses;
+  std::unique_ptr<ExpiryWatch> expiry;
   std::jthread engine_thread;
   std::jthread refresh_thread;
 
@@ -241,6 +243,8 @@ Status ControllerServer::Parts::ListenAll() {
   addresses.enrolment = enrolment_listener.address;
 
   if (!config.listen_metrics.empty()) {
+    for (const hsm::InventoryKey& key : keys.inventory.keys)
+      if (key.has_certificate) metrics->SetCertificateEnd(key.role, key.generation, key.not_after);
     SEALIFT_ASSIGN_OR_RETURN(addresses.metrics, metrics->Serve(config.listen_metrics));
   }
   return OkStatus();
@@ -248,9 +252,11 @@ Status ControllerServer::Parts::ListenAll() {
 
 void ControllerServer::Parts::RunTasks() {
   engine_thread = std::jthread([this] { engine->Run(stop.get_token()); });
+  expiry = std::make_unique<ExpiryWatch>(keys.inventory, clock);
   refresh_thread = std::jthread([this] {
     SystemClock waiting;
     do {
+      expiry->CheckIfDue();
       if (const auto refreshed = repository->RefreshIfDue(); !refreshed.ok()) {
         log::Error("metadata could not be signed again", {{"error", Describe(refreshed.status())}});
       }

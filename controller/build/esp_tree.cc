@@ -84,8 +84,10 @@ Result<Manifest> WriteEspTree(const fs::path& out, const EspContents& contents) 
       writer.Write("loader/loader.conf", FileRole::kLoaderConf, AsBytes(contents.loader_conf.Format())));
   SEALIFT_RETURN_IF_ERROR(
       writer.Write("loader/entries/norole.conf", FileRole::kEntry, AsBytes(EntryText(contents))));
-  const std::pair<const char*, const Bytes*> keys[] = {
-      {"PK", &contents.pk_auth}, {"KEK", &contents.kek_auth}, {"db", &contents.db_auth}};
+  const std::pair<const char*, const Bytes*> keys[] = {{"PK", &contents.pk_auth},
+                                                       {"KEK", &contents.kek_auth},
+                                                       {"db", &contents.db_auth},
+                                                       {"dbx", &contents.dbx_auth}};
   for (const auto& [name, auth] : keys) {
     if (auth->empty()) continue;
     SEALIFT_RETURN_IF_ERROR(

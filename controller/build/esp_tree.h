@@ -28,6 +28,7 @@ struct EspContents {
   Bytes pk_auth;
   Bytes kek_auth;
   Bytes db_auth;
+  Bytes dbx_auth;
   // DER.
   Bytes secure_boot_certificate;
   // Of every PCR key generation the release accepts.

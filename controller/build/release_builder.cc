@@ -12,6 +12,8 @@ namespace sealift::build {
 namespace {
 
 constexpr std::uint64_t kMaxPartBytes = 256u << 20;
+// The first systemd-boot that takes loader/keys/NAME/dbx.auth.
+constexpr unsigned kLoaderThatEnrolsDbx = 256;
 
 // A file named by the operator, else one of the tree.
 Result<Bytes> ReadPart(const Tree& tree, const std::filesystem::path& named, std::string_view in_tree,
@@ -63,7 +65,8 @@ Status CheckEnrolment(const ReleaseOptions& options, const uki::SystemdMagic& lo
       "these keys without asking");
 }
 
-// Plays the firmware: PK signs itself and KEK, KEK signs db, and db starts what we signed.
+// Plays the firmware: PK signs itself and KEK, KEK signs db and dbx, and db starts what we signed unless dbx
+// revokes it.
 Status CheckKeyChain(const ReleaseKeys& keys, ByteView boot_loader) {
   const auto check = [](const Bytes& auth, std::string_view name,
                         const efi::SignatureLists& trusted) -> Result<efi::SignatureLists> {
@@ -79,7 +82,11 @@ Status CheckKeyChain(const ReleaseKeys& keys, ByteView boot_loader) {
     SEALIFT_ASSIGN_OR_RETURN(const efi::SignatureLists pk, check(keys.pk_auth, "PK", claimed));
     SEALIFT_ASSIGN_OR_RETURN(const efi::SignatureLists kek, check(keys.kek_auth, "KEK", pk));
     SEALIFT_ASSIGN_OR_RETURN(const efi::SignatureLists db, check(keys.db_auth, "db", kek));
-    return efi::VerifyImage(boot_loader, db, {}).status();
+    efi::SignatureLists dbx;
+    if (!keys.dbx_auth.empty()) {
+      SEALIFT_ASSIGN_OR_RETURN(dbx, check(keys.dbx_auth, "dbx", kek));
+    }
+    return efi::VerifyImage(boot_loader, db, dbx).status();
   };
   const Status status = chain();
   if (status.ok()) return status;
@@ -126,6 +133,7 @@ Result<BuiltRelease> BuildRelease(const ReleaseOptions& options, const ReleaseKe
                        .pk_auth = keys.pk_auth,
                        .kek_auth = keys.kek_auth,
                        .db_auth = keys.db_auth,
+                       .dbx_auth = keys.dbx_auth,
                        .secure_boot_certificate = keys.secure_boot_certificate,
                        .pcr_keys = keys.pcr_keys};
   // The short signature first: wrong keys show before the long work.
@@ -133,6 +141,12 @@ Result<BuiltRelease> BuildRelease(const ReleaseOptions& options, const ReleaseKe
                            efi::SignImage(parts.boot_loader, *keys.secure_boot, keys.secure_boot_certificate,
                                           fmt::format("authenticode {} {}", kBootLoaderFile, version)));
   SEALIFT_RETURN_IF_ERROR(CheckKeyChain(keys, contents.boot_loader.bytes));
+  if (!keys.dbx_auth.empty() && parts.loader_magic.major < kLoaderThatEnrolsDbx) {
+    built.remarks.push_back(fmt::format(
+        "systemd-boot {} does not enrol dbx.auth ({} and later do); enrol it with the firmware's setup, or "
+        "machines will not match the predicted PCR 7",
+        parts.loader_magic.version, kLoaderThatEnrolsDbx));
+  }
   InitrdOptions packing{.zstd_level = options.zstd_level};
   if (progress)
     packing.progress = [&](std::uint64_t done, std::uint64_t total) { progress("pack", done, total); };

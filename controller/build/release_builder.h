@@ -25,6 +25,8 @@ struct ReleaseKeys {
   Bytes pk_auth;
   Bytes kek_auth;
   Bytes db_auth;
+  // Empty when the set revokes nothing.
+  Bytes dbx_auth;
   // SHA-256 of the SubjectPublicKeyInfo of every PCR key generation that nodes may accept.
   std::vector<Sha256Digest> pcr_keys;
 };

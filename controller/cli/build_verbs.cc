@@ -9,6 +9,7 @@
 #include <nlohmann/json.hpp>
 
 #include "controller/build/release_builder.h"
+#include "controller/cli/key_material.h"
 #include "controller/cli/verbs.h"
 #include "hsm/key_ring.h"
 #include "shared/base/clock.h"
@@ -29,6 +30,7 @@ struct Arguments {
   std::vector<std::string> tokens;
   std::string journal;
   std::string node_config_file;
+  bool allow_expired = false;
   build::ReleaseOptions release;
 };
 
@@ -98,6 +100,7 @@ Status Build(const Session& session, Arguments& arguments) {
   const std::filesystem::path keys_folder = arguments.keys_folder;
   SEALIFT_ASSIGN_OR_RETURN(const auto ring,
                            hsm::KeyRing::Open(keys_folder, arguments.tokens, arguments.journal));
+  SEALIFT_RETURN_IF_ERROR(CheckCertificates(ring->inventory(), {"db"}, arguments.allow_expired));
   SEALIFT_ASSIGN_OR_RETURN(const std::shared_ptr<Signer> db, ring->SignerFor("db"));
   SEALIFT_ASSIGN_OR_RETURN(const std::shared_ptr<Signer> pcr, ring->SignerFor("pcr"));
   SEALIFT_ASSIGN_OR_RETURN(const Certificate certificate, ring->CertificateFor("db"));
@@ -106,6 +109,9 @@ Status Build(const Session& session, Arguments& arguments) {
   SEALIFT_ASSIGN_OR_RETURN(keys.pk_auth, ReadFile(keys_folder / "PK.auth"));
   SEALIFT_ASSIGN_OR_RETURN(keys.kek_auth, ReadFile(keys_folder / "KEK.auth"));
   SEALIFT_ASSIGN_OR_RETURN(keys.db_auth, ReadFile(keys_folder / "db.auth"));
+  if (std::filesystem::exists(keys_folder / "dbx.auth")) {
+    SEALIFT_ASSIGN_OR_RETURN(keys.dbx_auth, ReadFile(keys_folder / "dbx.auth"));
+  }
   for (const hsm::InventoryKey* key : ring->inventory().Generations("pcr"))
     keys.pcr_keys.push_back(key->key_id);
   SEALIFT_ASSIGN_OR_RETURN(const build::BuiltRelease built,
@@ -131,6 +137,7 @@ void AddBuildVerbs(CLI::App& app, Session& session) {
   verb->add_option("--keys", arguments->keys_folder, "Folder written by `sealift keys init`")->required();
   verb->add_option("--token", arguments->tokens, "[GROUP=]URI of a token, RFC 7512; repeatable")->required();
   AddJournalOption(*verb, arguments->journal);
+  AddExpiredOption(*verb, arguments->allow_expired);
   verb->add_option("--stub", release.stub, "systemd-stub, if not the tree's own");
   verb->add_option("--sdboot", release.boot_loader, "systemd-boot, if not the tree's own");
   verb->add_option("--kernel", release.kernel, "Kernel, if not the tree's /boot/vmlinuz");

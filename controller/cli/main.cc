@@ -3,6 +3,7 @@
 #include <exception>
 
 #include "controller/cli/fleet_verbs.h"
+#include "controller/cli/inspect_verbs.h"
 #include "controller/cli/release_verbs.h"
 #include "controller/cli/verbs.h"
 #include "shared/base/process.h"
@@ -27,6 +28,7 @@ int main(int argc, char** argv) {
   cli::AddKeysVerbs(app, session);
   cli::AddJournalVerbs(app, session);
   cli::AddOperatorVerbs(app, session);
+  cli::AddInspectVerbs(app, session);
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {

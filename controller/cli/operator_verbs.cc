@@ -5,6 +5,7 @@
 #include <memory>
 #include <nlohmann/json.hpp>
 
+#include "controller/cli/key_material.h"
 #include "controller/cli/verbs.h"
 #include "hsm/ceremony.h"
 #include "hsm/ceremony_files.h"
@@ -25,6 +26,7 @@ struct IssueArguments {
   std::string controller;
   std::string folder;
   int valid_days = 365;
+  bool allow_expired = false;
 };
 
 // The one private key that is a file: it belongs to the person, not to the hierarchy.
@@ -35,7 +37,8 @@ Result<Certificate> IssueInto(const IssueArguments& arguments, hsm::KeyRing& rin
                                                          {.name = arguments.name,
                                                           .role = arguments.role,
                                                           .valid_days = arguments.valid_days,
-                                                          .now = SystemClock().Now()},
+                                                          .now = SystemClock().Now(),
+                                                          .allow_expired = arguments.allow_expired},
                                                          key->public_key()));
   SEALIFT_ASSIGN_OR_RETURN(const Certificate node_ca, ring.CertificateFor("node-ca"));
   const std::string key_file = arguments.name + ".key.pem";
@@ -60,6 +63,7 @@ Status Issue(const IssueArguments& arguments, const Session& session) {
   SEALIFT_RETURN_IF_ERROR(hsm::CheckAbsent(arguments.folder));
   SEALIFT_ASSIGN_OR_RETURN(const auto ring,
                            hsm::KeyRing::Open(arguments.keys, arguments.tokens, arguments.journal));
+  SEALIFT_RETURN_IF_ERROR(CheckCertificates(ring->inventory(), {"operator-ca"}, arguments.allow_expired));
   SEALIFT_ASSIGN_OR_RETURN(const Certificate certificate, IssueInto(arguments, *ring));
   const std::string profile =
       (std::filesystem::absolute(arguments.folder) / "profile.toml").lexically_normal().string();
@@ -102,6 +106,7 @@ void AddOperatorVerbs(CLI::App& app, Session& session) {
   verb->add_option("--controller", arguments->controller, "host:port of the controller")->required();
   verb->add_option("--valid-days", arguments->valid_days, "life of the certificate")->capture_default_str();
   AddFolderOption(*verb, session, arguments->folder, "folder to write; must not exist")->required();
+  AddExpiredOption(*verb, arguments->allow_expired);
 }
 
 }  // namespace sealift::cli

@@ -2,8 +2,6 @@
 
 #include <fmt/format.h>
 
-#include "shared/efi/signed_data.h"
-
 namespace sealift::efi {
 namespace {
 
@@ -124,14 +122,21 @@ Result<AuthenticatedVariable> ParseAuthenticatedVariable(ByteView auth) {
   return variable;
 }
 
-Result<VerifiedVariable> VerifyAuthenticatedVariable(ByteView auth, const VariableTarget& target,
-                                                     std::span<const SignatureList> trusted) {
-  SEALIFT_ASSIGN_OR_RETURN(const AuthenticatedVariable variable, ParseAuthenticatedVariable(auth));
+Result<CheckedSignedData> CheckAuthenticatedVariable(const AuthenticatedVariable& variable,
+                                                     const VariableTarget& target) {
   SEALIFT_ASSIGN_OR_RETURN(const SignedData data, SignedData::Parse(variable.signed_data));
   const Bytes prefix = SignedPrefix(target, variable.time);
   const std::array<ByteView, 2> message = {prefix, variable.payload};
-  const Result<CheckedSignedData> checked = data.Check(message);
+  Result<CheckedSignedData> checked = data.Check(message);
   if (!checked.ok()) return Annotate(checked.status(), fmt::format("verify write of {}", target.name));
+  return checked;
+}
+
+Result<VerifiedVariable> VerifyAuthenticatedVariable(ByteView auth, const VariableTarget& target,
+                                                     std::span<const SignatureList> trusted) {
+  SEALIFT_ASSIGN_OR_RETURN(const AuthenticatedVariable variable, ParseAuthenticatedVariable(auth));
+  const Result<CheckedSignedData> checked = CheckAuthenticatedVariable(variable, target);
+  if (!checked.ok()) return checked.status();
   const std::vector<const SignatureEntry*> entries = EntriesOfType(trusted, kCertX509);
   std::vector<ByteView> anchors;
   for (const SignatureEntry* entry : entries) anchors.emplace_back(entry->data);

@@ -11,6 +11,7 @@
 #include "shared/base/clock.h"
 #include "shared/crypto/signer.h"
 #include "shared/efi/signature_list.h"
+#include "shared/efi/signed_data.h"
 
 namespace sealift::efi {
 
@@ -63,6 +64,12 @@ struct AuthenticatedVariable {
 
 // Bounded. Errors: INVALID_ARGUMENT/MALFORMED.
 Result<AuthenticatedVariable> ParseAuthenticatedVariable(ByteView auth);
+
+// The first half of verification: the signature covers target, time and payload, by a certificate that the
+// file itself carries. Who may sign is another question.
+// Errors: INVALID_ARGUMENT/MALFORMED; UNAUTHENTICATED/SIGNATURE_INVALID.
+Result<CheckedSignedData> CheckAuthenticatedVariable(const AuthenticatedVariable& variable,
+                                                     const VariableTarget& target);
 
 // Evidence that firmware holding `trusted` would accept the write.
 struct VerifiedVariable {

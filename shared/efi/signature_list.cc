@@ -2,12 +2,37 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
+#include <array>
+
 namespace sealift::efi {
 namespace {
 
 constexpr std::size_t kListHeaderBytes = 28;
 constexpr std::size_t kOwnerBytes = 16;
-constexpr std::size_t kSha256Bytes = 32;
+
+struct KnownType {
+  Guid type;
+  std::string_view name;
+  // Of one entry without its owner; 0: any.
+  std::size_t data_bytes;
+  // The leading part that is a hash; 0: none.
+  std::size_t hash_bytes;
+};
+// UEFI 2.10 section 32.4.1. An x509_sha256 entry is the hash and the time of revocation.
+constexpr std::array<KnownType, 7> kKnownTypes = {{{kCertX509, "x509", 0, 0},
+                                                   {kCertSha1, "sha1", 20, 20},
+                                                   {kCertSha256, "sha256", 32, 32},
+                                                   {kCertSha384, "sha384", 48, 48},
+                                                   {kCertSha512, "sha512", 64, 64},
+                                                   {kCertRsa2048, "rsa2048", 256, 0},
+                                                   {kCertX509Sha256, "x509_sha256", 48, 32}}};
+
+const KnownType* FindType(const Guid& type) {
+  const auto* const found = std::find_if(kKnownTypes.begin(), kKnownTypes.end(),
+                                         [&](const KnownType& known) { return known.type == type; });
+  return found == kKnownTypes.end() ? nullptr : found;
+}
 
 Status Malformed(std::size_t offset, std::string_view what) {
   return MakeError(Code::kInvalidArgument, Reason::kMalformed,
@@ -20,18 +45,21 @@ Result<SignatureList> ParseOne(ByteReader& reader) {
   const std::uint32_t list_size = reader.U32();
   const std::uint32_t header_size = reader.U32();
   const std::uint32_t entry_size = reader.U32();
-  if (!reader.ok()) return Malformed(start, "it ends inside its header");
+  if (!reader.ok()) return Malformed(start, "the bytes end inside its header");
   SignatureList list;
   SEALIFT_ASSIGN_OR_RETURN(list.type, Guid::FromBytes(type));
   if (list_size < kListHeaderBytes || list_size - kListHeaderBytes > reader.remaining())
-    return Malformed(start, fmt::format("its size {} does not fit", list_size));
+    return Malformed(start, fmt::format("its size {} does not fit the {} bytes that are there", list_size,
+                                        reader.remaining() + kListHeaderBytes));
   const std::uint32_t body = list_size - static_cast<std::uint32_t>(kListHeaderBytes);
   if (header_size > body) return Malformed(start, "its header is larger than the list");
-  const bool known = list.type == kCertX509 || list.type == kCertSha256;
-  if (known && header_size != 0) return Malformed(start, "a header where none belongs");
+  const KnownType* known = FindType(list.type);
+  if (known != nullptr && header_size != 0) return Malformed(start, "a header where none belongs");
   if (entry_size <= kOwnerBytes) return Malformed(start, fmt::format("entries of {} bytes", entry_size));
-  if (list.type == kCertSha256 && entry_size != kOwnerBytes + kSha256Bytes)
-    return Malformed(start, "SHA-256 entries that are not 32 bytes");
+  if (known != nullptr && known->data_bytes != 0 && entry_size != kOwnerBytes + known->data_bytes) {
+    return Malformed(start, fmt::format("{} entries of {} bytes instead of {}", known->name,
+                                        entry_size - kOwnerBytes, known->data_bytes));
+  }
   if ((body - header_size) % entry_size != 0) return Malformed(start, "entries do not fill it");
   list.header = ToBytes(reader.Take(header_size));
   const std::size_t count = (body - header_size) / entry_size;
@@ -51,6 +79,16 @@ Bytes SignatureEntry::Serialize() const {
   Bytes bytes = ToBytes(owner.view());
   Append(bytes, data);
   return bytes;
+}
+
+std::string_view SignatureTypeName(const Guid& type) {
+  const KnownType* known = FindType(type);
+  return known == nullptr ? "unknown" : known->name;
+}
+
+ByteView HashOfEntry(const Guid& type, ByteView data) {
+  const KnownType* known = FindType(type);
+  return known == nullptr ? ByteView{} : data.first(std::min(known->hash_bytes, data.size()));
 }
 
 SignatureList X509SignatureList(const Guid& owner, ByteView certificate_der) {

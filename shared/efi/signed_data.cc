@@ -230,8 +230,8 @@ Result<SignedData> SignedData::Parse(ByteView der) {
     return Malformed("bytes follow it");
   const ByteView exact = der.first(der.size() - rest.size());
   Bytes wrapped = ToBytes(exact);
-  if (!outer.empty() && outer[0] == kInteger)
-    wrapped = DerWrap(kSequence, {DerWrap(kObjectId, {kSignedDataOid}), DerWrap(kContext0, {exact})});
+  const bool bare = !outer.empty() && outer[0] == kInteger;
+  if (bare) wrapped = DerWrap(kSequence, {DerWrap(kObjectId, {kSignedDataOid}), DerWrap(kContext0, {exact})});
   const unsigned char* cursor = wrapped.data();
   Pkcs7Ptr pkcs7(d2i_PKCS7(nullptr, &cursor, static_cast<long>(wrapped.size())));
   if (pkcs7 == nullptr) return OpenSslError(Reason::kMalformed, "read SignedData", "d2i_PKCS7");
@@ -249,7 +249,15 @@ Result<SignedData> SignedData::Parse(ByteView der) {
     const unsigned char* data = ASN1_STRING_get0_data(sequence);
     content.assign(data, data + ASN1_STRING_length(sequence));
   }
-  return SignedData(std::move(pkcs7), std::move(content), oid.data());
+  return SignedData(std::move(pkcs7), !bare, std::move(content), oid.data());
+}
+
+std::vector<Bytes> SignedData::Certificates() const {
+  std::vector<Bytes> certificates;
+  const STACK_OF(X509)* inside = pkcs7_->d.sign->cert;
+  for (int i = 0; i < std::min(sk_X509_num(inside), kMaxCertificates); ++i)
+    certificates.push_back(CertificateDer(sk_X509_value(inside, i)));
+  return certificates;
 }
 
 Result<CheckedSignedData> SignedData::Check(std::span<const ByteView> message) const {

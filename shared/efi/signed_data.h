@@ -66,6 +66,10 @@ class SignedData {
   // Errors: INVALID_ARGUMENT/MALFORMED.
   static Result<SignedData> Parse(ByteView der);
 
+  // Whether a ContentInfo was around it.
+  bool wrapped() const { return wrapped_; }
+  // DER of every certificate it carries, in its order; at most 32 are listed.
+  std::vector<Bytes> Certificates() const;
   // The content's DER with its tag; empty when detached.
   const Bytes& content() const { return content_; }
   // Text form of the content type's OID.
@@ -75,9 +79,13 @@ class SignedData {
   Result<CheckedSignedData> Check(std::span<const ByteView> message) const;
 
  private:
-  SignedData(Pkcs7Ptr pkcs7, Bytes content, std::string content_type)
-      : pkcs7_(std::move(pkcs7)), content_(std::move(content)), content_type_(std::move(content_type)) {}
+  SignedData(Pkcs7Ptr pkcs7, bool wrapped, Bytes content, std::string content_type)
+      : pkcs7_(std::move(pkcs7)),
+        wrapped_(wrapped),
+        content_(std::move(content)),
+        content_type_(std::move(content_type)) {}
   Pkcs7Ptr pkcs7_;
+  bool wrapped_;
   Bytes content_;
   std::string content_type_;
 };

@@ -250,6 +250,11 @@ TEST_F(CeremonyTest, OperatorsGetTheirRoleAndNothingElse) {
     return ReasonOf(IssueOperatorCertificate(*ring, options, key->public_key()).status()) ==
            Reason::kInvalidArgument;
   };
+  options.now = operator_ca.not_after() + std::chrono::hours(1);
+  EXPECT_EQ(ReasonOf(IssueOperatorCertificate(*ring, options, key->public_key()).status()),
+            Reason::kSignerCertificateExpired);
+  options.allow_expired = true;
+  EXPECT_TRUE(IssueOperatorCertificate(*ring, options, key->public_key()).ok());
   EXPECT_TRUE(refused("anna?role=custodian", "viewer"));
   EXPECT_TRUE(refused("", "viewer"));
   EXPECT_TRUE(refused("anna", "root"));

@@ -148,6 +148,26 @@ TEST_F(EfiDifferentialTest, AuthenticatedVariablesEqualThoseOfEfitools) {
   EXPECT_EQ(Bytes(theirs_data.end() - 256, theirs_data.end()), Bytes(ours_data.end() - 256, ours_data.end()));
 }
 
+TEST_F(EfiDifferentialTest, SbvarsignSignsTheSameBytes) {
+  SEALIFT_NEED_TOOL("sbvarsign");
+  const Bytes content =
+      SerializeSignatureLists(SignatureLists{X509SignatureList(kOwner, other_->certificate)});
+  Write("db.esl", content);
+  const CommandOutput made =
+      RunTool({"sbvarsign", "--key", Path("db.key"), "--cert", Path("db.pem"), "--attr",
+               "NON_VOLATILE,BOOTSERVICE_ACCESS,RUNTIME_ACCESS,TIME_BASED_AUTHENTICATED_WRITE_ACCESS",
+               "--output", Path("db.auth"), "db", Path("db.esl")});
+  ASSERT_EQ(made.exit_code, 0) << made.err;
+  Bytes theirs = ReadFile(Path("db.auth")).value();
+  // Its month counts from zero: in January there is none.
+  if (theirs[2] == 0) GTEST_SKIP() << "sbvarsign writes no valid time this month";
+  const SignatureLists trusted = {X509SignatureList(kOwner, key_->certificate)};
+  const VariableTarget target = SecureBootVariable("db").value();
+  const auto verified = VerifyAuthenticatedVariable(theirs, target, trusted);
+  ASSERT_TRUE(verified.ok()) << verified.status();
+  EXPECT_EQ(SerializeSignatureLists(verified->content), content);
+}
+
 TEST_F(EfiDifferentialTest, OpensslVerifiesTheDetachedSignature) {
   SEALIFT_NEED_TOOL("openssl");
   const Bytes content = SerializeSignatureLists(SignatureLists{X509SignatureList(kOwner, key_->certificate)});

@@ -335,6 +335,26 @@ TEST_F(ReleaseTest, EnrolmentFilesThatWouldLockTheMachineOutAreRefused) {
   EXPECT_EQ(built(keys), "KEY_MISMATCH");
 }
 
+TEST_F(ReleaseTest, RevocationsOfTheSetTravelAndMustNotHitTheLoader) {
+  const efi::VariableTarget target = efi::SecureBootVariable("dbx").value();
+  const auto dbx = [&](const Sha256Digest& digest) {
+    const Bytes lists = efi::SerializeSignatureLists(
+        efi::SignatureLists{efi::Sha256SignatureList(keys_->owner, std::vector<Sha256Digest>{digest})});
+    return efi::BuildAuthenticatedVariable(target, FromUnixMs(1'700'000'000'000), lists, *keys_->kek.signer,
+                                           keys_->kek.certificate)
+        .value();
+  };
+  ReleaseKeys keys = keys_->Keys();
+  keys.dbx_auth = dbx(Sha256(AsBytes("some other image")));
+  ASSERT_TRUE(BuildRelease(Options(), keys, {}).ok());
+  EXPECT_EQ(Read("loader/keys/auto/dbx.auth"), keys.dbx_auth);
+  const Bytes loader = Read("EFI/BOOT/BOOTX64.EFI");
+  keys.dbx_auth = dbx(efi::AuthenticodeDigest(efi::PeImage::Parse(loader).value()));
+  EXPECT_EQ(ReasonIdFrom(BuildRelease(Options(), keys, {})), "KEY_MISMATCH");
+  keys.dbx_auth = keys_->Auth("dbx", keys_->db, keys_->db);  // not signed by KEK
+  EXPECT_EQ(ReasonIdFrom(BuildRelease(Options(), keys, {})), "KEY_MISMATCH");
+}
+
 TEST_F(ReleaseTest, ForeignFoldersAreLeftAlone) {
   ReleaseOptions options = Options();
   std::filesystem::create_directories(options.out);

@@ -63,6 +63,21 @@ TEST(SignatureListTest, RefusesEveryTruncation) {
   }
 }
 
+TEST(SignatureListTest, KnowsTheSizesOfHashTypes) {
+  const std::pair<Guid, std::size_t> types[] = {{kCertSha1, 20},     {kCertSha384, 48},
+                                                {kCertSha512, 64},   {kCertSha256, 32},
+                                                {kCertRsa2048, 256}, {kCertX509Sha256, 48}};
+  for (const auto& [type, bytes] : types) {
+    for (const std::size_t wrong : {std::size_t{0}, std::size_t{1}}) {
+      const SignatureLists lists = {{.type = type, .entries = {{kOwner, Bytes(bytes + wrong, 1)}}}};
+      EXPECT_EQ(ParseSignatureLists(SerializeSignatureLists(lists)).ok(), wrong == 0) << type.text();
+    }
+  }
+  EXPECT_EQ(SignatureTypeName(kLoaderVendor), "unknown");
+  EXPECT_EQ(HashOfEntry(kCertX509Sha256, Bytes(48)).size(), 32u);
+  EXPECT_TRUE(HashOfEntry(kCertX509, Bytes(48)).empty());
+}
+
 TEST(SignatureListTest, RefusesSizesThatContradictEachOther) {
   const Bytes good =
       SerializeSignatureLists(SignatureLists{Sha256SignatureList(kOwner, std::vector<Sha256Digest>(2))});

@@ -1,0 +1,13 @@
+// sealift inspect esl|auth|wincert|esl-create
+//
+// Exit codes: 0 well formed and, where something is to be verified, verified; 1 malformed or not verified;
+// 2 wrong usage or a file that cannot be read, which is never a verdict.
+#pragma once
+
+#include "controller/cli/verbs.h"
+
+namespace sealift::cli {
+
+void AddInspectVerbs(CLI::App& app, Session& session);
+
+}  // namespace sealift::cli

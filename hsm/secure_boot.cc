@@ -1,0 +1,252 @@
+#include "hsm/secure_boot.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <array>
+#include <vector>
+
+#include "hsm/ceremony_files.h"
+#include "hsm/expiry.h"
+#include "shared/base/files.h"
+#include "shared/efi/auth_variable.h"
+
+namespace sealift::hsm {
+namespace {
+
+constexpr auto kClockTolerance = std::chrono::seconds(10);
+
+struct VariableRoles {
+  std::string_view variable;
+  // Whose certificate comes first in it; dbx has none.
+  std::string_view role;
+  std::string_view signer;
+};
+constexpr auto kVariables = std::to_array<VariableRoles>(
+    {{"PK", "pk", "pk"}, {"KEK", "kek", "pk"}, {"db", "db", "kek"}, {"dbx", "", "kek"}});
+
+Status Refused(std::string_view what) {
+  return MakeError(Code::kInvalidArgument, Reason::kInvalidArgument, what);
+}
+
+// Signs, and then is the firmware: what does not verify never leaves.
+Result<Bytes> SignAndVerify(const efi::VariableTarget& target, UnixMillis time, ByteView content,
+                            Signer& signer, const Certificate& certificate) {
+  SEALIFT_ASSIGN_OR_RETURN(Bytes auth,
+                           efi::BuildAuthenticatedVariable(target, time, content, signer, certificate.der()));
+  const efi::SignatureLists trusted = {efi::X509SignatureList({}, certificate.der())};
+  SEALIFT_RETURN_IF_ERROR(efi::VerifyAuthenticatedVariable(auth, target, trusted).status());
+  return auth;
+}
+
+Result<efi::SignatureLists> ReadLists(const std::filesystem::path& file) {
+  SEALIFT_ASSIGN_OR_RETURN(const Bytes bytes, ReadFile(file, efi::kMaxSignatureListBytes));
+  auto lists = efi::ParseSignatureLists(bytes);
+  if (!lists.ok()) return Annotate(lists.status(), fmt::format("read '{}'", file.string()));
+  return lists;
+}
+
+bool IsOfKey(const efi::SignatureEntry& entry, const Sha256Digest& key_id) {
+  const auto certificate = Certificate::FromDer(entry.data);
+  return certificate.ok() && certificate->public_key().key_id() == key_id;
+}
+
+bool HoldsKey(const efi::SignatureLists& lists, const Sha256Digest& key_id) {
+  const auto entries = efi::EntriesOfType(lists, efi::kCertX509);
+  return std::any_of(entries.begin(), entries.end(),
+                     [&](const efi::SignatureEntry* entry) { return IsOfKey(*entry, key_id); });
+}
+
+// The set's own certificates lie in lists of their own.
+Status ReplaceOwn(efi::SignatureLists& lists, const Inventory& inventory, const Sha256Digest& key_id,
+                  const Certificate& certificate) {
+  for (efi::SignatureList& list : lists) {
+    if (list.type != efi::kCertX509 || list.entries.size() != 1 || list.entries[0].owner != inventory.owner ||
+        !IsOfKey(list.entries[0], key_id))
+      continue;
+    list.entries[0].data = certificate.der();
+    return OkStatus();
+  }
+  return MakeError(Code::kFailedPrecondition, Reason::kKeySetInvalid,
+                   "replace certificate: the signature list does not hold the one of this key");
+}
+
+Status CheckContent(const VariableUpdate& update, efi::SignatureLists& lists) {
+  SEALIFT_ASSIGN_OR_RETURN(lists, efi::ParseSignatureLists(update.content));
+  if (lists.empty()) {
+    return Refused(
+        fmt::format("sign update of {}: it has no entries, which would empty the variable", update.variable));
+  }
+  for (const efi::SignatureEntry* entry : efi::EntriesOfType(lists, efi::kCertX509)) {
+    const auto certificate = efi::ParseCertificate(entry->data);
+    if (!certificate.ok())
+      return Annotate(certificate.status(), fmt::format("sign update of {}", update.variable));
+  }
+  return OkStatus();
+}
+
+// One run of ImportCertificate, with the set's folder locked.
+class Import {
+ public:
+  Import(KeyRing& ring, Inventory inventory, UnixMillis now)
+      : ring_(ring), inventory_(std::move(inventory)), now_(now) {}
+
+  Status Take(std::string_view role, const Certificate& certificate) {
+    const std::string variable(VariableOfRole(role));
+    const auto key = std::find_if(inventory_.keys.begin(), inventory_.keys.end(),
+                                  [&](const InventoryKey& one) { return &one == inventory_.Newest(role); });
+    SEALIFT_ASSIGN_OR_RETURN(efi::SignatureLists lists, ReadLists(ring_.folder() / (variable + ".esl")));
+    SEALIFT_RETURN_IF_ERROR(ReplaceOwn(lists, inventory_, key->key_id, certificate));
+    key->has_certificate = true;
+    key->certificate_fingerprint = certificate.fingerprint();
+    key->not_before = certificate.not_before();
+    key->not_after = certificate.not_after();
+    files_.emplace_back(variable + ".pem", ToBytes(certificate.Pem()));
+    files_.emplace_back(variable + ".der", certificate.der());
+    files_.emplace_back(variable + ".esl", efi::SerializeSignatureLists(lists));
+    for (const VariableRoles& one : kVariables) {
+      const bool carries = one.signer == role || one.role == role;
+      if (!carries || !Exists(one.variable)) continue;
+      SEALIFT_RETURN_IF_ERROR(Sign(one, role, certificate));
+    }
+    return OkStatus();
+  }
+
+  Result<Inventory> Write() {
+    files_.emplace_back(kInventoryFile, ToBytes(inventory_.Serialize()));
+    SEALIFT_RETURN_IF_ERROR(ReplaceFiles(ring_.folder(), files_));
+    return inventory_;
+  }
+
+ private:
+  bool Exists(std::string_view variable) const {
+    std::error_code error;
+    return std::filesystem::exists(ring_.folder() / fmt::format("{}.esl", variable), error);
+  }
+
+  Status Sign(const VariableRoles& one, std::string_view role, const Certificate& certificate) {
+    const std::string file = fmt::format("{}.esl", one.variable);
+    const auto staged =
+        std::find_if(files_.begin(), files_.end(), [&](const auto& entry) { return entry.first == file; });
+    Bytes content;
+    if (staged != files_.end()) {
+      content = staged->second;
+    } else {
+      SEALIFT_ASSIGN_OR_RETURN(content, ReadFile(ring_.folder() / file, efi::kMaxSignatureListBytes));
+    }
+    SEALIFT_ASSIGN_OR_RETURN(const std::shared_ptr<Signer> signer, ring_.SignerFor(one.signer));
+    Result<Certificate> by = certificate;
+    if (one.signer != role) by = ring_.CertificateFor(one.signer);
+    if (!by.ok()) return by.status();
+    SEALIFT_ASSIGN_OR_RETURN(const efi::VariableTarget target, efi::SecureBootVariable(one.variable));
+    SEALIFT_ASSIGN_OR_RETURN(const UnixMillis time, NextVariableTime(inventory_, one.variable, now_));
+    SEALIFT_ASSIGN_OR_RETURN(Bytes auth, SignAndVerify(target, time, content, *signer, *by));
+    files_.emplace_back(fmt::format("{}.auth", one.variable), std::move(auth));
+    return OkStatus();
+  }
+
+  KeyRing& ring_;
+  Inventory inventory_;
+  UnixMillis now_;
+  std::vector<std::pair<std::string, Bytes>> files_;
+};
+
+Status CheckRole(std::string_view role) {
+  if (!VariableOfRole(role).empty()) return OkStatus();
+  return Refused(fmt::format("use certificate of '{}': only pk, kek and db can have another CA's", role));
+}
+
+}  // namespace
+
+std::string_view SignerRoleOf(std::string_view variable) {
+  for (const VariableRoles& one : kVariables)
+    if (one.variable == variable) return one.signer;
+  return {};
+}
+
+std::string_view VariableOfRole(std::string_view role) {
+  for (const VariableRoles& one : kVariables)
+    if (one.role == role && !role.empty()) return one.variable;
+  return {};
+}
+
+Result<UnixMillis> NextVariableTime(Inventory& inventory, std::string_view variable, UnixMillis now) {
+  UnixMillis time = std::chrono::floor<std::chrono::seconds>(now);
+  const auto last = inventory.variable_times.find(std::string(variable));
+  if (last != inventory.variable_times.end() && time <= last->second) {
+    if (last->second - time > kClockTolerance) {
+      return MakeError(
+          Code::kFailedPrecondition, Reason::kTimestampNotNewer,
+          fmt::format("sign {}: this machine's clock says {}, but the last update of {} bears {}", variable,
+                      FormatRfc3339(now), variable, FormatRfc3339(last->second)));
+    }
+    time = last->second + std::chrono::seconds(1);
+  }
+  inventory.variable_times[std::string(variable)] = time;
+  return time;
+}
+
+Result<SignedUpdate> SignVariableUpdate(KeyRing& ring, const VariableUpdate& update) {
+  const std::string_view by = SignerRoleOf(update.variable);
+  if (by.empty() || update.variable == "PK") {
+    return Refused(fmt::format("sign update of '{}': it is none of KEK, db, dbx", update.variable));
+  }
+  efi::SignatureLists lists;
+  SEALIFT_RETURN_IF_ERROR(CheckContent(update, lists));
+  if (!update.allow_expired) {
+    SEALIFT_RETURN_IF_ERROR(CheckNotExpired(ring.inventory(), {by}, update.now));
+  }
+  SEALIFT_ASSIGN_OR_RETURN(const std::shared_ptr<Signer> signer, ring.SignerFor(by));
+  SEALIFT_ASSIGN_OR_RETURN(const Certificate certificate, ring.CertificateFor(by));
+  SEALIFT_ASSIGN_OR_RETURN(const FolderLock lock, FolderLock::Take(ring.folder()));
+  SEALIFT_ASSIGN_OR_RETURN(Inventory inventory, Inventory::Load(ring.folder()));
+  SEALIFT_ASSIGN_OR_RETURN(const UnixMillis time, NextVariableTime(inventory, update.variable, update.now));
+  SEALIFT_ASSIGN_OR_RETURN(const efi::VariableTarget target,
+                           efi::SecureBootVariable(update.variable, update.append ? efi::kAppendAttributes
+                                                                                  : efi::kReplaceAttributes));
+  SEALIFT_ASSIGN_OR_RETURN(Bytes auth, SignAndVerify(target, time, update.content, *signer, certificate));
+  SEALIFT_RETURN_IF_ERROR(
+      WriteFileAtomically(ring.folder() / kInventoryFile, AsBytes(inventory.Serialize())));
+  const InventoryKey* own =
+      update.variable == "dbx" ? nullptr : inventory.Newest(update.variable == "db" ? "db" : "kek");
+  return SignedUpdate{
+      .auth = std::move(auth),
+      .time = time,
+      .drops_own_certificate = !update.append && own != nullptr && !HoldsKey(lists, own->key_id)};
+}
+
+Result<Bytes> RequestCertificate(KeyRing& ring, std::string_view role, const std::string& common_name) {
+  SEALIFT_RETURN_IF_ERROR(CheckRole(role));
+  std::string name = common_name;
+  if (name.empty()) name = fmt::format("{} {}", ring.inventory().set, VariableOfRole(role));
+  SEALIFT_ASSIGN_OR_RETURN(const std::shared_ptr<Signer> signer, ring.SignerFor(role));
+  return CreateCertificateRequest(name, {}, signer, fmt::format("certificate request '{}'", name));
+}
+
+Result<Inventory> ImportCertificate(KeyRing& ring, std::string_view role, const Certificate& certificate,
+                                    UnixMillis now, bool allow_expired) {
+  SEALIFT_RETURN_IF_ERROR(CheckRole(role));
+  SEALIFT_ASSIGN_OR_RETURN(const FolderLock lock, FolderLock::Take(ring.folder()));
+  SEALIFT_ASSIGN_OR_RETURN(Inventory inventory, Inventory::Load(ring.folder()));
+  const InventoryKey* key = inventory.Newest(role);
+  if (key == nullptr) {
+    return MakeError(Code::kNotFound, Reason::kHsmKeyMissing,
+                     fmt::format("import certificate of '{}': the set has no such key", role));
+  }
+  if (certificate.public_key().key_id() != key->key_id) {
+    return MakeError(
+        Code::kFailedPrecondition, Reason::kKeyMismatch,
+        fmt::format("import certificate of '{}': '{}' is of another key than the one in the token", role,
+                    certificate.SubjectText()));
+  }
+  if (certificate.not_after() < now && !allow_expired) {
+    return MakeError(Code::kFailedPrecondition, Reason::kSignerCertificateExpired,
+                     fmt::format("import certificate of '{}': it ended at {}", role,
+                                 FormatRfc3339(certificate.not_after())));
+  }
+  Import import(ring, std::move(inventory), now);
+  SEALIFT_RETURN_IF_ERROR(import.Take(role, certificate));
+  return import.Write();
+}
+
+}  // namespace sealift::hsm
