@@ -247,6 +247,7 @@ TEST(UpdateEngine, TakesTheTriesLaterWhereTheEspCannotBeWrittenAtOnce) {
     Wish(node, "2.0");
     node.Settle();
     node.engine.reset();
+    node.rebooter.requested = false;
     node.booted.clear();
     node.esp.Boot("passive.conf", "1.0");
     node.Start();
