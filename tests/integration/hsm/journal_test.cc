@@ -20,6 +20,7 @@
 #include "hsm/token_signer.h"
 #include "shared/crypto/hash.h"
 #include "tests/integration/hsm/softhsm_fixture.h"
+#include "tests/support/places.h"
 
 namespace sealift::hsm {
 namespace {
@@ -196,41 +197,12 @@ TEST_F(TokenJournalTest, AJournalInUseIsNamedBeforeAnythingIsSigned) {
   EXPECT_TRUE(Journal::Open(file()).ok());
 }
 
-// --- killed while it signs
-
-constexpr char kWriterFolder[] = "SEALIFT_TEST_JOURNAL_WRITER";
-
-// The program that is killed below: signs until then, and prints the hash of each signature that it got.
-TEST(JournalWriter, DISABLED_SignsUntilItIsKilled) {
-  const char* folder = std::getenv(kWriterFolder);
-  ASSERT_NE(folder, nullptr);
-  ASSERT_TRUE(InstallKeyProvider().ok());
-  const std::filesystem::path path(folder);
-  const TokenUri uri = TokenUri::Parse(*ReadTextFile(path / "uri")).value();
-  const auto token = Token::Open(uri).value();
-  const auto journal = Journal::Open(path / "journal");
-  ASSERT_TRUE(journal.ok()) << Describe(journal.status());
-  token->RecordIn(*journal);
-  const auto id = Sha256Digest::FromBytes(token->keys().List().value().front().id).value();
-  const auto signer = TokenSigner::Open(token, id).value();
-  std::vector<std::jthread> threads;
-  for (int i = 0; i < 3; ++i) {
-    threads.emplace_back([&] {
-      for (int n = 0;; ++n) {
-        const auto signature = signer->SignMessage(AsBytes(std::to_string(n)), "until killed");
-        if (!signature.ok()) _exit(4);
-        const std::string line = Sha256(*signature).hex() + "\n";
-        if (write(STDOUT_FILENO, line.data(), line.size()) < 0) _exit(5);
-      }
-    });
-  }
-}
+// --- killed while it signs (tests/support/journal_writer_main.cc)
 
 TEST_F(SoftHsmTest, EverySignatureOfAKilledProgramIsInItsJournal) {
   const TokenUri uri = MakeToken("killed");
   ASSERT_TRUE(WriteFileAtomically(folder_.path() / "uri", AsBytes(uri.Text())).ok());
   ASSERT_TRUE(Token::Open(uri).value()->keys().Generate(KeyAlgorithm::kEcP256, KeyUse::kSign, "k").ok());
-  const std::string environment = std::string(kWriterFolder) + "=" + folder_.path().string();
   std::vector<std::string> left;
   constexpr int kRuns = 12;
   for (int run = 0; run < kRuns; ++run) {
@@ -241,15 +213,11 @@ TEST_F(SoftHsmTest, EverySignatureOfAKilledProgramIsInItsJournal) {
     posix_spawn_file_actions_t actions;
     posix_spawn_file_actions_init(&actions);
     posix_spawn_file_actions_adddup2(&actions, writer.get(), STDOUT_FILENO);
-    std::string program = "/proc/self/exe";
-    std::string filter = "--gtest_filter=JournalWriter.*";
-    std::string also = "--gtest_also_run_disabled_tests";
-    std::string quiet = "--gtest_brief=1";
-    std::array<char*, 5> argv{program.data(), filter.data(), also.data(), quiet.data(), nullptr};
-    std::string env_line = environment;
-    std::array<char*, 2> env{env_line.data(), nullptr};
+    std::string program = SEALIFT_BIN_DIR "/journal_writer";
+    std::string folder = folder_.path().string();
+    std::array<char*, 3> argv{program.data(), folder.data(), nullptr};
     pid_t child = -1;
-    ASSERT_EQ(posix_spawn(&child, program.c_str(), &actions, nullptr, argv.data(), env.data()), 0);
+    ASSERT_EQ(posix_spawn(&child, program.c_str(), &actions, nullptr, argv.data(), environ), 0);
     posix_spawn_file_actions_destroy(&actions);
     ASSERT_TRUE(writer.Close().ok());
     std::string received;

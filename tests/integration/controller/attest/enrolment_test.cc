@@ -13,6 +13,7 @@
 #include "tests/support/software_tpm.h"
 #include "tests/support/status_matchers.h"
 #include "tests/support/swtpm.h"
+#include "tests/support/test_pki.h"
 
 namespace sealift::controller {
 namespace {
@@ -270,9 +271,17 @@ TEST_F(EnrolmentTest, WithoutACertificateOnlyAListedKeyGetsInAndNothingIsRemembe
 }
 
 TEST_F(EnrolmentTest, AnUnknownMakerIsRefusedAtOnce) {
-  makers_ = {};
+  makers_ = {.anchors = {Certificate::FromPem(test::MakeCa("another maker").Pem()).value()}};
   Restart();
   EXPECT_EQ(ReasonIdFrom(enrolment_->Begin(Offer())), "EK_CERTIFICATE_INVALID");
+}
+
+TEST_F(EnrolmentTest, WithoutMakersOnlyAListedKeyGetsIn) {
+  makers_ = {};
+  Restart();
+  EXPECT_EQ(Enrol()->state, EnrolmentState::kPending);
+  AdmitMachine();
+  EXPECT_EQ(Enrol()->state, EnrolmentState::kIssued);
 }
 
 TEST_F(EnrolmentTest, EveryBrokenProofIsRefusedForItsOwnReason) {
