@@ -72,6 +72,30 @@ Result<JournalCheckpoint> CheckpointFromJson(const json& object) {
   return checkpoint;
 }
 
+// The two lines of every signature, without building a tree: they are in the way of each. Members in byte
+// order, as CompactJson has them.
+
+std::string LineOf(const JournalRecord& record, const JournalIntent& body) {
+  return fmt::format(
+      R"({{"at":{},"digest":"{}","intent":{},"key":{},"key_id":"{}","previous":"{}","sequence":{},"type":"intent"}})",
+      ToUnixMs(record.at), HexEncode(body.digest), json(body.intent).dump(), json(body.key_name).dump(),
+      body.key_id.hex(), record.previous.hex(), record.sequence);
+}
+
+std::string LineOf(const JournalRecord& record, const JournalOutcome& body) {
+  std::string reason;
+  std::string signature;
+  if (body.result == JournalResult::kFailed)
+    reason = fmt::format(R"("reason":{},)", json(body.reason).dump());
+  if (body.result == JournalResult::kOk) {
+    signature = fmt::format(R"("signature_sha256":"{}",)", body.signature.hex());
+  }
+  return fmt::format(
+      R"({{"at":{},"of":{},"previous":"{}",{}"result":"{}","sequence":{},{}"type":"outcome"}})",
+      ToUnixMs(record.at), body.of, record.previous.hex(), reason, JournalResultName(body.result),
+      record.sequence, signature);
+}
+
 // --- bodies: one Write and one Read each
 
 void Write(const JournalBegin& body, json& object) {
@@ -86,26 +110,22 @@ void Write(const JournalKeyEvent& body, json& object) {
   object["label"] = body.label;
 }
 
-void Write(const JournalIntent& body, json& object) {
-  object["key_id"] = body.key_id.hex();
-  object["key"] = body.key_name;
-  object["intent"] = body.intent;
-  object["digest"] = HexEncode(body.digest);
-}
-
-void Write(const JournalOutcome& body, json& object) {
-  object["of"] = body.of;
-  object["result"] = std::string(JournalResultName(body.result));
-  if (body.result == JournalResult::kOk) object["signature_sha256"] = body.signature.hex();
-  if (body.result == JournalResult::kFailed) object["reason"] = body.reason;
-}
-
 void Write(const JournalRecovery& body, json& object) {
   object["cut_bytes"] = body.cut_bytes;
   object["cut_sha256"] = body.cut_digest.hex();
 }
 
 void Write(const JournalCheckpoint& body, json& object) { object["checkpoint"] = ToJson(body, true); }
+
+template <typename Body>
+std::string LineOf(const JournalRecord& record, const Body& body) {
+  json object = {{"at", ToUnixMs(record.at)},
+                 {"previous", record.previous.hex()},
+                 {"sequence", record.sequence},
+                 {"type", std::string(record.type())}};
+  Write(body, object);
+  return tuf::CompactJson(object);
+}
 
 JournalBody ReadBegin(tuf::ObjectReader& reader) {
   reader.Unsigned("format", kJournalFormat, kJournalFormat);
@@ -206,12 +226,7 @@ Status JournalCheckpoint::Verify(const PublicKey& key) const {
 std::string_view JournalRecord::type() const { return kTypes[body.index()]; }
 
 std::string JournalRecord::Line() const {
-  json object = {{"at", ToUnixMs(at)},
-                 {"previous", previous.hex()},
-                 {"sequence", sequence},
-                 {"type", std::string(type())}};
-  std::visit([&](const auto& one) { Write(one, object); }, body);
-  return tuf::CompactJson(object);
+  return std::visit([&](const auto& one) { return LineOf(*this, one); }, body);
 }
 
 Result<JournalRecord> JournalRecord::Parse(std::string_view line) {

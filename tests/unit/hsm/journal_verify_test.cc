@@ -236,6 +236,28 @@ TEST(JournalRecordTest, HasOneFormOnly) {
   }
 }
 
+TEST(JournalRecordTest, EveryKindIsCompactJsonWithMembersInOrder) {
+  JournalCheckpoint checkpoint{.journal = std::string(32, 'a'), .sequence = 1, .open = {1}};
+  const std::vector<JournalBody> bodies = {
+      JournalBegin{.journal = std::string(32, 'a')},
+      JournalKeyEvent{.event = "generated", .key_name = "db-1", .label = "label"},
+      JournalIntent{.key_name = "db-1", .intent = "gr\xc3\xbc\xc3\x9f \"quoted\" \\", .digest = {1, 2}},
+      JournalIntent{},
+      JournalOutcome{.of = 1},
+      JournalOutcome{.of = 1, .result = JournalResult::kFailed, .reason = "HSM_\"FAILED"},
+      JournalOutcome{.of = 1, .result = JournalResult::kUnfinished},
+      JournalRecovery{.cut_bytes = 1},
+      checkpoint};
+  for (const JournalBody& body : bodies) {
+    const JournalRecord record{.sequence = 2, .at = FromUnixMs(1'700'000'000'000), .body = body};
+    const std::string line = record.Line();
+    EXPECT_EQ(nlohmann::json::parse(line).dump(), line);
+    const auto again = JournalRecord::Parse(line);
+    ASSERT_TRUE(again.ok()) << Describe(again.status()) << line;
+    EXPECT_EQ(again->type(), record.type());
+  }
+}
+
 TEST(JournalRecordTest, IntentsBecomeOneSafeLine) {
   EXPECT_EQ(CleanIntent("authenticode EFI/a.efi 1.2"), "authenticode EFI/a.efi 1.2");
   EXPECT_EQ(CleanIntent("two\nlines\x1b[0m \"quoted\" back\\slash"), "two?lines?[0m 'quoted' back?slash");
