@@ -11,6 +11,7 @@
 #include "hsm/ceremony_files.h"
 #include "hsm/journal.h"
 #include "hsm/secure_boot.h"
+#include "hsm/set_marker.h"
 #include "hsm/token_signer.h"
 #include "shared/base/files.h"
 #include "shared/base/log.h"
@@ -44,6 +45,10 @@ efi::Guid RandomGuid() {
   return guid;
 }
 
+KeyType TypeOf(KeyAlgorithm algorithm) {
+  return algorithm == KeyAlgorithm::kEcP256 ? KeyType::kEcP256 : KeyType::kRsa;
+}
+
 // One run of InitialiseKeySet. Steps run in the order of the public functions.
 class Ceremony {
  public:
@@ -58,10 +63,16 @@ class Ceremony {
   Result<Inventory> Write();
   // A journal that did not come into the folder.
   void DropJournal();
-  bool made_keys() const { return !inventory_.keys.empty(); }
+  // After a failure: keys that can be destroyed are, the others stay marked for the next run. Returns `why`,
+  // with what became of them.
+  Status TakeBack(const Status& why);
 
  private:
   Status CheckNames();
+  // Its token can do it, and holds no such key, or one that an unfinished run left.
+  Status CheckRole(const Role& role);
+  std::set<std::shared_ptr<Token>> Tokens() const;
+  Status Unmark();
   Status EndJournal();
   Status MakeKey(const Role& role);
   Status Certify(std::string_view role, CertificateSpec spec);
@@ -76,6 +87,8 @@ class Ceremony {
   std::vector<std::string> dns_names_;
   std::vector<std::string> ip_addresses_;
   Inventory inventory_;
+  // By role: what an unfinished run made.
+  std::map<std::string, PublicKey, std::less<>> left_;
   std::shared_ptr<Journal> journal_;
   std::map<std::string, std::shared_ptr<Signer>, std::less<>> signers_;
   std::map<std::string, Certificate, std::less<>> certificates_;
@@ -122,16 +135,79 @@ Status Ceremony::Check() {
     }
   }
   SEALIFT_RETURN_IF_ERROR(CheckAbsent(options_.folder));
-  for (const Role& role : AllRoles()) {
-    const std::string label = KeyLabel(options_.set, role.name, 1);
-    const auto& token = options_.tokens.at(role.group);
-    SEALIFT_ASSIGN_OR_RETURN(const auto taken, token->keys().FindByLabel(label));
-    if (taken.empty()) continue;
+  for (const Role& role : AllRoles()) SEALIFT_RETURN_IF_ERROR(CheckRole(role));
+  return OkStatus();
+}
+
+Status Ceremony::CheckRole(const Role& role) {
+  Token& token = *options_.tokens.at(role.group);
+  const auto object = [&] {
+    return fmt::format("make key '{}' of group '{}'", role.name, GroupName(role.group));
+  };
+  SEALIFT_ASSIGN_OR_RETURN(const bool has_ec, token.keys().HasEc());
+  SEALIFT_ASSIGN_OR_RETURN(const KeyAlgorithm algorithm, AlgorithmFor(role, has_ec));
+  if (const Status able = token.keys().CheckMechanisms(algorithm, role.use); !able.ok()) {
+    return Annotate(able, object());
+  }
+  const std::string label = KeyLabel(options_.set, role.name, 1);
+  SEALIFT_ASSIGN_OR_RETURN(const auto taken, token.keys().FindByLabel(label));
+  if (taken.empty()) return OkStatus();
+  SEALIFT_ASSIGN_OR_RETURN(const bool unfinished, HasSetMarker(*token.pool(), options_.set));
+  if (!unfinished || taken.size() > 1) {
     return MakeError(
         Code::kAlreadyExists, Reason::kHsmKeyExists,
-        fmt::format("make key set '{}': token '{}' holds '{}' already", options_.set, token->label(), label));
+        fmt::format("make key set '{}': token '{}' holds '{}' already", options_.set, token.label(), label));
   }
+  SEALIFT_ASSIGN_OR_RETURN(const Sha256Digest id, Sha256Digest::FromBytes(taken.front().id));
+  SEALIFT_ASSIGN_OR_RETURN(const KeyCustody custody, token.keys().ReadCustody(id));
+  SEALIFT_ASSIGN_OR_RETURN(const PublicKey key, token.keys().ReadPublicHalf(id));
+  if (custody.born_in_token() && custody.extractable == false && key.type() == TypeOf(algorithm)) {
+    left_.emplace(role.name, key);
+    return OkStatus();
+  }
+  return MakeError(Code::kAlreadyExists, Reason::kHsmKeyExists,
+                   fmt::format("{}: '{}', left in token '{}' by an earlier run, is no such key", object(),
+                               label, token.label()));
+}
+
+std::set<std::shared_ptr<Token>> Ceremony::Tokens() const {
+  std::set<std::shared_ptr<Token>> tokens;
+  for (const auto& [group, token] : options_.tokens) tokens.insert(token);
+  return tokens;
+}
+
+Status Ceremony::Unmark() {
+  for (const auto& token : Tokens()) SEALIFT_RETURN_IF_ERROR(RemoveSetMarker(*token->pool(), options_.set));
   return OkStatus();
+}
+
+Status Ceremony::TakeBack(const Status& why) {
+  std::set<std::string> staying;
+  for (const auto& token : Tokens()) {
+    bool all_gone = true;
+    const auto destroy = [&](const Sha256Digest& id) {
+      const auto gone = token->keys().Destroy(id);
+      all_gone = all_gone && gone.ok() && *gone;
+    };
+    for (const InventoryKey& key : inventory_.keys) {
+      if (options_.tokens.at(key.group) == token) destroy(key.key_id);
+    }
+    for (const auto& [role, key] : left_) {
+      if (options_.tokens.at(FindRole(role)->group) == token) destroy(key.key_id());
+    }
+    if (all_gone && RemoveSetMarker(*token->pool(), options_.set).ok()) continue;
+    // Also when writing failed, after the marks were taken away.
+    const auto marked = PlaceSetMarker(*token->pool(), options_.set);
+    staying.insert(fmt::format("'{}'{}", token->label(), marked.ok() && *marked ? "" : " (for good)"));
+  }
+  if (staying.empty()) {
+    return Annotate(why,
+                    fmt::format("make key set '{}', whose first keys were destroyed again", options_.set));
+  }
+  return Annotate(why,
+                  fmt::format("make key set '{}', whose first keys stay in token {} until the same set is "
+                              "made again, which takes them over",
+                              options_.set, fmt::join(staying, ", ")));
 }
 
 // The folder appears at the end, so the journal begins beside it. A killed ceremony leaves it there, and the
@@ -175,7 +251,10 @@ Status Ceremony::MakeKey(const Role& role) {
   SEALIFT_ASSIGN_OR_RETURN(const KeyAlgorithm algorithm, AlgorithmFor(role, has_ec));
   const std::string label = KeyLabel(options_.set, role.name, 1);
   progress_(fmt::format("{} ({}) in token '{}'", role.name, AlgorithmName(algorithm), token->label()));
-  SEALIFT_ASSIGN_OR_RETURN(const PublicKey key, token->keys().Generate(algorithm, role.use, label));
+  const auto left = left_.find(role.name);
+  const auto made = left == left_.end() ? token->keys().Generate(algorithm, role.use, label) : left->second;
+  if (!made.ok()) return made.status();
+  const PublicKey& key = *made;
   InventoryKey entry{.role = std::string(role.name),
                      .group = role.group,
                      .generation = 1,
@@ -201,6 +280,9 @@ Status Ceremony::MakeKeys() {
   inventory_.set = options_.set;
   inventory_.owner = RandomGuid();
   inventory_.created = options_.now;
+  for (const auto& token : Tokens()) {
+    SEALIFT_RETURN_IF_ERROR(PlaceSetMarker(*token->pool(), options_.set).status());
+  }
   for (const Role& role : AllRoles()) SEALIFT_RETURN_IF_ERROR(MakeKey(role));
   files_["tpm2-pcr-public.pem"] = files_.at(PublicKeyFile("pcr", 1));
   return OkStatus();
@@ -315,6 +397,8 @@ Status Ceremony::MakeTufRoot() {
 Result<Inventory> Ceremony::Write() {
   SEALIFT_RETURN_IF_ERROR(EndJournal());
   files_[kInventoryFile] = ToBytes(inventory_.Serialize());
+  // Before the folder appears: a kill in between must never let a later run take a finished set's keys.
+  SEALIFT_RETURN_IF_ERROR(Unmark());
   SEALIFT_RETURN_IF_ERROR(WriteFolderAtOnce(options_.folder, files_));
   progress_(fmt::format("wrote {} files to '{}'", files_.size(), options_.folder.string()));
   return inventory_;
@@ -332,11 +416,8 @@ Result<Inventory> InitialiseKeySet(const KeySetOptions& options, const Progress&
   if (status.ok()) status = ceremony.MakeTufRoot();
   Result<Inventory> written = status.ok() ? ceremony.Write() : Result<Inventory>(status);
   ceremony.DropJournal();
-  if (written.ok() || !ceremony.made_keys()) return written;
-  return Annotate(written.status(),
-                  fmt::format("make key set '{}', whose first keys stay unused in their tokens (start again "
-                              "under another name)",
-                              options.set));
+  if (written.ok()) return written;
+  return ceremony.TakeBack(written.status());
 }
 
 // --- operators

@@ -58,7 +58,9 @@ struct KeySetOptions {
 //
 // PK signs PK and KEK, KEK signs db and dbx. Needs InstallKeyProvider().
 // Errors: ALREADY_EXISTS/KEY_SET_EXISTS; INVALID_ARGUMENT; HSM_KEY_EXISTS before anything was made; those of
-// the tokens. Keys that were made before a failure stay in their tokens; the error says so.
+// the tokens. HSM_MECHANISM_MISSING before anything was made. After a failure the same call may be made
+// again: keys that were made are destroyed, or stay marked in tokens that forbid it and are taken over
+// (set_marker.h).
 Result<Inventory> InitialiseKeySet(const KeySetOptions& options, const Progress& progress);
 
 struct OperatorCertificateOptions {

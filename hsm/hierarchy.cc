@@ -67,7 +67,7 @@ const Role* FindRole(std::string_view name) {
 Result<KeyAlgorithm> AlgorithmFor(const Role& role, bool token_has_ec) {
   if (role.algorithm != KeyAlgorithm::kEcP256 || token_has_ec) return role.algorithm;
   if (!role.needs_ec) return KeyAlgorithm::kRsa2048;
-  return MakeError(Code::kFailedPrecondition, Reason::kHsmFailed,
+  return MakeError(Code::kFailedPrecondition, Reason::kHsmMechanismMissing,
                    fmt::format("make key '{}': it must be an EC key and the token of group '{}' has no EC",
                                role.name, GroupName(role.group)));
 }

@@ -43,7 +43,7 @@ std::span<const Role> AllRoles();
 const Role* FindRole(std::string_view name);
 
 // The role's algorithm, or RSA-2048 where the token cannot do EC.
-// Errors: FAILED_PRECONDITION/HSM_FAILED for a role that cannot live without EC.
+// Errors: FAILED_PRECONDITION/HSM_MECHANISM_MISSING for a role that cannot live without EC.
 Result<KeyAlgorithm> AlgorithmFor(const Role& role, bool token_has_ec);
 
 // CKA_LABEL: "sealift:<set>:<role>:<generation>".

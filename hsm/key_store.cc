@@ -18,6 +18,8 @@ TokenView View(SessionPool& pool, const SessionPool::Lease& lease) {
 
 bool IsEc(KeyAlgorithm algorithm) { return algorithm == KeyAlgorithm::kEcP256; }
 
+CK_ULONG RsaBits(KeyAlgorithm algorithm) { return algorithm == KeyAlgorithm::kRsa3072 ? 3072 : 2048; }
+
 struct KeyPair {
   CK_OBJECT_HANDLE public_key = CK_INVALID_HANDLE;
   CK_OBJECT_HANDLE private_key = CK_INVALID_HANDLE;
@@ -37,8 +39,7 @@ Template PublicTemplate(KeyAlgorithm algorithm, KeyUse use, std::string_view lab
     wanted.Data(CKA_EC_PARAMS, P256Parameters());
   } else {
     constexpr auto kExponent = std::to_array<std::uint8_t>({0x01, 0x00, 0x01});
-    wanted.Number(CKA_MODULUS_BITS, algorithm == KeyAlgorithm::kRsa3072 ? 3072 : 2048)
-        .Data(CKA_PUBLIC_EXPONENT, kExponent);
+    wanted.Number(CKA_MODULUS_BITS, RsaBits(algorithm)).Data(CKA_PUBLIC_EXPONENT, kExponent);
   }
   return wanted;
 }
@@ -273,6 +274,61 @@ Result<bool> KeyStore::HasEc() {
   if (rv == CKR_OK) return true;
   if (rv == CKR_MECHANISM_INVALID) return false;
   return Pkcs11Error(rv, fmt::format("ask {} for EC keys", pool_->Name()), "C_GetMechanismInfo");
+}
+
+Status KeyStore::CheckMechanism(CK_MECHANISM_TYPE mechanism, std::string_view name, CK_FLAGS flag,
+                                CK_ULONG bits) {
+  return pool_->Run([&](const SessionPool::Lease& /*lease*/) -> Status {
+    CK_MECHANISM_INFO info{};
+    const CK_RV rv = pool_->api().C_GetMechanismInfo(pool_->slot(), mechanism, &info);
+    const std::string asked = fmt::format("ask {} for {}", pool_->Name(), name);
+    if (rv != CKR_OK) return Pkcs11Error(rv, asked, "C_GetMechanismInfo");
+    if ((info.flags & flag) == 0) {
+      return MakeError(Code::kFailedPrecondition, Reason::kHsmMechanismMissing,
+                       fmt::format("{}: the token has it for other uses only", asked));
+    }
+    // Some tokens give no sizes; both zero.
+    if (info.ulMaxKeySize != 0 && (bits < info.ulMinKeySize || bits > info.ulMaxKeySize)) {
+      return MakeError(Code::kFailedPrecondition, Reason::kHsmMechanismMissing,
+                       fmt::format("{}: {} bits are not within its {} to {}", asked, bits, info.ulMinKeySize,
+                                   info.ulMaxKeySize));
+    }
+    return OkStatus();
+  });
+}
+
+Status KeyStore::CheckMechanisms(KeyAlgorithm algorithm, KeyUse use) {
+  if (IsEc(algorithm)) {
+    constexpr CK_ULONG kBits = 256;
+    SEALIFT_RETURN_IF_ERROR(
+        CheckMechanism(CKM_EC_KEY_PAIR_GEN, "CKM_EC_KEY_PAIR_GEN", CKF_GENERATE_KEY_PAIR, kBits));
+    return CheckMechanism(CKM_ECDSA, "CKM_ECDSA", CKF_SIGN, kBits);
+  }
+  const CK_ULONG bits = RsaBits(algorithm);
+  SEALIFT_RETURN_IF_ERROR(
+      CheckMechanism(CKM_RSA_PKCS_KEY_PAIR_GEN, "CKM_RSA_PKCS_KEY_PAIR_GEN", CKF_GENERATE_KEY_PAIR, bits));
+  if (use == KeyUse::kSign) return CheckMechanism(CKM_RSA_PKCS, "CKM_RSA_PKCS", CKF_SIGN, bits);
+  return CheckMechanism(CKM_RSA_PKCS_OAEP, "CKM_RSA_PKCS_OAEP", CKF_DECRYPT, bits);
+}
+
+Result<bool> KeyStore::Destroy(const Sha256Digest& id) {
+  SEALIFT_ASSIGN_OR_RETURN(const SessionPool::Lease lease, pool_->AcquireReadWrite());
+  const TokenView view = View(*pool_, lease);
+  // The private half first: where it stays, so does the other.
+  for (const CK_OBJECT_CLASS half : {CKO_PRIVATE_KEY, CKO_PUBLIC_KEY}) {
+    SEALIFT_ASSIGN_OR_RETURN(
+        const auto objects,
+        FindObjects(view, Template().Number(CKA_CLASS, half).Flag(CKA_TOKEN, true).Data(CKA_ID, id.view())));
+    for (const CK_OBJECT_HANDLE object : objects) {
+      const CK_RV rv = view.api->C_DestroyObject(view.session, object);
+      if (rv == CKR_ACTION_PROHIBITED || rv == CKR_ATTRIBUTE_READ_ONLY) return false;
+      if (rv != CKR_OK) {
+        return Pkcs11Error(rv, fmt::format("destroy key {} on {}", id.hex().substr(0, 16), view.token),
+                           "C_DestroyObject");
+      }
+    }
+  }
+  return true;
 }
 
 }  // namespace sealift::hsm

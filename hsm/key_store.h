@@ -71,13 +71,20 @@ class KeyStore {
   // Errors: NOT_FOUND/HSM_KEY_MISSING.
   Result<PublicKey> ReadPublicHalf(const Sha256Digest& id);
   Result<KeyCustody> ReadCustody(const Sha256Digest& id);
+  // Takes both halves away. False when the token forbids it (CKA_DESTROYABLE false); true also when neither
+  // is there.
+  Result<bool> Destroy(const Sha256Digest& id);
   // Whether the token generates P-256 keys.
   Result<bool> HasEc();
+  // Whether it generates such a key and then does with it what it is for. Makes nothing.
+  // Errors: FAILED_PRECONDITION/HSM_MECHANISM_MISSING naming mechanism and token.
+  Status CheckMechanisms(KeyAlgorithm algorithm, KeyUse use);
 
  private:
   // Reads on a session of its own, which is mended when it was lost.
   template <typename T>
   Result<T> OnToken(const std::function<Result<T>(const TokenView& view)>& read);
+  Status CheckMechanism(CK_MECHANISM_TYPE mechanism, std::string_view name, CK_FLAGS flag, CK_ULONG bits);
   Result<PublicKey> GenerateOnce(KeyAlgorithm algorithm, KeyUse use, const std::string& label,
                                  Placement placement);
 

@@ -74,6 +74,31 @@ TEST_F(OpencryptokiTest, HoldsTheReleaseGroupOfAKeySetInRsa) {
   }
 }
 
+TEST_F(OpencryptokiTest, AGroupThatNeedsEcIsRefusedBeforeAnythingIsMade) {
+  const auto token = Token::Open(server_->uri());
+  ASSERT_TRUE(token.ok()) << Describe(token.status());
+  const auto root = Token::Open(MakeToken("demo-root")).value();
+  const Status refused = InitialiseKeySet({.set = "demo",
+                                           .folder = folder_.path() / "keys",
+                                           .tokens = {{Group::kRoot, root},
+                                                      {Group::kRelease, root},
+                                                      {Group::kOnline, *token},
+                                                      {Group::kCustody, root}},
+                                           .controller_names = {"DNS:controller.lab"},
+                                           .now = SystemClock().Now()},
+                                          [](const std::string& /*line*/) {})
+                             .status();
+  EXPECT_EQ(ReasonOf(refused), Reason::kHsmMechanismMissing) << Describe(refused);
+  for (const char* part : {"'controller-tls'", "'online'"}) {
+    EXPECT_NE(MessageOf(refused).find(part), std::string::npos) << part << " in " << MessageOf(refused);
+  }
+  EXPECT_TRUE(root->keys().List()->empty());
+  EXPECT_TRUE((*token)->keys().List()->empty());
+  EXPECT_EQ(ReasonOf((*token)->keys().CheckMechanisms(KeyAlgorithm::kEcP256, KeyUse::kSign)),
+            Reason::kHsmMechanismMissing);
+  EXPECT_TRUE((*token)->keys().CheckMechanisms(KeyAlgorithm::kRsa3072, KeyUse::kDecrypt).ok());
+}
+
 TEST_F(OpencryptokiTest, ALockedPinIsReportedWithoutAnotherTry) {
   // opencryptoki locks after a few wrong ones; raw calls, since ours never send a second.
   {
