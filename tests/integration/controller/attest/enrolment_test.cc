@@ -401,6 +401,10 @@ TEST_F(EnrolmentTest, TooManyAttemptsOfOneMachineAreSlowedDown) {
   EXPECT_TRUE(enrolment_->Begin(Offer()).ok());
   EXPECT_TRUE(enrolment_->Begin(Offer()).ok());
   EXPECT_EQ(ReasonIdFrom(enrolment_->Begin(Offer())), "ENROLMENT_RATE_LIMITED");
+  // Whoever names this machine's key from elsewhere uses up nothing of it, and the reverse.
+  EnrolmentOffer elsewhere = Offer();
+  elsewhere.origin = "192.0.2.1";
+  EXPECT_TRUE(enrolment_->Begin(elsewhere).ok());
   clock_.Advance(std::chrono::seconds(30));
   EXPECT_TRUE(enrolment_->Begin(Offer()).ok());
 }
