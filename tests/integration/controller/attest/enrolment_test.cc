@@ -271,8 +271,19 @@ TEST_F(EnrolmentTest, WithoutACertificateOnlyAListedKeyGetsInAndNothingIsRemembe
 
 TEST_F(EnrolmentTest, AnUnknownMakerIsRefusedAtOnce) {
   makers_ = {};
+  makers_.anchors.push_back(issuer_->ca());
   Restart();
   EXPECT_EQ(ReasonIdFrom(enrolment_->Begin(Offer())), "EK_CERTIFICATE_INVALID");
+}
+
+// Its certificate then says no more than its key.
+TEST_F(EnrolmentTest, WithNoMakersConfiguredOnlyAListedKeyGetsIn) {
+  makers_ = {};
+  Restart();
+  EXPECT_EQ(Enrol()->state, EnrolmentState::kPending);
+  EXPECT_FALSE(stores_->nodes().FindByEk(EkDigest())->has_value());
+  AdmitMachine();
+  EXPECT_EQ(Enrol()->state, EnrolmentState::kIssued);
 }
 
 TEST_F(EnrolmentTest, EveryBrokenProofIsRefusedForItsOwnReason) {
