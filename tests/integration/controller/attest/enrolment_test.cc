@@ -13,7 +13,6 @@
 #include "tests/support/software_tpm.h"
 #include "tests/support/status_matchers.h"
 #include "tests/support/swtpm.h"
-#include "tests/support/test_pki.h"
 
 namespace sealift::controller {
 namespace {
@@ -271,15 +270,18 @@ TEST_F(EnrolmentTest, WithoutACertificateOnlyAListedKeyGetsInAndNothingIsRemembe
 }
 
 TEST_F(EnrolmentTest, AnUnknownMakerIsRefusedAtOnce) {
-  makers_ = {.anchors = {Certificate::FromPem(test::MakeCa("another maker").Pem()).value()}};
+  makers_ = {};
+  makers_.anchors.push_back(issuer_->ca());
   Restart();
   EXPECT_EQ(ReasonIdFrom(enrolment_->Begin(Offer())), "EK_CERTIFICATE_INVALID");
 }
 
-TEST_F(EnrolmentTest, WithoutMakersOnlyAListedKeyGetsIn) {
+// Its certificate then says no more than its key.
+TEST_F(EnrolmentTest, WithNoMakersConfiguredOnlyAListedKeyGetsIn) {
   makers_ = {};
   Restart();
   EXPECT_EQ(Enrol()->state, EnrolmentState::kPending);
+  EXPECT_FALSE(stores_->nodes().FindByEk(EkDigest())->has_value());
   AdmitMachine();
   EXPECT_EQ(Enrol()->state, EnrolmentState::kIssued);
 }
@@ -410,6 +412,10 @@ TEST_F(EnrolmentTest, TooManyAttemptsOfOneMachineAreSlowedDown) {
   EXPECT_TRUE(enrolment_->Begin(Offer()).ok());
   EXPECT_TRUE(enrolment_->Begin(Offer()).ok());
   EXPECT_EQ(ReasonIdFrom(enrolment_->Begin(Offer())), "ENROLMENT_RATE_LIMITED");
+  // Whoever names this machine's key from elsewhere uses up nothing of it, and the reverse.
+  EnrolmentOffer elsewhere = Offer();
+  elsewhere.origin = "192.0.2.1";
+  EXPECT_TRUE(enrolment_->Begin(elsewhere).ok());
   clock_.Advance(std::chrono::seconds(30));
   EXPECT_TRUE(enrolment_->Begin(Offer()).ok());
 }
