@@ -1,7 +1,7 @@
 // opencryptoki's soft token, a second PKCS#11 implementation, served through `p11-kit server`.
 //
 // Its paths are fixed in the library, so it runs in namespaces of its own: mounts for state, locks and
-// configuration, IPC for its shared memory, and processes, so that all of it ends with the object. Needs
+// configuration, shared memory, IPC, and processes, so that all of it ends with the object. Needs
 // root. Its token knows RSA and no EC; a PIN has 4 to 8 characters.
 #pragma once
 
@@ -62,7 +62,7 @@ class Opencryptoki {
            folder_.string() + "\nmodule=" + OpencryptokiModule() +
            "\nsocket=" + (folder_ / "p11-kit.socket").string() + R"script(
 mount --make-rprivate /
-for place in /var/lib/opencryptoki /var/log /run; do mount -t tmpfs tmpfs "$place"; done
+for place in /var/lib/opencryptoki /var/log /run /dev/shm; do mount -t tmpfs tmpfs "$place"; done
 mkdir -p /run/lock/opencryptoki/swtok /var/lib/opencryptoki/swtok/TOK_OBJ /var/log/opencryptoki
 chgrp -R pkcs11 /run/lock/opencryptoki /var/lib/opencryptoki /var/log/opencryptoki
 mount --bind "$folder/opencryptoki.conf" /etc/opencryptoki/opencryptoki.conf
