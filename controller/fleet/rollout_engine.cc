@@ -19,7 +19,7 @@ void RolloutEngine::Poke() {
   woken_.notify_all();
 }
 
-void RolloutEngine::Run(std::stop_token stop) {
+void RolloutEngine::Run(const std::stop_token& stop) {
   while (!stop.stop_requested()) {
     {
       std::unique_lock lock(mutex_);
@@ -110,7 +110,7 @@ std::uint64_t RolloutEngine::generation() const {
 }
 
 std::uint64_t RolloutEngine::WaitForChange(std::uint64_t seen, std::chrono::milliseconds patience,
-                                           std::stop_token stop) {
+                                           const std::stop_token& stop) {
   std::unique_lock lock(mutex_);
   woken_.wait_for(lock, stop, patience, [&] { return generation_ != seen; });
   return generation_;

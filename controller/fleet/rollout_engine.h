@@ -26,7 +26,7 @@ class RolloutEngine {
   void Poke();
   // Evaluates on every poke until `stop`; the first time at once. A pass that failed is tried again after a
   // second.
-  void Run(std::stop_token stop);
+  void Run(const std::stop_token& stop);
   // One pass over all rollouts that have not ended. Errors of one rollout do not keep the others from moving;
   // the first is returned.
   Status EvaluateAll();
@@ -39,7 +39,8 @@ class RolloutEngine {
   // Counts saved changes, for those who watch.
   std::uint64_t generation() const;
   // Returns the current generation when it differs from `seen`, or after `patience`.
-  std::uint64_t WaitForChange(std::uint64_t seen, std::chrono::milliseconds patience, std::stop_token stop);
+  std::uint64_t WaitForChange(std::uint64_t seen, std::chrono::milliseconds patience,
+                              const std::stop_token& stop);
 
  private:
   Status EvaluateOne(const Rollout& rollout);
