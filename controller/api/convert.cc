@@ -10,7 +10,6 @@ namespace {
 constexpr std::size_t kMaxReasonBytes = 64;
 constexpr std::size_t kMaxMessageBytes = 512;
 constexpr std::size_t kMaxIdBytes = 64;
-constexpr int kMaxFailures = 32;
 constexpr std::size_t kMaxQuoteBytes = 4096;
 constexpr std::size_t kMaxEventLogBytes = 1u << 20;
 constexpr std::uint32_t kMaxPcr = 23;
@@ -196,7 +195,7 @@ Result<NodeStatus> StatusFromProto(const v1::CheckInRequest& request) {
   SEALIFT_ASSIGN_OR_RETURN(status.running, RunningFromProto(request.running()));
   SEALIFT_RETURN_IF_ERROR(CheckVersion("staged_version", request.staged_version()));
   status.staged_version = request.staged_version();
-  if (request.failures_size() > kMaxFailures) return Bad("failures", "more than 32");
+  if (request.failures_size() > kMaxFailures) return Bad("failures", "too many");
   for (const v1::VersionFailure& failure : request.failures()) {
     SEALIFT_ASSIGN_OR_RETURN(VersionFailure one, FailureFromProto(failure));
     status.failures.push_back(std::move(one));

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <exception>
+#include <iterator>
 
 #include "controller/api/convert.h"
 #include "shared/base/log.h"
@@ -17,7 +18,6 @@ constexpr std::size_t kNonceBytes = 32;
 constexpr std::size_t kPieceBytes = 64u << 10;
 constexpr std::size_t kMaxReasonBytes = 64;
 constexpr std::size_t kMaxMessageBytes = 512;
-constexpr std::size_t kMaxFailures = 32;
 
 constexpr std::string_view kCheckIn = "/sealift.v1.NodeService/CheckIn";
 
@@ -32,7 +32,7 @@ constexpr int kQuoteBurst = 20;
 // A failure that was reported replaces an older one of the same version.
 void Remember(NodeStatus& status, VersionFailure failure) {
   std::erase_if(status.failures, [&](const VersionFailure& old) { return old.version == failure.version; });
-  if (status.failures.size() >= kMaxFailures) status.failures.erase(status.failures.begin());
+  if (std::ssize(status.failures) >= kMaxFailures) status.failures.erase(status.failures.begin());
   status.failures.push_back(std::move(failure));
 }
 

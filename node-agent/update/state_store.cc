@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <iterator>
 #include <string_view>
 
 #include "shared/base/ids.h"
@@ -78,7 +79,7 @@ void ApplyChange(const StateChange& change, NodeState& state) {
   if (change.remember) {
     forget(change.remember->version);
     state.failures.push_back(*change.remember);
-    if (state.failures.size() > kMaxFailures) state.failures.erase(state.failures.begin());
+    if (std::ssize(state.failures) > kMaxFailures) state.failures.erase(state.failures.begin());
   }
   if (change.time_floor) state.time_floor = std::max(state.time_floor, *change.time_floor);
   if (change.permitted_rollback) state.permitted_rollback = *change.permitted_rollback;

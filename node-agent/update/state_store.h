@@ -25,8 +25,6 @@ inline constexpr std::size_t kMaxReasonBytes = 64;
 inline constexpr std::size_t kMaxMessageBytes = 1024;
 inline constexpr std::size_t kMaxBootIdBytes = 64;
 inline constexpr std::size_t kMaxChannelBytes = 64;
-// The oldest failures make room for newer ones beyond this.
-inline constexpr std::size_t kMaxFailures = 64;
 
 struct UpdateRecord {
   UpdateState state = UpdateState::kIdle;

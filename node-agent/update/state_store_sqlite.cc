@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 #include <sys/stat.h>
 
+#include <iterator>
 #include <limits>
 
 #include "shared/base/ids.h"
@@ -265,7 +266,7 @@ Status WriteFailure(sqlite3* database, const VersionFailure& failure) {
   Statement trim(database,
                  "DELETE FROM version_failure WHERE sequence NOT IN "
                  "(SELECT sequence FROM version_failure ORDER BY sequence DESC LIMIT ?)");
-  trim.Bind(static_cast<std::int64_t>(kMaxFailures));
+  trim.Bind(std::int64_t{kMaxFailures});
   return trim.Run();
 }
 
@@ -361,7 +362,7 @@ Result<NodeState> SqliteStateStore::Load() {
     auto read = ReadFailure(failures);
     if (!read.ok()) return AsCorrupt(read);
     state.failures.push_back(*std::move(read));
-    if (state.failures.size() > kMaxFailures) return Corrupt("too many failures");
+    if (std::ssize(state.failures) > kMaxFailures) return Corrupt("too many failures");
   }
   Statement facts(db, "SELECT time_floor_unix_ms, permitted_rollback, committed FROM node_fact");
   SEALIFT_ASSIGN_OR_RETURN(const bool row, facts.Step());

@@ -24,4 +24,8 @@ enum class UpdateState : std::uint8_t {
   kStateMissing = 10,
 };
 
+// Versions that failed on a node, as many as it remembers and as a check-in carries; the oldest is forgotten
+// first.
+inline constexpr int kMaxFailures = 32;
+
 }  // namespace sealift
