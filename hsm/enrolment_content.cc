@@ -6,7 +6,6 @@
 #include <array>
 #include <cctype>
 #include <set>
-#include <tuple>
 
 #include "hsm/firmware_export.h"
 #include "hsm/microsoft_certificates.h"
@@ -39,7 +38,7 @@ class Collector {
       efi::SignatureList kept{.type = list.type, .header = list.header, .entries = {}};
       for (const efi::SignatureEntry& entry : list.entries) {
         const Sha256Digest digest = Sha256(entry.data);
-        if (!seen_.emplace(variable, list.type, digest).second) continue;
+        if (!seen_.insert(fmt::format("{} {} {}", variable, list.type.text(), digest.hex())).second) continue;
         kept.entries.push_back(entry);
         content.entries.push_back({.variable = std::string(variable),
                                    .origin = std::string(origin),
@@ -54,7 +53,8 @@ class Collector {
   EnrolmentContent content;
 
  private:
-  std::set<std::tuple<std::string, efi::Guid, Sha256Digest>> seen_;
+  // Variable, type and digest of each entry.
+  std::set<std::string> seen_;
 };
 
 // The variable that a file is named after; empty for other files.
