@@ -45,3 +45,11 @@ inline CommandOutput RunTool(std::vector<std::string> argv, std::string stdin_te
     GTEST_SKIP() << "missing program: " << name;                                    \
   }                                                                                 \
   static_assert(true)
+
+// The same for a file that a package ships.
+#define SEALIFT_NEED_FILE(path)                                                  \
+  if (::access(path, R_OK) != 0) {                                               \
+    if (::sealift::test::ToolsAreRequired()) FAIL() << "missing file: " << path; \
+    GTEST_SKIP() << "missing file: " << path;                                    \
+  }                                                                              \
+  static_assert(true)

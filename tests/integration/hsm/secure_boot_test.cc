@@ -89,10 +89,7 @@ class SecureBootTest : public SoftHsmTest {
 };
 
 TEST_F(SecureBootTest, EnrolsMicrosoftsCertificatesOfTheOvmfPackage) {
-  if (!std::filesystem::exists(kOvmf)) {
-    if (test::ToolsAreRequired()) FAIL() << "no ovmf";
-    GTEST_SKIP() << "no ovmf";
-  }
+  SEALIFT_NEED_FILE(kOvmf);
   const auto content = PrepareEnrolment({.microsoft_source = kOvmf});
   ASSERT_TRUE(content.ok()) << Describe(content.status());
   options_.enrolment = *content;
@@ -118,7 +115,7 @@ TEST_F(SecureBootTest, EnrolsMicrosoftsCertificatesOfTheOvmfPackage) {
 }
 
 TEST_F(SecureBootTest, TakesExactlyTheNamedMicrosoftCertificates) {
-  if (!std::filesystem::exists(kOvmf)) GTEST_SKIP() << "no ovmf";
+  SEALIFT_NEED_FILE(kOvmf);
   const auto named = PrepareEnrolment({.microsoft_source = kOvmf, .microsoft_names = {"windows2011"}});
   ASSERT_TRUE(named.ok()) << Describe(named.status());
   ASSERT_EQ(named->entries.size(), 1u);

@@ -72,7 +72,7 @@ class KeyMaterialTest : public testing::Test {
 };
 
 TEST_F(KeyMaterialTest, InitListsWhatItEnrolsAndWarnsOfWhatTheSourceLacks) {
-  if (!std::filesystem::exists("/usr/share/OVMF/OVMF_VARS_4M.ms.fd")) GTEST_SKIP() << "no ovmf";
+  SEALIFT_NEED_FILE("/usr/share/OVMF/OVMF_VARS_4M.ms.fd");
   const CommandOutput made = Init({"--output", "json"});
   ASSERT_EQ(made.exit_code, 0) << made.out << made.err;
   const json shown = json::parse(made.out);
