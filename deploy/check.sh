@@ -81,7 +81,7 @@ step_tidy() {
   # Only files that are compiled here have flags.
   mapfile -t list < <($wanted | grep -Fxf <(jq -r '.[].file' $release/compile_commands.json | sed "s|^$PWD/||"))
   echo "${#list[@]} files"
-  ((${#list[@]} == 0)) || printf '%s\n' "${list[@]}" | xargs -P "$jobs" -n 1 clang-tidy -p $release --quiet
+  ((${#list[@]} == 0)) || printf '%s\n' "${list[@]}" | xargs -P "$jobs" -n 1 clang-tidy -p $release --quiet --extra-arg=-Wno-unknown-warning-option
 }
 step_clang() { # -Wthread-safety is an error there
   cmake --preset clang
