@@ -140,7 +140,7 @@ Status AccessGate::Admit(std::string_view method, const std::string& pem) {
   return status;
 }
 
-void AccessGate::Refused(std::string_view method, const Status& status) {
+void AccessGate::Refused(std::string_view method, const Status& status) const {
   // A name that is not in the table is the caller's text: it must not become a metric label.
   const RpcRule* rule = FindRule(method);
   const std::string_view known = rule == nullptr ? "unknown" : rule->method;

@@ -71,7 +71,7 @@ class AccessGate final {
 
  private:
   Result<Caller> Identify(const std::string& pem);
-  void Refused(std::string_view method, const Status& status);
+  void Refused(std::string_view method, const Status& status) const;
 
   GateOptions options_;
   CertificateStore& certificates_;

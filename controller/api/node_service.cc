@@ -44,7 +44,7 @@ bool ProvenInThisBoot(const Node& node, const std::string& boot_id) {
 }  // namespace
 
 NodeServiceImpl::NodeServiceImpl(NodeServiceParts parts)
-    : parts_(std::move(parts)),
+    : parts_(parts),
       fetches_(kMostFetchesOfANode, kMostFetches),
       quotes_({.burst = kQuoteBurst, .refill = parts_.policy.quote_retry}, parts_.clock) {}
 

@@ -115,7 +115,7 @@ Result<std::string> PrometheusMetrics::Serve(const std::string& address) {
 void PrometheusMetrics::SetCertificateEnd(const std::string& role, std::uint32_t generation,
                                           UnixMillis not_after) {
   certificate_ends_.Add({{"role", role}, {"generation", std::to_string(generation)}})
-      .Set(static_cast<double>(ToUnixMs(not_after) / 1000));
+      .Set(static_cast<double>(ToUnixMs(not_after)) / 1000);
 }
 
 void PrometheusMetrics::CountRpc(std::string_view method, Code code) {

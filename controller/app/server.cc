@@ -45,7 +45,7 @@ struct Listener {
 };
 
 Result<Listener> Listen(grpc::ServerBuilder& builder, const std::string& address,
-                        std::shared_ptr<grpc::ServerCredentials> credentials, AccessGate& gate) {
+                        const std::shared_ptr<grpc::ServerCredentials>& credentials, AccessGate& gate) {
   credentials->SetAuthMetadataProcessor(gate.Processor());
   int port = 0;
   builder.AddListeningPort(address, credentials, &port);
