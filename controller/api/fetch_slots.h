@@ -20,7 +20,8 @@ class FetchSlots {
   // Held while a stream runs. Move-only.
   class Slot {
    public:
-    Slot(Slot&& other) noexcept : slots_(std::exchange(other.slots_, nullptr)), node_(std::move(other.node_)) {}
+    Slot(Slot&& other) noexcept
+        : slots_(std::exchange(other.slots_, nullptr)), node_(std::move(other.node_)) {}
     Slot& operator=(Slot&&) = delete;
     ~Slot();
 
