@@ -229,8 +229,7 @@ Status ControllerServer::Parts::ListenAll() {
   fleet.RegisterService(node_service.get()).RegisterService(fleet_service.get());
   fleet.SetMaxReceiveMessageSize(wire::kMaxMessageBytes);
   SetThreads(fleet, "fleet", kFleetThreads);
-  SEALIFT_ASSIGN_OR_RETURN(fleet_listener,
-                           Listen(fleet, config.listen_fleet, std::move(fleet_credentials), *gate));
+  SEALIFT_ASSIGN_OR_RETURN(fleet_listener, Listen(fleet, config.listen_fleet, fleet_credentials, *gate));
   addresses.fleet = fleet_listener.address;
 
   grpc::ServerBuilder strangers;
@@ -238,8 +237,8 @@ Status ControllerServer::Parts::ListenAll() {
   strangers.SetMaxReceiveMessageSize(kEnrolmentMaxMessageBytes);
   strangers.AddChannelArgument(GRPC_ARG_MAX_CONNECTION_AGE_MS, kMaxEnrolmentConnectionMs);
   SetThreads(strangers, "enrolment", kEnrolmentThreads);
-  SEALIFT_ASSIGN_OR_RETURN(enrolment_listener, Listen(strangers, config.listen_enrolment,
-                                                      std::move(enrolment_credentials), *gate));
+  SEALIFT_ASSIGN_OR_RETURN(enrolment_listener,
+                           Listen(strangers, config.listen_enrolment, enrolment_credentials, *gate));
   addresses.enrolment = enrolment_listener.address;
 
   if (!config.listen_metrics.empty()) {
