@@ -6,6 +6,7 @@
 #include <set>
 
 #include "shared/crypto/hash.h"
+#include "shared/release/measurements_json.h"
 #include "shared/tuf/json.h"
 
 namespace sealift {
@@ -30,11 +31,6 @@ constexpr RoleRow kRoles[] = {{FileRole::kBootLoader, "boot-loader"},
                               {FileRole::kLoaderConf, "loader-conf"},
                               {FileRole::kEntry, "entry"},
                               {FileRole::kEnrolmentKey, "enrolment-key"}};
-
-Status Invalid(std::string_view why) {
-  return MakeError(Code::kInvalidArgument, Reason::kReleaseManifestInvalid,
-                   fmt::format("read release manifest: {}", why));
-}
 
 bool OnlyOf(std::string_view text, std::string_view extra) {
   return std::all_of(text.begin(), text.end(), [&](char c) {
@@ -86,7 +82,7 @@ Result<std::vector<Sha256Digest>> ReadDigestList(tuf::ObjectReader& reader, std:
     const Result<Sha256Digest> digest =
         item.is_string() ? Sha256Digest::FromHex(item.get_ref<const std::string&>())
                          : MakeError(Code::kInvalidArgument, Reason::kMalformed, "read digest");
-    if (!digest.ok()) return Invalid(fmt::format("'{}' holds something other than digests", key));
+    if (!digest.ok()) return InvalidManifest(fmt::format("'{}' holds something other than digests", key));
     digests.push_back(*digest);
   }
   return digests;
@@ -100,10 +96,10 @@ Result<ReleaseFile> ReadFileEntry(const json& value) {
   file.digest = reader.Digest("sha256");
   file.size = reader.Unsigned("size", 0, kMaxFileSize);
   if (reader.Has("authenticode_sha256")) file.authenticode = reader.Digest("authenticode_sha256");
-  if (!reader.ok()) return Invalid(MessageOf(reader.status()));
-  if (!IsSafePath(file.path)) return Invalid("a file's path is not safe");
+  if (!reader.ok()) return InvalidManifest(MessageOf(reader.status()));
+  if (!IsSafePath(file.path)) return InvalidManifest("a file's path is not safe");
   const std::optional<FileRole> role = RoleFromName(role_name);
-  if (!role.has_value()) return Invalid(fmt::format("file '{}' has an unknown role", file.path));
+  if (!role.has_value()) return InvalidManifest(fmt::format("file '{}' has an unknown role", file.path));
   file.role = *role;
   return file;
 }
@@ -113,44 +109,47 @@ Status ReadFiles(tuf::ObjectReader& reader, Manifest& manifest) {
   for (const json& value : reader.Array("files", kMaxFiles)) {
     SEALIFT_ASSIGN_OR_RETURN(ReleaseFile file, ReadFileEntry(value));
     if (!seen.insert(FoldCase(file.path)).second) {
-      return Invalid(fmt::format("file '{}' is listed twice", file.path));
+      return InvalidManifest(fmt::format("file '{}' is listed twice", file.path));
     }
     manifest.files.push_back(std::move(file));
   }
   return OkStatus();
 }
 
-Status ReadMeasurements(tuf::ObjectReader& reader, Manifest& manifest) {
-  std::set<std::string> phases;
-  for (const json& value : reader.Array("pcr11", kMaxListed)) {
-    tuf::ObjectReader item(value, "phase of release manifest");
-    PhasePrediction prediction{.phase = item.String("phase", 128), .pcr11 = item.Digest("pcr11")};
-    if (!item.ok()) return Invalid(MessageOf(item.status()));
-    if (!OnlyOf(prediction.phase, ":-")) return Invalid("a phase has characters beyond words and colons");
-    if (!phases.insert(prediction.phase).second) return Invalid("a phase is listed twice");
-    manifest.pcr11.push_back(std::move(prediction));
+bool SamePhases(const std::vector<PhasePrediction>& a, const std::vector<PhasePrediction>& b) {
+  return std::equal(a.begin(), a.end(), b.begin(), b.end(), [](const auto& left, const auto& right) {
+    return left.phase == right.phase && left.pcr11 == right.pcr11;
+  });
+}
+
+Status ReadImages(tuf::ObjectReader& reader, Manifest& manifest) {
+  std::set<std::pair<std::string, std::uint32_t>> seen;
+  for (const json& value : reader.Array("images", kMaxListed)) {
+    SEALIFT_ASSIGN_OR_RETURN(ImageMeasurements image, ReadImage(value));
+    const bool listed = std::any_of(manifest.files.begin(), manifest.files.end(), [&](const auto& file) {
+      return file.role == FileRole::kUki && file.path == image.path;
+    });
+    if (!listed) return InvalidManifest("an image is no UKI among the files");
+    if (!seen.insert({image.path, image.profile}).second) return InvalidManifest("an image is listed twice");
+    manifest.images.push_back(std::move(image));
   }
-  const json& sections = reader.Object("sections", kMaxListed);
-  tuf::ObjectReader digests(sections, "sections of release manifest");
-  for (const auto& [name, value] : sections.items()) {
-    if (name.size() < 2 || name.size() > 16 || name.front() != '.' || !OnlyOf(name, "._-")) {
-      return Invalid("a section's name is not one");
-    }
-    manifest.sections[name] = digests.Digest(name);
-  }
-  return digests.ok() ? OkStatus() : Invalid(MessageOf(digests.status()));
+  if (manifest.images.empty()) return OkStatus();
+  const ImageMeasurements& main = manifest.images.front();
+  if (main.profile == 0 && main.sections == manifest.sections && SamePhases(main.pcr11, manifest.pcr11))
+    return OkStatus();
+  return InvalidManifest("the first image is measured otherwise than the release says");
 }
 
 Status CheckTexts(const Manifest& manifest) {
-  if (!IsChannel(manifest.channel)) return Invalid("'channel' is not one");
-  if (!IsValidVersion(manifest.version)) return Invalid("'version' is not one");
+  if (!IsChannel(manifest.channel)) return InvalidManifest("'channel' is not one");
+  if (!IsValidVersion(manifest.version)) return InvalidManifest("'version' is not one");
   if (!manifest.minimum_agent_version.empty() && !IsValidVersion(manifest.minimum_agent_version)) {
-    return Invalid("'minimum_agent_version' is not a version");
+    return InvalidManifest("'minimum_agent_version' is not a version");
   }
   if (manifest.hardware_class.empty() || !OnlyOf(manifest.hardware_class, "._-")) {
-    return Invalid("'hardware_class' is not a name");
+    return InvalidManifest("'hardware_class' is not a name");
   }
-  if (!OnlyOf(manifest.stub_version, ".~^+:_-")) return Invalid("'stub_version' is not a version");
+  if (!OnlyOf(manifest.stub_version, ".~^+:_-")) return InvalidManifest("'stub_version' is not a version");
   return OkStatus();
 }
 
@@ -169,6 +168,7 @@ Result<ReleaseFile> Manifest::OnlyFile(FileRole role) const {
   const ReleaseFile* found = nullptr;
   for (const ReleaseFile& file : files) {
     if (file.role != role) continue;
+    if (role == FileRole::kUki && !images.empty() && file.path != images.front().path) continue;
     if (found != nullptr) {
       return MakeError(
           Code::kNotFound, Reason::kReleaseFileMissing,
@@ -203,22 +203,19 @@ std::string SerializeManifest(const Manifest& manifest) {
                 {"security_epoch", manifest.security_epoch},
                 {"built_unix_ms", ToUnixMs(manifest.built)},
                 {"files", json::array()},
-                {"pcr11", json::array()},
-                {"sections", json::object()},
+                {"pcr11", Pcr11Json(manifest.pcr11)},
+                {"sections", SectionsJson(manifest.sections)},
                 {"stub_version", manifest.stub_version},
                 {"secure_boot_certificates", DigestList(manifest.secure_boot_certificates)},
                 {"pcr_keys", DigestList(manifest.pcr_keys)}};
   for (const ReleaseFile& file : manifest.files) value["files"].push_back(FileJson(file));
-  for (const PhasePrediction& prediction : manifest.pcr11) {
-    value["pcr11"].push_back({{"phase", prediction.phase}, {"pcr11", prediction.pcr11.hex()}});
-  }
-  for (const auto& [name, digest] : manifest.sections) value["sections"][name] = digest.hex();
+  for (const ImageMeasurements& image : manifest.images) value["images"].push_back(ImageJson(image));
   return tuf::CompactJson(value);
 }
 
 Result<Manifest> ParseManifest(std::string_view text) {
   const Result<json> value = tuf::ParseJson(text, {.max_bytes = kMaxManifestBytes, .max_depth = 8});
-  if (!value.ok()) return Invalid(MessageOf(value.status()));
+  if (!value.ok()) return InvalidManifest(MessageOf(value.status()));
   tuf::ObjectReader reader(*value, "release manifest");
   Manifest manifest;
   manifest.schema_version = static_cast<std::uint32_t>(reader.Unsigned("schema_version", 1, 1));
@@ -230,11 +227,13 @@ Result<Manifest> ParseManifest(std::string_view text) {
   manifest.built = FromUnixMs(static_cast<std::int64_t>(reader.Unsigned("built_unix_ms", 0, kMaxUnixMs)));
   manifest.stub_version = reader.String("stub_version", 128);
   SEALIFT_RETURN_IF_ERROR(ReadFiles(reader, manifest));
-  SEALIFT_RETURN_IF_ERROR(ReadMeasurements(reader, manifest));
+  SEALIFT_ASSIGN_OR_RETURN(manifest.pcr11, ReadPcr11(reader));
+  SEALIFT_ASSIGN_OR_RETURN(manifest.sections, ReadSections(reader));
+  if (reader.Has("images")) SEALIFT_RETURN_IF_ERROR(ReadImages(reader, manifest));
   SEALIFT_ASSIGN_OR_RETURN(manifest.secure_boot_certificates,
                            ReadDigestList(reader, "secure_boot_certificates"));
   SEALIFT_ASSIGN_OR_RETURN(manifest.pcr_keys, ReadDigestList(reader, "pcr_keys"));
-  if (!reader.ok()) return Invalid(MessageOf(reader.status()));
+  if (!reader.ok()) return InvalidManifest(MessageOf(reader.status()));
   SEALIFT_RETURN_IF_ERROR(CheckTexts(manifest));
   return manifest;
 }

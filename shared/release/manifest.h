@@ -17,6 +17,7 @@
 #include "shared/base/clock.h"
 #include "shared/base/ids.h"
 #include "shared/base/status.h"
+#include "shared/release/image_measurements.h"
 
 namespace sealift {
 
@@ -33,12 +34,6 @@ struct ReleaseFile {
   std::optional<Sha256Digest> authenticode;
 };
 
-// PCR 11 (SHA-256 bank) once the phase words, colon-separated, were extended: "", "sysinit", "sysinit:ready".
-struct PhasePrediction {
-  std::string phase;
-  Sha256Digest pcr11;
-};
-
 struct Manifest {
   std::uint32_t schema_version = 1;
   std::string channel;
@@ -50,10 +45,13 @@ struct Manifest {
   std::uint64_t security_epoch = 0;
   UnixMillis built;
   std::vector<ReleaseFile> files;
-  // In the order the OS passes them; the last one is what a running node shows.
+  // Of the main image, in the order the OS passes them; the last one is what a running node shows.
   std::vector<PhasePrediction> pcr11;
-  // SHA-256 over the bytes of each measured section, by name with its dot.
+  // Of the main image: SHA-256 over the bytes of each measured section, by name with its dot.
   std::map<std::string, Sha256Digest> sections;
+  // Every image that boots by itself, the main one first: its pcr11 and sections are those above. Empty in
+  // releases of builders that knew one image only. A path and profile occur once.
+  std::vector<ImageMeasurements> images;
   // systemd version of the stub, which decides what is measured, e.g. "252.39-1~deb12u2".
   std::string stub_version;
   // SHA-256 of the DER of each db certificate that signed an image of this release.
@@ -61,7 +59,8 @@ struct Manifest {
   // SHA-256 of the SubjectPublicKeyInfo of each PCR policy key generation the release accepts.
   std::vector<Sha256Digest> pcr_keys;
 
-  // The one file of that role. Errors: NOT_FOUND/RELEASE_FILE_MISSING, also when there are several.
+  // The one file of that role; of several UKIs the one that `images` names first, which is what a node
+  // stages. Errors: NOT_FOUND/RELEASE_FILE_MISSING, also when there are several.
   Result<ReleaseFile> OnlyFile(FileRole role) const;
   // PCR 11 of a running node.
   Result<Sha256Digest> FinalPcr11() const;
@@ -72,8 +71,8 @@ std::string_view FileRoleName(FileRole role);
 // Canonical JSON. Deterministic.
 std::string SerializeManifest(const Manifest& manifest);
 // Bounded (1 MiB, 4096 files), strict: unknown roles, bad versions, unsafe paths (absolute, "..", backslash,
-// beyond [A-Za-z0-9._+~/-]) and duplicate paths are refused; unknown keys are allowed, for newer builders.
-// Errors: INVALID_ARGUMENT/RELEASE_MANIFEST_INVALID.
+// beyond [A-Za-z0-9._+~/-]), duplicate paths and images that contradict the rest are refused; unknown keys
+// are allowed, for newer builders. Errors: INVALID_ARGUMENT/RELEASE_MANIFEST_INVALID.
 Result<Manifest> ParseManifest(std::string_view json);
 ReleaseId ReleaseIdOf(std::string_view manifest_json);
 

@@ -26,6 +26,18 @@ Manifest Sample() {
   manifest.pcr11 = {
       {"", Sha256(AsBytes("0"))}, {"sysinit", Sha256(AsBytes("1"))}, {"sysinit:ready", Sha256(AsBytes("2"))}};
   manifest.sections = {{".linux", Sha256(AsBytes("linux"))}, {".initrd", Sha256(AsBytes("initrd"))}};
+  ImageMeasurements main{.path = "EFI/kairos/norole.efi",
+                         .command_line = "quiet",
+                         .sections = manifest.sections,
+                         .pcr11 = manifest.pcr11,
+                         .pcr11_sha384 = {{"", Sha384(AsBytes("0"))}, {"sysinit", Sha384(AsBytes("1"))}},
+                         .pcr4 = {.boot_loader = Sha256(AsBytes("b")),
+                                  .uki = Sha256(AsBytes("u")),
+                                  .kernel = Sha256(AsBytes("k"))},
+                         .pcr12 = {{"addon-a", Sha256(AsBytes("addon"))}}};
+  ImageMeasurements further{
+      .path = main.path, .profile = 1, .command_line = "debug", .pcr4 = main.pcr4};
+  manifest.images = {main, further};
   manifest.stub_version = "252.39-1~deb12u2";
   manifest.secure_boot_certificates = {Sha256(AsBytes("db"))};
   manifest.pcr_keys = {Sha256(AsBytes("pcr-1")), Sha256(AsBytes("pcr-2"))};
@@ -43,6 +55,30 @@ TEST(Manifest, SurvivesSerialisationToTheByte) {
   EXPECT_EQ(parsed->FinalPcr11().value(), Sha256(AsBytes("2")));
   EXPECT_EQ(parsed->OnlyFile(FileRole::kUki)->path, "EFI/kairos/norole.efi");
   EXPECT_EQ(ReleaseIdOf(text).digest, Sha256(AsBytes(text)));
+  ASSERT_EQ(parsed->images.size(), 2u);
+  EXPECT_EQ(parsed->images[0].pcr11_sha384.at("sysinit"), Sha384(AsBytes("1")));
+  EXPECT_EQ(parsed->images[0].pcr4.kernel, Sha256(AsBytes("k")));
+  EXPECT_EQ(parsed->images[0].pcr12.at(0).description, "addon-a");
+  EXPECT_EQ(parsed->images[1].profile, 1u);
+  EXPECT_EQ(parsed->images[1].command_line, "debug");
+}
+
+TEST(Manifest, OfSeveralUkisTheFirstImageIsTheOneNodesStage) {
+  Manifest manifest = Sample();
+  manifest.files.push_back({"EFI/kairos/debug.efi", FileRole::kUki, {}, 1, std::nullopt});
+  manifest.images.push_back({.path = "EFI/kairos/debug.efi", .command_line = "debug"});
+  const Result<Manifest> parsed = ParseManifest(SerializeManifest(manifest));
+  ASSERT_TRUE(parsed.ok()) << Describe(parsed.status());
+  EXPECT_EQ(parsed->OnlyFile(FileRole::kUki)->path, "EFI/kairos/norole.efi");
+}
+
+TEST(Manifest, ReleasesOfOlderBuildersHaveNoImages) {
+  json value = SampleJson();
+  value.erase("images");
+  const Result<Manifest> parsed = ParseManifest(value.dump());
+  ASSERT_TRUE(parsed.ok()) << Describe(parsed.status());
+  EXPECT_TRUE(parsed->images.empty());
+  EXPECT_EQ(SerializeManifest(*parsed), value.dump());
 }
 
 TEST(Manifest, IsCompactJsonWithSortedKeys) {
@@ -68,6 +104,7 @@ TEST(Manifest, AllowsUnknownKeysAndAnUnsetChannel) {
 TEST(Manifest, MissingOrDoubledRoleIsNotFound) {
   Manifest manifest = Sample();
   EXPECT_EQ(ReasonOf(manifest.OnlyFile(FileRole::kEnrolmentKey).status()), Reason::kReleaseFileMissing);
+  manifest.images.clear();
   manifest.files.push_back({"EFI/kairos/extra.efi", FileRole::kUki, {}, 1, std::nullopt});
   EXPECT_EQ(ReasonOf(manifest.OnlyFile(FileRole::kUki).status()), Reason::kReleaseFileMissing);
 }
@@ -77,7 +114,10 @@ TEST(Manifest, EveryKeyIsRequired) {
   for (const auto& [key, value] : whole.items()) {
     json without = whole;
     without.erase(key);
-    EXPECT_EQ(ReasonOf(ParseManifest(without.dump()).status()), Reason::kReleaseManifestInvalid) << key;
+    // Older builders wrote none.
+    if (key != "images") {
+      EXPECT_EQ(ReasonOf(ParseManifest(without.dump()).status()), Reason::kReleaseManifestInvalid) << key;
+    }
     json other = whole;
     other[key] = json::array({json::object()});
     EXPECT_EQ(ReasonOf(ParseManifest(other.dump()).status()), Reason::kReleaseManifestInvalid) << key;
@@ -121,6 +161,20 @@ TEST(Manifest, RefusesWrongValues) {
       {"/sections/.linux", "no"},
       {"/pcr_keys", json::array({1})},
       {"/secure_boot_certificates", json::array({"x"})},
+      {"/images/0/path", "EFI/BOOT/BOOTX64.EFI"},
+      {"/images/0/path", "EFI/kairos/other.efi"},
+      {"/images/0/pcr11/0/pcr11", std::string(64, '0')},
+      {"/images/0/sections/.linux", std::string(64, '0')},
+      {"/images/0/command_line", "a\nb"},
+      {"/images/0/command_line", std::string(2048, 'a')},
+      {"/images/0/pcr4", json::object()},
+      {"/images/0/pcr4/kernel", "00"},
+      {"/images/0/pcr11_sha384/sysinit", std::string(64, '0')},
+      {"/images/0/pcr12/0/sha256", "00"},
+      {"/images/0/pcr12/0/description", "a\n"},
+      {"/images/1/profile", 256},
+      {"/images/1/profile", 0},
+      {"/images/1", SampleJson()["images"][0]},
       {"/stub_version", "252\n"}};
   for (const auto& [pointer, wrong] : cases) {
     json value = SampleJson();
