@@ -67,7 +67,7 @@ Result<Manifest> WriteEspTree(const fs::path& out, const EspContents& contents) 
   SEALIFT_RETURN_IF_ERROR(CheckOutputFolder(out));
   SEALIFT_RETURN_IF_ERROR(MakeDirectories(out));
   // The manifest first: what is left without it is no release.
-  for (const char* old : {kManifestFile, "loader", "EFI"}) {
+  for (const char* old : {kManifestFile, kFrameIndexFile, "loader", "EFI"}) {
     std::error_code error;
     fs::remove_all(out / old, error);
     if (error) {
@@ -93,6 +93,8 @@ Result<Manifest> WriteEspTree(const fs::path& out, const EspContents& contents) 
     SEALIFT_RETURN_IF_ERROR(
         writer.Write(fmt::format("loader/keys/auto/{}.auth", name), FileRole::kEnrolmentKey, *auth));
   }
+  SEALIFT_RETURN_IF_ERROR(
+      writer.Write(kFrameIndexFile, FileRole::kFrameIndex, AsBytes(contents.frame_index)));
   Manifest manifest = MakeManifest(contents, writer.TakeFiles());
   const std::string text = SerializeManifest(manifest);
   SEALIFT_RETURN_IF_ERROR(WriteFileAtomically(out / kManifestFile, AsBytes(text)));

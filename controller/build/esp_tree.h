@@ -15,6 +15,8 @@ namespace sealift::build {
 inline constexpr char kBootLoaderFile[] = "EFI/BOOT/BOOTX64.EFI";
 inline constexpr char kUkiFile[] = "EFI/kairos/norole.efi";
 inline constexpr char kManifestFile[] = "release.json";
+// Beside the manifest, not on any ESP.
+inline constexpr char kFrameIndexFile[] = "frames.json";
 
 struct EspContents {
   std::string version;
@@ -29,6 +31,8 @@ struct EspContents {
   Bytes kek_auth;
   Bytes db_auth;
   Bytes dbx_auth;
+  // Of the image's initrd: content::SerializeFrameIndex.
+  std::string frame_index;
   // DER.
   Bytes secure_boot_certificate;
   // Of every PCR key generation the release accepts.

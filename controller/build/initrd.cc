@@ -1,110 +1,92 @@
 #include "controller/build/initrd.h"
 
 #include <fmt/format.h>
-#include <sys/stat.h>
 #include <zstd.h>
 
 #include <algorithm>
-#include <atomic>
-#include <bit>
+#include <condition_variable>
 #include <map>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <thread>
+
+#include "controller/build/newc.h"
+#include "shared/crypto/hash.h"
 
 namespace sealift::build {
 namespace {
 
-// Target size of a frame before compression.
-constexpr std::uint64_t kFrameBytes = 1u << 20;
-constexpr std::size_t kMaxPathBytes = 4000;
-constexpr std::string_view kTrailer = "TRAILER!!!";
-constexpr std::size_t kPadding = 4;
-
-// FNV-1a: spreads names; no adversary gains from a collision.
-std::uint64_t HashName(std::string_view text) {
-  std::uint64_t hash = 0xcbf29ce484222325u;
-  for (const char c : text) hash = (hash ^ static_cast<unsigned char>(c)) * 0x100000001b3u;
-  return hash ^ (hash >> 32);
-}
-
-// Version numbers in paths change with every upgrade; cut points should not.
-std::string WithoutNumbers(std::string_view path) {
-  std::string text;
-  for (const char c : path) {
-    const bool digit = c >= '0' && c <= '9';
-    if (!digit)
-      text += c;
-    else if (text.empty() || text.back() != '#')
-      text += '#';
-  }
-  return text;
-}
-
-// A file of size s ends a frame with probability of about s / kFrameBytes.
-bool CutsAfter(std::string_view path, std::uint64_t size) {
-  if (size == 0) return false;
-  return HashName(WithoutNumbers(path)) % kFrameBytes < std::bit_floor(size);
-}
-
-void PutHeader(ByteWriter& writer, std::string_view path, const TreeEntry& entry, const ArchiveEntry& item,
-               std::uint64_t size) {
-  writer.PadTo(kPadding);
-  const std::string header =
-      fmt::format("070701{:08X}{:08X}{:08X}{:08X}{:08X}{:08X}{:08X}{:08X}{:08X}{:08X}{:08X}{:08X}{:08X}",
-                  item.inode, entry.mode, entry.uid, entry.gid, item.links, 0, size, 0, 0, entry.device_major,
-                  entry.device_minor, path.size() + 1, 0);
-  writer.Raw(AsBytes(header));
-  writer.Raw(AsBytes(path));
-  writer.U8(0);
-  writer.PadTo(kPadding);
-}
-
-// All names of one file, next to its first name.
-using Group = std::vector<const std::pair<const std::string, TreeEntry>*>;
-
-std::vector<Group> FileGroups(const Tree& tree) {
-  std::vector<Group> groups;
-  std::map<std::pair<std::uint64_t, std::uint64_t>, std::size_t> known;
-  for (const auto& item : tree.entries()) {
-    if (!S_ISREG(item.second.mode)) continue;
-    if (item.second.link_group.has_value()) {
-      const auto [at, fresh] = known.try_emplace(*item.second.link_group, groups.size());
-      if (!fresh) {
-        groups[at->second].push_back(&item);
-        continue;
-      }
-    }
-    groups.push_back({&item});
-  }
-  return groups;
-}
+// A frame of more raw bytes waits for its turn and is then compressed straight into the sink.
+constexpr std::uint64_t kLargeFrameBytes = 4u << 20;
+// Finished frames that wait for their turn, together.
+constexpr std::uint64_t kMaxWaitingBytes = 8u << 20;
 
 using ZstdContext = std::unique_ptr<ZSTD_CCtx, decltype(&ZSTD_freeCCtx)>;
 
-Result<Bytes> Compress(ZSTD_CCtx* context, ByteView raw) {
-  Bytes out(ZSTD_compressBound(raw.size()));
-  const std::size_t size = ZSTD_compress2(context, out.data(), out.size(), raw.data(), raw.size());
-  if (ZSTD_isError(size) != 0) {
-    return MakeError(Code::kInternal, Reason::kInternal,
-                     fmt::format("compress initrd: {}", ZSTD_getErrorName(size)));
+// One frame on its way through libzstd; the rule of the format is in the header.
+class FrameCompressor {
+ public:
+  FrameCompressor(ZSTD_CCtx* context, std::uint64_t raw_size, const ByteSink& out)
+      : context_(context), out_(out), buffer_(ZSTD_CStreamOutSize()) {
+    ZSTD_CCtx_reset(context_, ZSTD_reset_session_only);
+    ZSTD_CCtx_setPledgedSrcSize(context_, raw_size);
   }
-  out.resize(size);
-  out.shrink_to_fit();
-  return out;
-}
 
-// Frames are taken in turn; the first error stops all.
+  Status Put(ByteView raw) {
+    raw_hasher_.Update(raw);
+    ZSTD_inBuffer input{raw.data(), raw.size(), 0};
+    while (input.pos < input.size) SEALIFT_RETURN_IF_ERROR(Step(input, ZSTD_e_continue).status());
+    return OkStatus();
+  }
+
+  Status Finish() {
+    ZSTD_inBuffer nothing{nullptr, 0, 0};
+    while (true) {
+      SEALIFT_ASSIGN_OR_RETURN(const std::size_t left, Step(nothing, ZSTD_e_end));
+      if (left == 0) return OkStatus();
+    }
+  }
+
+  std::uint64_t size() const { return size_; }
+  Sha256Digest Digest() { return hasher_.Finish(); }
+  Sha256Digest RawDigest() { return raw_hasher_.Finish(); }
+
+ private:
+  Result<std::size_t> Step(ZSTD_inBuffer& input, ZSTD_EndDirective directive) {
+    ZSTD_outBuffer output{buffer_.data(), buffer_.size(), 0};
+    const std::size_t left = ZSTD_compressStream2(context_, &output, &input, directive);
+    if (ZSTD_isError(left) != 0) {
+      return MakeError(Code::kInternal, Reason::kInternal,
+                       fmt::format("compress initrd: {}", ZSTD_getErrorName(left)));
+    }
+    const ByteView piece = ByteView(buffer_).first(output.pos);
+    if (!piece.empty()) {
+      hasher_.Update(piece);
+      size_ += piece.size();
+      SEALIFT_RETURN_IF_ERROR(out_(piece));
+    }
+    return left;
+  }
+
+  ZSTD_CCtx* context_;
+  const ByteSink& out_;
+  Bytes buffer_;
+  Sha256Hasher raw_hasher_;
+  Sha256Hasher hasher_;
+  std::uint64_t size_ = 0;
+};
+
+// Frames are taken in turn, compressed side by side and written in order; the first error stops all.
 class Packer {
  public:
-  Packer(const Tree& tree, const std::vector<Frame>& frames, const InitrdOptions& options)
-      : tree_(tree), frames_(frames), options_(options), packed_(frames.size()) {
-    for (const Frame& frame : frames)
-      for (const ArchiveEntry& item : frame)
-        if (item.carries_data) total_ += item.entry->size;
+  Packer(const std::vector<Frame>& frames, const InitrdOptions& options, const ByteSink& sink)
+      : frames_(frames), options_(options), sink_(sink) {
+    index_.frames.resize(frames.size());
+    for (const Frame& frame : frames) total_ += frame.raw_size;
   }
 
-  Result<std::vector<Bytes>> Run() {
+  Result<content::FrameIndex> Run() {
     unsigned count =
         options_.threads == 0 ? std::max(1u, std::thread::hardware_concurrency()) : options_.threads;
     count = static_cast<unsigned>(std::min<std::size_t>(count, frames_.size()));
@@ -113,123 +95,157 @@ class Packer {
       for (unsigned i = 0; i < count; ++i) threads.emplace_back([this] { Work(); });
     }
     SEALIFT_RETURN_IF_ERROR(status_);
-    return std::move(packed_);
+    if (const std::uint64_t rest = size_ % kArchiveAlignment; rest != 0)
+      SEALIFT_RETURN_IF_ERROR(Write(Bytes(kArchiveAlignment - rest)));
+    index_.size = size_;
+    index_.digest = hasher_.Finish();
+    return std::move(index_);
   }
-  std::uint64_t unpacked_bytes() const { return unpacked_; }
+  std::uint64_t total() const { return total_; }
 
  private:
   void Work() {
     const ZstdContext context(ZSTD_createCCtx(), ZSTD_freeCCtx);
     SEALIFT_CHECK(context != nullptr);
     ZSTD_CCtx_setParameter(context.get(), ZSTD_c_compressionLevel, options_.zstd_level);
-    for (std::size_t i = next_++; i < frames_.size(); i = next_++) {
-      if (!PackOne(context.get(), i)) return;
+    while (const std::optional<std::size_t> index = TakeFrame()) {
+      const Status status = frames_[*index].raw_size > kLargeFrameBytes ? PackLarge(context.get(), *index)
+                                                                        : PackSmall(context.get(), *index);
+      if (!status.ok()) Stop(status);
     }
   }
 
-  bool PackOne(ZSTD_CCtx* context, std::size_t index) {
-    const Result<Bytes> raw = WriteFrame(tree_, frames_[index], index + 1 == frames_.size());
-    Result<Bytes> packed = raw.ok() ? Compress(context, *raw) : Result<Bytes>(raw.status());
-    const std::lock_guard lock(mutex_);
-    if (!status_.ok()) return false;
-    if (!packed.ok()) {
-      status_ = packed.status();
-      return false;
+  // Waits while too much is finished already. Whoever has the frame that is next to be written never waits
+  // here, so the others get on.
+  std::optional<std::size_t> TakeFrame() {
+    std::unique_lock lock(mutex_);
+    changed_.wait(lock, [&] { return !status_.ok() || waiting_bytes_ < kMaxWaitingBytes; });
+    if (!status_.ok() || next_ == frames_.size()) return std::nullopt;
+    return next_++;
+  }
+
+  Status PackLarge(ZSTD_CCtx* context, std::size_t index) {
+    {
+      std::unique_lock lock(mutex_);
+      changed_.wait(lock, [&] { return !status_.ok() || (written_ == index && !writing_); });
+      if (!status_.ok()) return status_;
+      writing_ = true;
     }
-    packed_[index] = *std::move(packed);
-    unpacked_ += raw->size();
-    for (const ArchiveEntry& item : frames_[index])
-      if (item.carries_data) done_ += item.entry->size;
+    SEALIFT_RETURN_IF_ERROR(Compress(context, index, [this](ByteView piece) { return Write(piece); }));
+    return WriteFinished(index);
+  }
+
+  Status PackSmall(ZSTD_CCtx* context, std::size_t index) {
+    Bytes packed;
+    const ByteSink keep = [&packed](ByteView piece) {
+      Append(packed, piece);
+      return OkStatus();
+    };
+    SEALIFT_RETURN_IF_ERROR(Compress(context, index, keep));
+    {
+      const std::lock_guard lock(mutex_);
+      waiting_bytes_ += packed.size();
+      waiting_.emplace(index, std::move(packed));
+      if (writing_ || written_ != index) return OkStatus();
+      writing_ = true;
+    }
+    return WriteFinished(std::nullopt);
+  }
+
+  Status Compress(ZSTD_CCtx* context, std::size_t index, const ByteSink& out) {
+    const Frame& frame = frames_[index];
+    content::FrameRecord& record = index_.frames[index];
+    FrameCompressor compressor(context, frame.raw_size, out);
+    SEALIFT_RETURN_IF_ERROR(WriteFrame(
+        frame, [&](ByteView piece) { return compressor.Put(piece); }, &record.files));
+    SEALIFT_RETURN_IF_ERROR(compressor.Finish());
+    record.group = frame.group;
+    record.size = compressor.size();
+    record.digest = compressor.Digest();
+    record.raw_size = frame.raw_size;
+    record.raw_digest = compressor.RawDigest();
+    return OkStatus();
+  }
+
+  // Called with the turn (writing_): writes the frames whose turn has come. `done`: one that was written.
+  Status WriteFinished(std::optional<std::size_t> done) {
+    while (true) {
+      Bytes packed;
+      {
+        const std::lock_guard lock(mutex_);
+        if (done.has_value()) Account(*done);
+        const auto found = waiting_.find(written_);
+        if (found == waiting_.end() || !status_.ok()) {
+          writing_ = false;
+          changed_.notify_all();
+          return OkStatus();
+        }
+        done = found->first;
+        packed = std::move(found->second);
+        waiting_.erase(found);
+      }
+      SEALIFT_RETURN_IF_ERROR(Write(packed));
+      const std::lock_guard lock(mutex_);
+      waiting_bytes_ -= packed.size();
+    }
+  }
+
+  void Account(std::size_t index) {
+    index_.frames[index].offset = size_ - index_.frames[index].size;
+    ++written_;
+    done_ += frames_[index].raw_size;
     if (options_.progress) options_.progress(done_, total_);
-    return true;
+    changed_.notify_all();
   }
 
-  const Tree& tree_;
+  // Called with the turn.
+  Status Write(ByteView bytes) {
+    hasher_.Update(bytes);
+    size_ += bytes.size();
+    return sink_(bytes);
+  }
+
+  void Stop(const Status& status) {
+    const std::lock_guard lock(mutex_);
+    if (status_.ok()) status_ = status;
+    changed_.notify_all();
+  }
+
   const std::vector<Frame>& frames_;
   const InitrdOptions& options_;
-  std::atomic<std::size_t> next_ = 0;
-  std::mutex mutex_;
-  // Under mutex_ from here on.
-  std::vector<Bytes> packed_;
-  Status status_;
+  const ByteSink& sink_;
+  // Belong to whoever has the turn; a record's other members to whoever packs the frame.
+  content::FrameIndex index_;
+  Sha256Hasher hasher_;
+  std::uint64_t size_ = 0;
   std::uint64_t done_ = 0;
   std::uint64_t total_ = 0;
-  std::uint64_t unpacked_ = 0;
+  std::mutex mutex_;
+  std::condition_variable changed_;
+  // Under mutex_ from here on.
+  Status status_;
+  std::size_t next_ = 0;
+  std::size_t written_ = 0;
+  bool writing_ = false;
+  std::map<std::size_t, Bytes> waiting_;
+  std::uint64_t waiting_bytes_ = 0;
 };
 
 }  // namespace
 
-Result<std::vector<Frame>> PlanFrames(const Tree& tree) {
-  for (const auto& [path, entry] : tree.entries()) {
-    if (path.size() > kMaxPathBytes || path == kTrailer) {
-      return MakeError(Code::kInvalidArgument, Reason::kRootfsUnusable,
-                       fmt::format("pack initrd: an archive cannot hold the path '{}'", path.substr(0, 80)));
-    }
-  }
-  std::vector<Frame> frames(1);
-  for (const auto& [path, entry] : tree.entries())
-    if (!S_ISREG(entry.mode)) frames[0].push_back({.path = path, .entry = &entry});
-  Frame frame;
-  std::uint64_t size = 0;
-  const auto cut = [&] {
-    if (!frame.empty()) frames.push_back(std::move(frame));
-    frame = {};
-    size = 0;
-  };
-  for (const Group& group : FileGroups(tree)) {
-    const auto& [first_path, first] = *group.front();
-    const bool large = first.size >= kFrameBytes;
-    if (large) cut();
-    const auto links = static_cast<std::uint32_t>(group.size());
-    const auto inode = links == 1 ? 0 : static_cast<std::uint32_t>(HashName(first_path) | 1);
-    for (const auto* item : group) {
-      frame.push_back({.path = item->first,
-                       .entry = &item->second,
-                       .links = links,
-                       .inode = inode,
-                       .carries_data = item == group.back()});
-    }
-    size += first.size;
-    const bool chosen = size >= kFrameBytes / 4 && CutsAfter(first_path, first.size);
-    if (large || chosen || size >= 3 * kFrameBytes) cut();
-  }
-  cut();
-  return frames;
-}
-
-Result<Bytes> WriteFrame(const Tree& tree, const Frame& frame, bool last) {
-  ByteWriter writer(ByteWriter::Endian::kLittle);
-  for (const ArchiveEntry& item : frame) {
-    if (S_ISLNK(item.entry->mode)) {
-      PutHeader(writer, item.path, *item.entry, item, item.entry->target.size());
-      writer.Raw(AsBytes(item.entry->target));
-    } else if (item.carries_data) {
-      SEALIFT_ASSIGN_OR_RETURN(const Bytes content, tree.Contents(*item.entry));
-      PutHeader(writer, item.path, *item.entry, item, content.size());
-      writer.Raw(content);
-    } else {
-      PutHeader(writer, item.path, *item.entry, item, 0);
-    }
-  }
-  if (last) PutHeader(writer, kTrailer, TreeEntry{}, ArchiveEntry{}, 0);
-  writer.PadTo(kPadding);
-  return std::move(writer).Finish();
-}
-
-Result<Initrd> PackInitrd(const Tree& tree, const InitrdOptions& options) {
+Result<Initrd> PackInitrd(const Tree& tree, const InstalledPackages& packages, const InitrdOptions& options,
+                          const ByteSink& sink) {
   if (options.zstd_level < 1 || options.zstd_level > 19) {
     return MakeError(Code::kInvalidArgument, Reason::kInvalidArgument,
                      "pack initrd: zstd levels go from 1 to 19");
   }
-  SEALIFT_ASSIGN_OR_RETURN(const std::vector<Frame> frames, PlanFrames(tree));
-  Packer packer(tree, frames, options);
-  SEALIFT_ASSIGN_OR_RETURN(const std::vector<Bytes> packed, packer.Run());
-  Initrd initrd{.unpacked_bytes = packer.unpacked_bytes(), .frames = packed.size()};
-  std::size_t size = 0;
-  for (const Bytes& frame : packed) size += frame.size();
-  initrd.bytes.reserve(size + kPadding);
-  for (const Bytes& frame : packed) Append(initrd.bytes, frame);
-  initrd.bytes.resize((initrd.bytes.size() + kPadding - 1) / kPadding * kPadding);
+  SEALIFT_ASSIGN_OR_RETURN(const std::vector<Frame> frames, PlanFrames(tree, packages));
+  Packer packer(frames, options, sink);
+  Initrd initrd;
+  SEALIFT_ASSIGN_OR_RETURN(initrd.index, packer.Run());
+  initrd.index.zstd_version = ZSTD_versionString();
+  initrd.index.zstd_level = options.zstd_level;
+  initrd.unpacked_bytes = packer.total();
   return initrd;
 }
 

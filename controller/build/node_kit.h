@@ -8,7 +8,7 @@
 #include <string>
 #include <vector>
 
-#include "controller/build/rootfs.h"
+#include "controller/source/tree.h"
 #include "shared/base/clock.h"
 
 namespace sealift::build {

@@ -4,6 +4,7 @@
 
 #include "controller/build/initrd.h"
 #include "controller/build/node_kit.h"
+#include "controller/source/scratch_file.h"
 #include "shared/base/ids.h"
 #include "shared/efi/auth_variable.h"
 #include "shared/uki/sections.h"
@@ -150,14 +151,20 @@ Result<BuiltRelease> BuildRelease(const ReleaseOptions& options, const ReleaseKe
   InitrdOptions packing{.zstd_level = options.zstd_level};
   if (progress)
     packing.progress = [&](std::uint64_t done, std::uint64_t total) { progress("pack", done, total); };
-  SEALIFT_ASSIGN_OR_RETURN(const Initrd initrd, PackInitrd(tree, packing));
-  built.initrd_bytes = initrd.bytes.size();
+  SEALIFT_ASSIGN_OR_RETURN(const InstalledPackages packages, ReadPackages(tree));
+  SEALIFT_ASSIGN_OR_RETURN(ScratchFile initrd_file, ScratchFile::Create());
+  SEALIFT_ASSIGN_OR_RETURN(const Initrd initrd, PackInitrd(tree, packages, packing, [&](ByteView piece) {
+                             return initrd_file.Append(piece);
+                           }));
+  SEALIFT_ASSIGN_OR_RETURN(const ByteView initrd_bytes, initrd_file.Map());
+  built.initrd_bytes = initrd.index.size;
   built.unpacked_bytes = initrd.unpacked_bytes;
-  built.frames = initrd.frames;
+  built.frames = initrd.index.frames.size();
+  contents.frame_index = content::SerializeFrameIndex(initrd.index);
   stage("sign");
   SEALIFT_ASSIGN_OR_RETURN(contents.uki, BuildUki({.stub = parts.stub,
                                                    .kernel = parts.kernel,
-                                                   .initrd = initrd.bytes,
+                                                   .initrd = initrd_bytes,
                                                    .os_release = os_release.text,
                                                    .command_line = options.command_line,
                                                    .subject = fmt::format("{} {}", kUkiFile, version),

@@ -30,7 +30,9 @@ constexpr RoleRow kRoles[] = {{FileRole::kBootLoader, "boot-loader"},
                               {FileRole::kUki, "uki"},
                               {FileRole::kLoaderConf, "loader-conf"},
                               {FileRole::kEntry, "entry"},
-                              {FileRole::kEnrolmentKey, "enrolment-key"}};
+                              {FileRole::kEnrolmentKey, "enrolment-key"},
+                              {FileRole::kFrameIndex, "frame-index"},
+                              {FileRole::kSbom, "sbom"}};
 
 bool OnlyOf(std::string_view text, std::string_view extra) {
   return std::all_of(text.begin(), text.end(), [&](char c) {

@@ -1,12 +1,11 @@
 #include <gtest/gtest.h>
-#include <zstd.h>
 
-#include "controller/build/initrd.h"
 #include "controller/build/node_kit.h"
 #include "controller/build/release_builder.h"
 #include "shared/uki/pcr_policy.h"
 #include "shared/uki/sections.h"
 #include "shared/uki/uki_layout.h"
+#include "tests/support/frames.h"
 #include "tests/support/os_tree.h"
 #include "tests/support/status_matchers.h"
 
@@ -15,67 +14,6 @@ namespace {
 
 using test::OsTree;
 using test::ReasonIdFrom;
-
-// All frames, decompressed one after the other.
-std::string Unpack(ByteView packed) {
-  std::string out;
-  while (!packed.empty()) {
-    const std::size_t size = ZSTD_findFrameCompressedSize(packed.data(), packed.size());
-    if (ZSTD_isError(size) != 0) break;  // the padding at the end
-    std::string frame(ZSTD_getFrameContentSize(packed.data(), packed.size()), '\0');
-    EXPECT_EQ(ZSTD_decompress(frame.data(), frame.size(), packed.data(), size), frame.size());
-    out += frame;
-    packed = packed.subspan(size);
-  }
-  for (const std::uint8_t byte : packed) EXPECT_EQ(byte, 0);
-  return out;
-}
-
-Initrd Pack(const Tree& tree, unsigned threads = 0) {
-  return PackInitrd(tree, {.zstd_level = 3, .threads = threads}).value();
-}
-
-TEST(RootfsTest, ReadsWithoutFollowingOrEntering) {
-  const OsTree os;
-  const Tree tree = Tree::Read(os.path()).value();
-  EXPECT_EQ(tree.Find("lib")->target, "usr/lib");
-  EXPECT_EQ(tree.Find("lib/os-release"), nullptr) << "a link was entered";
-  EXPECT_NE(tree.Find("dev"), nullptr);
-  EXPECT_EQ(tree.Find("dev/should-not-be-packed"), nullptr);
-  EXPECT_EQ(tree.Find("run/should-not-be-packed"), nullptr);
-  EXPECT_EQ(tree.Resolve("lib/os-release"), "usr/lib/os-release");
-  EXPECT_EQ(tree.Resolve("etc/os-release"), "usr/lib/os-release");
-  EXPECT_EQ(tree.Resolve("etc/absent"), "");
-  EXPECT_TRUE(AsText(tree.ReadFile("etc/os-release").value()).starts_with("ID=test"));
-}
-
-TEST(RootfsTest, LinksThatLeaveTheTreeLeadInsideIt) {
-  OsTree os;
-  os.Link("../../../../etc/hostname", "etc/out");
-  os.Link("/etc/loop", "etc/loop");
-  os.Write("etc/hostname", "inside");
-  const Tree tree = Tree::Read(os.path()).value();
-  EXPECT_EQ(AsText(tree.ReadFile("etc/out").value()), "inside");
-  EXPECT_EQ(tree.Resolve("etc/loop"), "");
-}
-
-TEST(RootfsTest, NoticesAFileThatChangedMeanwhile) {
-  OsTree os;
-  os.Write("etc/growing", "abc");
-  const Tree tree = Tree::Read(os.path()).value();
-  os.Write("etc/growing", "abcd");
-  EXPECT_EQ(ReasonIdFrom(tree.ReadFile("etc/growing")), "FILE_UNREADABLE");
-  // Replaced by a link to somewhere else: not followed.
-  os.Remove("etc/growing");
-  os.Link("/etc/passwd", "etc/growing");
-  EXPECT_EQ(ReasonIdFrom(tree.ReadFile("etc/growing")), "FILE_UNREADABLE");
-}
-
-TEST(RootfsTest, RefusesWhatIsNoRootFileSystem) {
-  EXPECT_EQ(ReasonIdFrom(Tree::Read("/nonexistent")), "FILE_UNREADABLE");
-  const TempDir empty = TempDir::Create("sealift-os").value();
-  EXPECT_EQ(ReasonIdFrom(Tree::Read(empty.path())), "ROOTFS_UNUSABLE");
-}
 
 TEST(NodeKitTest, MakesTheOsRunFromMemory) {
   const OsTree os;
@@ -132,95 +70,6 @@ TEST(NodeKitTest, FindsTheKernelAndItsRelease) {
   EXPECT_EQ(KernelRelease(AsBytes("no kernel")), "");
 }
 
-TEST(InitrdTest, SameTreeSameBytesWhateverTheThreads) {
-  const OsTree os;
-  const Tree tree = Tree::Read(os.path()).value();
-  const Bytes one = Pack(tree, 1).bytes;
-  EXPECT_EQ(one, Pack(tree, 4).bytes);
-  EXPECT_EQ(one.size() % 4, 0u);
-  // Times and inode numbers of the folder do not matter.
-  const OsTree again;
-  EXPECT_EQ(one, Pack(Tree::Read(again.path()).value()).bytes);
-}
-
-TEST(InitrdTest, SkeletonComesFirstAndNamesOfAFileStayTogether) {
-  OsTree os;
-  for (int i = 0; i < 6; ++i)
-    os.Write("usr/share/data" + std::to_string(i), std::string(700'000, 'a' + char(i)));
-  os.Write("usr/bin/first", "linked");
-  std::filesystem::create_hard_link(os.path() / "usr/bin/first", os.path() / "usr/share/zlast");
-  const Tree tree = Tree::Read(os.path()).value();
-  const std::vector<Frame> frames = PlanFrames(tree).value();
-  EXPECT_GT(frames.size(), 2u);
-  for (const ArchiveEntry& item : frames[0]) EXPECT_FALSE(S_ISREG(item.entry->mode)) << item.path;
-  const ArchiveEntry* first = nullptr;
-  const ArchiveEntry* last = nullptr;
-  for (std::size_t i = 1; i < frames.size(); ++i) {
-    for (const ArchiveEntry& item : frames[i]) {
-      EXPECT_TRUE(S_ISREG(item.entry->mode)) << item.path;
-      if (item.path == "usr/bin/first") first = &item;
-      if (item.path == "usr/share/zlast") last = &item;
-    }
-  }
-  ASSERT_TRUE(first != nullptr && last != nullptr);
-  EXPECT_EQ(last, first + 1);
-  EXPECT_EQ(first->links, 2u);
-  EXPECT_EQ(first->inode, last->inode);
-  EXPECT_NE(first->inode, 0u);
-  EXPECT_FALSE(first->carries_data);
-  EXPECT_TRUE(last->carries_data);
-}
-
-TEST(InitrdTest, AChangedFileLeavesOtherFramesAsTheyWere) {
-  OsTree os;
-  for (int i = 0; i < 8; ++i)
-    os.Write("usr/share/" + std::string(1, char('a' + i)), std::string(1'200'000, char(i)));
-  const auto frames = [&] {
-    const Tree tree = Tree::Read(os.path()).value();
-    const std::vector<Frame> plan = PlanFrames(tree).value();
-    std::vector<Bytes> raw;
-    for (std::size_t i = 0; i < plan.size(); ++i)
-      raw.push_back(WriteFrame(tree, plan[i], i + 1 == plan.size()).value());
-    return raw;
-  };
-  const std::vector<Bytes> before = frames();
-  os.Write("usr/share/c", std::string(1'200'001, 'x'));
-  const std::vector<Bytes> after = frames();
-  ASSERT_EQ(before.size(), after.size());
-  int changed = 0;
-  for (std::size_t i = 0; i < before.size(); ++i) changed += before[i] == after[i] ? 0 : 1;
-  EXPECT_EQ(changed, 1);
-}
-
-TEST(InitrdTest, ArchiveHoldsExactHeaders) {
-  Tree tree;
-  tree.PutFile("a", AsBytes("hello"), 0640);
-  const std::string archive = Unpack(Pack(tree).bytes);
-  EXPECT_EQ(archive.substr(0, 112 + 8),
-            "070701"
-            "00000000"
-            "000081A0"
-            "00000000"
-            "00000000"
-            "00000001"
-            "00000000"
-            "00000005"
-            "00000000"
-            "00000000"
-            "00000000"
-            "00000000"
-            "00000002"
-            "00000000"
-            "a" +
-                std::string(1, '\0') + "hello" + std::string(3, '\0'));
-  EXPECT_NE(archive.find("TRAILER!!!"), std::string::npos);
-  EXPECT_EQ(archive.size() % 4, 0u);
-}
-
-TEST(InitrdTest, RefusesALevelThatKernelsDoNotUnpack) {
-  EXPECT_EQ(ReasonIdFrom(PackInitrd(Tree(), {.zstd_level = 22})), "INVALID_ARGUMENT");
-}
-
 class ReleaseTest : public testing::Test {
  protected:
   static void SetUpTestSuite() { keys_ = new test::ReleaseKeySet(); }
@@ -243,7 +92,7 @@ TEST_F(ReleaseTest, ManifestSaysWhatLiesThere) {
   const Manifest manifest = ParseManifest(AsText(Read("release.json"))).value();
   EXPECT_EQ(manifest.version, "1.2");
   EXPECT_EQ(manifest.stub_version, "252.39-1~deb12u2");
-  ASSERT_EQ(manifest.files.size(), 7u);
+  ASSERT_EQ(manifest.files.size(), 8u);
   for (const ReleaseFile& file : manifest.files) {
     const Bytes bytes = Read(file.path);
     EXPECT_EQ(Sha256(bytes), file.digest) << file.path;
@@ -304,7 +153,7 @@ TEST_F(ReleaseTest, VersionGoesIntoOsReleaseOfSectionAndTree) {
   const efi::PeImage image = efi::PeImage::Parse(uki).value();
   const std::string_view osrel = AsText(uki::UkiSectionContents(image, ".osrel").value());
   EXPECT_TRUE(osrel.ends_with("VERSION_ID=1.2\nIMAGE_VERSION=2.0\n")) << osrel;
-  EXPECT_NE(Unpack(uki::UkiSectionContents(image, ".initrd").value()).find("IMAGE_VERSION=2.0"),
+  EXPECT_NE(test::UnpackFrames(uki::UkiSectionContents(image, ".initrd").value()).find("IMAGE_VERSION=2.0"),
             std::string::npos);
   options.version = "not a version";
   EXPECT_EQ(ReasonIdFrom(Build(options)), "ROOTFS_UNUSABLE");

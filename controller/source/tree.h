@@ -1,6 +1,8 @@
-// A root file system as a list of entries: read from a folder, changed in memory, packed by cpio.h.
+// A root file system as a list of entries: read from a folder or an image, changed in memory, packed by
+// controller/build/initrd.h.
 //
-// The folder is only ever read: nothing in it is executed, followed out of it, or changed. A Tree is not
+// The folder is only ever read: nothing in it is executed, followed out of it, or changed. Contents stay
+// where they are until they are asked for, so a tree takes memory for its names only. A Tree is not
 // thread-safe while it is changed; reading contents from several threads is fine.
 #pragma once
 
@@ -11,6 +13,7 @@
 #include <map>
 #include <memory>
 #include <optional>
+#include <span>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -34,9 +37,29 @@ struct TreeEntry {
   std::string target;
   // Names of one file with several names share it (device and inode of the folder).
   std::optional<std::pair<std::uint64_t, std::uint64_t>> link_group;
-  // Where the file's bytes lie in the folder; empty when `content` holds them.
+  // Where the bytes of a regular file lie: in `content` when there is no store; at `offset` of the store,
+  // which is then a file; or in the store's file named `source`, a path below that folder.
+  std::shared_ptr<const UniqueFd> store;
   std::string source;
+  std::uint64_t offset = 0;
   Bytes content;
+};
+
+// The bytes of one regular file, from its start to its end. Used by one thread; borrows the entry.
+class ContentReader {
+ public:
+  // Fills `into` as far as the file goes; 0 at its end. Errors: FILE_UNREADABLE, also when the file is not of
+  // the size any more that the tree says.
+  Result<std::size_t> Read(std::span<std::uint8_t> into);
+
+ private:
+  friend class Tree;
+  ContentReader(const TreeEntry& entry, UniqueFd opened);
+  Result<std::size_t> ReadAt(std::span<std::uint8_t> into) const;
+
+  const TreeEntry& entry_;
+  UniqueFd opened_;
+  std::uint64_t done_ = 0;
 };
 
 class Tree {
@@ -57,10 +80,12 @@ class Tree {
   // The bytes of a regular file, links followed. Errors: NOT_FOUND/ROOTFS_UNUSABLE; as ReadFile;
   // FILE_UNREADABLE when the file changed since the tree was read.
   Result<Bytes> ReadFile(std::string_view path, std::uint64_t max_bytes = kDefaultMaxFileBytes) const;
-  // The bytes of `entry` itself.
-  Result<Bytes> Contents(const TreeEntry& entry) const;
+  // The bytes of `entry`, a regular file, whole or in pieces. Errors: FILE_UNREADABLE.
+  static Result<Bytes> Contents(const TreeEntry& entry);
+  static Result<ContentReader> Open(const TreeEntry& entry);
 
   // Replace what was there; missing parent folders are made, owned by root, 0755.
+  void Put(std::string_view path, TreeEntry entry);
   void PutFile(std::string_view path, ByteView content, mode_t permissions = 0644);
   void PutLink(std::string_view path, std::string_view target);
   void PutDirectory(std::string_view path, mode_t permissions = 0755);
@@ -68,12 +93,14 @@ class Tree {
   void Remove(std::string_view path);
   // Everything below, but not the folder itself.
   void RemoveContents(std::string_view path);
+  // Of the folders that a running system fills itself.
+  void RemoveVolatileContents();
+  // Errors: INVALID_ARGUMENT/ROOTFS_UNUSABLE when there is no folder /usr.
+  Status CheckHasUsr() const;
 
  private:
   friend class TreeReader;
-  void Put(std::string_view path, TreeEntry entry);
 
-  std::shared_ptr<UniqueFd> root_;
   std::map<std::string, TreeEntry> entries_;
 };
 

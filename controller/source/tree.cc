@@ -1,4 +1,4 @@
-#include "controller/build/rootfs.h"
+#include "controller/source/tree.h"
 
 #include <dirent.h>
 #include <fcntl.h>
@@ -53,7 +53,8 @@ bool HasControlCharacter(std::string_view name) {
 // Walks one folder after the other.
 class TreeReader {
  public:
-  explicit TreeReader(Tree& tree) : tree_(tree), root_(tree.root_->get()), own_(::geteuid()) {}
+  TreeReader(Tree& tree, std::shared_ptr<const UniqueFd> root)
+      : tree_(tree), store_(std::move(root)), root_(store_->get()), own_(::geteuid()) {}
 
   Status ReadAll() {
     std::vector<std::string> folders = {""};
@@ -98,6 +99,7 @@ class TreeReader {
     if (S_ISREG(info.st_mode)) {
       entry.size = static_cast<std::uint64_t>(info.st_size);
       if (entry.size > UINT32_MAX) return Unusable(fmt::format("'{}' is larger than 4 GiB", path));
+      entry.store = store_;
       entry.source = path;
       if (info.st_nlink > 1) entry.link_group = {info.st_dev, info.st_ino};
     } else if (S_ISLNK(info.st_mode)) {
@@ -118,19 +120,24 @@ class TreeReader {
   }
 
   Tree& tree_;
+  std::shared_ptr<const UniqueFd> store_;
   int root_;
   std::uint32_t own_;
 };
 
 Result<Tree> Tree::Read(const std::filesystem::path& folder) {
   Tree tree;
-  tree.root_ = std::make_shared<UniqueFd>(::open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
-  if (!tree.root_->valid()) return SystemError(folder.string(), "open");
-  SEALIFT_RETURN_IF_ERROR(TreeReader(tree).ReadAll());
-  const TreeEntry* usr = tree.Find("usr");
-  if (usr == nullptr || !S_ISDIR(usr->mode))
-    return Unusable(fmt::format("'{}' has no /usr", folder.string()));
+  auto root = std::make_shared<UniqueFd>(::open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+  if (!root->valid()) return SystemError(folder.string(), "open");
+  SEALIFT_RETURN_IF_ERROR(TreeReader(tree, std::move(root)).ReadAll());
+  const Status status = tree.CheckHasUsr();
+  if (!status.ok()) return Annotate(status, fmt::format("read '{}'", folder.string()));
   return tree;
+}
+
+Status Tree::CheckHasUsr() const {
+  const TreeEntry* usr = Find("usr");
+  return usr != nullptr && S_ISDIR(usr->mode) ? OkStatus() : Unusable("it has no folder /usr");
 }
 
 const TreeEntry* Tree::Find(std::string_view path) const {
@@ -188,26 +195,61 @@ Result<Bytes> Tree::ReadFile(std::string_view path, std::uint64_t max_bytes) con
   return Contents(*entry);
 }
 
-Result<Bytes> Tree::Contents(const TreeEntry& entry) const {
-  if (entry.source.empty()) return entry.content;
-  SEALIFT_CHECK(root_ != nullptr);
-  const UniqueFd fd(OpenBeneath(root_->get(), entry.source, O_RDONLY));
-  if (!fd.valid()) return SystemError(entry.source, "openat2");
-  Bytes bytes(entry.size + 1);
+Result<ContentReader> Tree::Open(const TreeEntry& entry) {
+  UniqueFd opened;
+  if (entry.store != nullptr && !entry.source.empty()) {
+    opened = UniqueFd(OpenBeneath(entry.store->get(), entry.source, O_RDONLY));
+    if (!opened.valid()) return SystemError(entry.source, "openat2");
+  }
+  return ContentReader(entry, std::move(opened));
+}
+
+Result<Bytes> Tree::Contents(const TreeEntry& entry) {
+  SEALIFT_ASSIGN_OR_RETURN(ContentReader reader, Open(entry));
+  Bytes bytes(entry.size);
+  SEALIFT_RETURN_IF_ERROR(reader.Read(bytes).status());
+  std::uint8_t more = 0;
+  SEALIFT_RETURN_IF_ERROR(reader.Read({&more, 1}).status());
+  return bytes;
+}
+
+ContentReader::ContentReader(const TreeEntry& entry, UniqueFd opened)
+    : entry_(entry), opened_(std::move(opened)) {}
+
+Result<std::size_t> ContentReader::Read(std::span<std::uint8_t> into) {
+  const auto changed = [&] {
+    return MakeError(Code::kFailedPrecondition, Reason::kFileUnreadable,
+                     fmt::format("read root file system: '{}' changed while it was packed", entry_.source));
+  };
+  const std::uint64_t left = entry_.size - done_;
+  if (left == 0 && opened_.valid()) {
+    std::uint8_t more = 0;
+    SEALIFT_ASSIGN_OR_RETURN(const std::size_t grown, ReadAt({&more, 1}));
+    if (grown != 0) return changed();
+  }
+  into = into.first(static_cast<std::size_t>(std::min<std::uint64_t>(into.size(), left)));
+  if (entry_.store == nullptr) {
+    std::copy_n(entry_.content.begin() + static_cast<std::ptrdiff_t>(done_), into.size(), into.begin());
+  } else {
+    SEALIFT_ASSIGN_OR_RETURN(const std::size_t got, ReadAt(into));
+    if (got != into.size()) return changed();
+  }
+  done_ += into.size();
+  return into.size();
+}
+
+Result<std::size_t> ContentReader::ReadAt(std::span<std::uint8_t> into) const {
+  const int fd = opened_.valid() ? opened_.get() : entry_.store->get();
   std::size_t size = 0;
-  while (size < bytes.size()) {
-    const ssize_t got = ::read(fd.get(), bytes.data() + size, bytes.size() - size);
+  while (size < into.size()) {
+    const ssize_t got =
+        ::pread(fd, into.data() + size, into.size() - size, static_cast<off_t>(entry_.offset + done_ + size));
     if (got < 0 && errno == EINTR) continue;
-    if (got < 0) return SystemError(entry.source, "read");
+    if (got < 0) return SystemError(entry_.source, "pread");
     if (got == 0) break;
     size += static_cast<std::size_t>(got);
   }
-  if (size != entry.size) {
-    return MakeError(Code::kFailedPrecondition, Reason::kFileUnreadable,
-                     fmt::format("read root file system: '{}' changed while it was packed", entry.source));
-  }
-  bytes.resize(size);
-  return bytes;
+  return size;
 }
 
 void Tree::Put(std::string_view path, TreeEntry entry) {
@@ -232,6 +274,10 @@ void Tree::PutDirectory(std::string_view path, mode_t permissions) {
 void Tree::Remove(std::string_view path) {
   RemoveContents(path);
   entries_.erase(std::string(path));
+}
+
+void Tree::RemoveVolatileContents() {
+  for (const std::string_view folder : kEmptied) RemoveContents(folder);
 }
 
 void Tree::RemoveContents(std::string_view path) {
