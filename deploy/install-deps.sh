@@ -4,7 +4,8 @@
 #   bash deploy/install-deps.sh            install what is missing (root, or a user with sudo)
 #   bash deploy/install-deps.sh --list     print the list, install nothing
 #
-# Does nothing, needs no root and no network when everything is there. Exit code 0: all installed.
+# Unpacks Debian 13's EFI programs too (fetch-debian-13.sh), for tests alone. Does nothing, needs no root and no
+# network when everything is there. Exit code 0: all installed.
 set -euo pipefail
 
 packages=(
@@ -37,8 +38,14 @@ for package in "${packages[@]}"; do
   status=$(dpkg-query -W -f='${db:Status-Status}' "$package" 2>/dev/null || true)
   [[ $status == installed ]] || missing+=("$package")
 done
+# Debian 13's EFI programs, which tests compare with; unpacked beside, not installed. Without them (no network, no
+# root) the tests that need them skip, or fail where SEALIFT_REQUIRE_TOOLS=1.
+fetch_debian_13() {
+  bash "$(dirname "$0")/fetch-debian-13.sh" || echo "install-deps: Debian 13's EFI programs are missing" >&2
+}
 if ((${#missing[@]} == 0)); then
   echo "install-deps: all ${#packages[@]} packages are installed"
+  fetch_debian_13
   exit 0
 fi
 
@@ -57,4 +64,5 @@ apt_get() {
 }
 apt_get update
 apt_get install -y --no-install-recommends "${missing[@]}"
+fetch_debian_13
 echo "install-deps: done"

@@ -150,39 +150,43 @@ bool IsRevoked(const CheckedSignedData& checked, std::span<const SignatureList> 
 
 }  // namespace
 
-Sha256Digest AuthenticodeDigest(const PeImage& image) {
-  const ByteView bytes = image.without_certificates();
-  Sha256Hasher hasher;
-  const auto update = [&](std::size_t from, std::size_t to) {
-    hasher.Update(bytes.subspan(from, to - from));
+std::vector<FileRange> AuthenticodeRanges(const PeImage& image) {
+  const std::uint64_t end = image.file_size() - image.certificate_table_size();
+  std::vector<FileRange> ranges;
+  const auto add = [&](std::uint64_t from, std::uint64_t to) {
+    if (from < to) ranges.push_back({.offset = from, .size = to - from});
   };
-  update(0, image.checksum_offset());
-  update(image.checksum_offset() + 4, image.security_entry_offset());
-  update(image.security_entry_offset() + 8, image.size_of_headers());
+  add(0, image.checksum_offset());
+  add(image.checksum_offset() + 4, image.security_entry_offset());
+  add(image.security_entry_offset() + 8, image.size_of_headers());
   std::vector<const PeSection*> order;
   for (const PeSection& section : image.sections())
     if (section.raw_size != 0) order.push_back(&section);
   std::sort(order.begin(), order.end(),
             [](const PeSection* a, const PeSection* b) { return a->raw_offset < b->raw_offset; });
   // Firmware counts the bytes hashed and takes what lies beyond that count as the tail.
-  std::size_t hashed = image.size_of_headers();
+  std::uint64_t hashed = image.size_of_headers();
   for (const PeSection* section : order) {
-    update(section->raw_offset, std::size_t{section->raw_offset} + section->raw_size);
+    add(section->raw_offset, std::uint64_t{section->raw_offset} + section->raw_size);
     hashed += section->raw_size;
   }
-  if (hashed < bytes.size()) update(hashed, bytes.size());
+  add(hashed, end);
+  return ranges;
+}
+
+Sha256Digest AuthenticodeDigest(const PeImage& image) {
+  const ByteView bytes = image.without_certificates();
+  Sha256Hasher hasher;
+  for (const FileRange& range : AuthenticodeRanges(image))
+    hasher.Update(bytes.subspan(static_cast<std::size_t>(range.offset), static_cast<std::size_t>(range.size)));
   const std::size_t padding = (kTableAlignment - bytes.size() % kTableAlignment) % kTableAlignment;
   const std::array<std::uint8_t, kTableAlignment> zeros{};
   hasher.Update(ByteView(zeros).first(padding));
   return hasher.Finish();
 }
 
-Result<SignedImage> SignImage(Bytes image, Signer& signer, ByteView certificate_der, std::string intent) {
-  SEALIFT_ASSIGN_OR_RETURN(PeImage parsed, PeImage::Parse(image));
-  const std::size_t checksum_offset = parsed.checksum_offset();
-  const std::size_t security_entry = parsed.security_entry_offset();
-  const std::size_t old_table = parsed.certificate_table().size();
-  const Sha256Digest digest = AuthenticodeDigest(parsed);
+Result<Bytes> BuildImageSignature(const Sha256Digest& digest, Signer& signer, ByteView certificate_der,
+                                  std::string intent) {
   const Bytes value = IndirectDataValue(digest);
   const Bytes content = DerWrap(kSequence, {value});
   const std::array<ByteView, 1> message = {value};
@@ -201,12 +205,23 @@ Result<SignedImage> SignImage(Bytes image, Signer& signer, ByteView certificate_
   entry.U16(kTypePkcs7);
   entry.Raw(signature);
   entry.PadTo(kTableAlignment);
+  return std::move(entry).Finish();
+}
+
+Result<SignedImage> SignImage(Bytes image, Signer& signer, ByteView certificate_der, std::string intent) {
+  SEALIFT_ASSIGN_OR_RETURN(PeImage parsed, PeImage::Parse(image));
+  const std::size_t checksum_offset = parsed.checksum_offset();
+  const std::size_t security_entry = parsed.security_entry_offset();
+  const std::size_t old_table = parsed.certificate_table().size();
+  const Sha256Digest digest = AuthenticodeDigest(parsed);
+  SEALIFT_ASSIGN_OR_RETURN(const Bytes entry,
+                           BuildImageSignature(digest, signer, certificate_der, std::move(intent)));
   image.resize((image.size() + kTableAlignment - 1) / kTableAlignment * kTableAlignment);
   const std::size_t table_offset = image.size() - old_table;
   if (image.size() + entry.size() > UINT32_MAX) {
     return MakeError(Code::kInvalidArgument, Reason::kImageMalformed, "sign image: it is larger than 4 GiB");
   }
-  Append(image, entry.bytes());
+  Append(image, entry);
   WriteU32(image, security_entry, static_cast<std::uint32_t>(table_offset));
   WriteU32(image, security_entry + 4, static_cast<std::uint32_t>(old_table + entry.size()));
   WriteU32(image, checksum_offset, 0);

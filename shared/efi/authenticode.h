@@ -6,6 +6,7 @@
 
 #include <span>
 #include <string>
+#include <vector>
 
 #include "shared/crypto/signer.h"
 #include "shared/efi/pe_image.h"
@@ -17,6 +18,22 @@ namespace sealift::efi {
 // certificate table. An unsigned image whose length is not a multiple of 8 is hashed with the zeros that
 // signing will add; firmware measures such a file without them, so do not let one be measured.
 Sha256Digest AuthenticodeDigest(const PeImage& image);
+
+// A stretch of a file.
+struct FileRange {
+  std::uint64_t offset = 0;
+  std::uint64_t size = 0;
+  bool operator==(const FileRange&) const = default;
+};
+
+// What the digest covers, in its order, without the padding: for hashing with another algorithm, or an image
+// that is not in memory.
+std::vector<FileRange> AuthenticodeRanges(const PeImage& image);
+
+// One signature, ready for the certificate table: a WIN_CERTIFICATE padded with zeros to a multiple of 8.
+// Errors: those of BuildSignedData.
+Result<Bytes> BuildImageSignature(const Sha256Digest& digest, Signer& signer, ByteView certificate_der,
+                                  std::string intent);
 
 struct SignedImage {
   Bytes bytes;

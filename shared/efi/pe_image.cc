@@ -34,9 +34,13 @@ std::uint32_t ReadU32(ByteView bytes, std::size_t offset) {
 
 }  // namespace
 
-Result<PeImage> PeImage::Parse(ByteView bytes) {
+Result<PeImage> PeImage::Parse(ByteView bytes) { return ParseHead(bytes, bytes.size()); }
+
+Result<PeImage> PeImage::ParseHead(ByteView head, std::uint64_t file_size) {
+  SEALIFT_CHECK(head.size() <= file_size);
   PeImage image;
-  image.bytes_ = bytes;
+  image.bytes_ = head;
+  image.file_size_ = file_size;
   SEALIFT_RETURN_IF_ERROR(image.ReadHeaders());
   return image;
 }
@@ -99,7 +103,7 @@ Status PeImage::ReadSections(std::uint16_t count) {
     reader.Skip(12);
     section.characteristics = reader.U32();
     const std::uint64_t end = std::uint64_t{section.raw_offset} + section.raw_size;
-    if (section.raw_size != 0 && end > bytes_.size()) return Truncated(fmt::format("section {}", i));
+    if (section.raw_size != 0 && end > file_size_) return Truncated(fmt::format("section {}", i));
     if (std::uint64_t{section.virtual_address} + section.virtual_size > UINT32_MAX)
       return Malformed("a section beyond the address space");
     sections_.push_back(std::move(section));
@@ -126,8 +130,8 @@ Status PeImage::ReadCertificateTable() {
   const std::uint32_t size = ReadU32(bytes_, security_entry_offset() + 4);
   if (size == 0) return OkStatus();
   const std::uint64_t end = std::uint64_t{offset} + size;
-  if (end > bytes_.size()) return Truncated("its certificate table");
-  if (end != bytes_.size()) return Malformed("bytes follow the certificate table");
+  if (end > file_size_) return Truncated("its certificate table");
+  if (end != file_size_) return Malformed("bytes follow the certificate table");
   std::uint64_t hashed = size_of_headers_;
   for (const PeSection& section : sections_) {
     hashed += section.raw_size;
@@ -135,7 +139,8 @@ Status PeImage::ReadCertificateTable() {
       return Malformed("the certificate table overlaps a section");
   }
   if (offset % 8 != 0 || offset < hashed) return Malformed("the certificate table is out of place");
-  certificate_table_ = bytes_.subspan(offset, size);
+  certificate_table_size_ = size;
+  if (end <= bytes_.size()) certificate_table_ = bytes_.subspan(offset, size);
   return OkStatus();
 }
 
@@ -150,26 +155,42 @@ Result<ByteView> PeImage::Contents(const PeSection& section) const {
     return Malformed(fmt::format("section {} is longer in memory than in the file", section.name));
   // A section without raw data may carry any offset.
   if (section.virtual_size == 0) return ByteView();
+  if (std::uint64_t{section.raw_offset} + section.virtual_size > bytes_.size())
+    return Truncated(fmt::format("section {}", section.name));
   return bytes_.subspan(section.raw_offset, section.virtual_size);
 }
 
-std::uint32_t PeChecksum(ByteView file) {
+void PeChecksumSum::Add(std::uint64_t offset, ByteView bytes) {
   // The carry of a one's complement sum may be added at the end, so 32-bit words are summed in 64 bits.
   // Two words a step, in sums of their own, which a processor adds at the same time.
   std::uint64_t sum = 0;
   std::uint64_t odd = 0;
   std::size_t i = 0;
-  for (; i + 8 <= file.size(); i += 8) {
+  for (; i + 8 <= bytes.size(); i += 8) {
     std::uint64_t words = 0;
-    std::memcpy(&words, file.data() + i, 8);
+    std::memcpy(&words, bytes.data() + i, 8);
     sum += words & 0xffffffff;
     odd += words >> 32;
   }
   sum += odd;
-  for (std::size_t shift = 0; i < file.size(); ++i, shift = (shift + 8) % 16)
-    sum += std::uint64_t{file[i]} << shift;
+  for (std::size_t shift = 0; i < bytes.size(); ++i, shift = (shift + 8) % 16)
+    sum += std::uint64_t{bytes[i]} << shift;
   while (sum >> 16 != 0) sum = (sum & 0xffff) + (sum >> 16);
-  return static_cast<std::uint32_t>(sum) + static_cast<std::uint32_t>(file.size());
+  // From an odd offset on, every byte was taken for the other half of its word.
+  if (offset % 2 != 0) sum = (sum >> 8) | ((sum & 0xff) << 8);
+  sum_ += sum;
+}
+
+std::uint32_t PeChecksumSum::Finish(std::uint64_t file_size) const {
+  std::uint64_t sum = sum_;
+  while (sum >> 16 != 0) sum = (sum & 0xffff) + (sum >> 16);
+  return static_cast<std::uint32_t>(sum + file_size);
+}
+
+std::uint32_t PeChecksum(ByteView file) {
+  PeChecksumSum sum;
+  sum.Add(0, file);
+  return sum.Finish(file.size());
 }
 
 }  // namespace sealift::efi

@@ -30,6 +30,10 @@ class PeImage {
   // IMAGE_MALFORMED: not PE32+, too many sections (more than 256), sections whose file ranges overlap each
   // other or the headers, a certificate table that is not the last thing in the file.
   static Result<PeImage> Parse(ByteView bytes);
+  // The same from the first bytes of a file of that size, which must hold all headers: for images too large to
+  // be in memory. Contents of sections beyond `head` are IMAGE_TRUNCATED; the certificate table is only known
+  // by its size.
+  static Result<PeImage> ParseHead(ByteView head, std::uint64_t file_size);
 
   ByteView bytes() const { return bytes_; }
   const std::vector<PeSection>& sections() const { return sections_; }
@@ -56,6 +60,9 @@ class PeImage {
   std::uint16_t subsystem() const { return subsystem_; }
   // The attribute certificate table; empty for an unsigned image.
   ByteView certificate_table() const { return certificate_table_; }
+  // Its length in bytes, also where it lies beyond the head.
+  std::uint64_t certificate_table_size() const { return certificate_table_size_; }
+  std::uint64_t file_size() const { return file_size_; }
   // Everything before the certificate table.
   ByteView without_certificates() const { return bytes_.first(bytes_.size() - certificate_table_.size()); }
 
@@ -67,6 +74,8 @@ class PeImage {
   Status ReadCertificateTable();
 
   ByteView bytes_;
+  std::uint64_t file_size_ = 0;
+  std::uint64_t certificate_table_size_ = 0;
   std::size_t coff_offset_ = 0;
   std::size_t section_table_offset_ = 0;
   std::uint16_t machine_ = 0;
@@ -81,5 +90,16 @@ class PeImage {
 
 // The PE checksum (16-bit one's complement sum plus length) of a whole file whose checksum field is zero.
 std::uint32_t PeChecksum(ByteView file);
+
+// The same in pieces: those of a file one after the other, or with offsets where they are not.
+class PeChecksumSum {
+ public:
+  // `offset`: in the file, of the first byte.
+  void Add(std::uint64_t offset, ByteView bytes);
+  std::uint32_t Finish(std::uint64_t file_size) const;
+
+ private:
+  std::uint64_t sum_ = 0;
+};
 
 }  // namespace sealift::efi
