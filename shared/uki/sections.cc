@@ -15,6 +15,7 @@ constexpr unsigned kNewestStub = 262;
 
 struct MeasuredSection {
   std::string_view name;
+  // The first stub that measures it.
   unsigned since;
 };
 
@@ -62,6 +63,30 @@ Result<std::vector<std::string_view>> MeasuredSections(unsigned stub_major) {
   for (const MeasuredSection& section : kOrder)
     if (section.since <= stub_major) names.push_back(section.name);
   return names;
+}
+
+Status CheckSectionKnown(std::string_view name, unsigned stub_major) {
+  if (name == kSbat || name == kKernelRelease || name == kPcrSignature) return OkStatus();
+  for (const MeasuredSection& section : kOrder) {
+    if (section.name != name) continue;
+    if (stub_major >= section.since) return OkStatus();
+    return Unsupported(fmt::format("version {} does not know section {}, which {} and later do", stub_major,
+                                   name, section.since));
+  }
+  return Unsupported(fmt::format("no version knows section {}", name));
+}
+
+std::vector<std::map<std::string_view, const efi::PeSection*>> SectionsByProfile(const efi::PeImage& image) {
+  using View = std::map<std::string_view, const efi::PeSection*>;
+  View base;
+  std::vector<View> own;
+  for (const efi::PeSection& section : image.sections()) {
+    if (section.name == kProfile) own.emplace_back();
+    (own.empty() ? base : own.back()).emplace(section.name, &section);
+  }
+  if (own.empty()) return {base};
+  for (View& profile : own) profile.insert(base.begin(), base.end());
+  return own;
 }
 
 Result<std::map<std::string, Sha256Digest>> DigestMeasuredSections(const efi::PeImage& image,

@@ -177,7 +177,7 @@ TEST(UkiLayoutTest, HeadersGrowWhenThereIsNoRoom) {
 
 TEST(UkiLayoutTest, RefusesWhatMakesNoUki) {
   EXPECT_EQ(ReasonIdFrom(Assemble(Stub(), {{".osrel", "a"}, {".osrel", "b"}})), "UKI_LAYOUT_INVALID");
-  EXPECT_EQ(ReasonIdFrom(Assemble(Stub(), {{".sbat", "a"}})), "UKI_LAYOUT_INVALID");
+  EXPECT_EQ(ReasonIdFrom(Assemble(Stub(), {{".text", "a"}})), "UKI_LAYOUT_INVALID");
   EXPECT_EQ(ReasonIdFrom(Assemble(Stub(), {{".osrel", ""}})), "UKI_LAYOUT_INVALID");
   EXPECT_EQ(ReasonIdFrom(Assemble(Stub(), {{".much-too-long", "a"}})), "UKI_LAYOUT_INVALID");
   EXPECT_EQ(ReasonIdFrom(Assemble(Stub(), {{"linux", "a"}})), "UKI_LAYOUT_INVALID");
