@@ -5,6 +5,7 @@
 #include <nlohmann/json.hpp>
 
 #include "shared/crypto/hash.h"
+#include "shared/uki/pcr_bank.h"
 
 namespace sealift::uki {
 namespace {
@@ -88,25 +89,46 @@ Result<PcrSignatures> SignPcrPolicies(std::span<const PhasePolicy> phases, std::
                      "sign PCR policy: the key is not RSA, which is all that systemd verifies");
   }
   SEALIFT_ASSIGN_OR_RETURN(const Sha256Digest fingerprint, key.Pkcs1Fingerprint());
-  std::vector<PcrSignature> entries;
-  std::vector<Sha256Digest> digests;
+  struct Entry {
+    std::string_view bank;
+    PcrSignature signature;
+    Sha256Digest digest;
+    std::string intent;
+  };
+  std::vector<Entry> entries;
+  const auto add = [&](std::string_view bank, const Sha256Digest& policy, std::string intent) {
+    entries.push_back({.bank = bank,
+                       .signature = {.pcrs = {kKernelImagePcr},
+                                     .key_fingerprint = fingerprint,
+                                     .policy = policy,
+                                     .signature = {}},
+                       .digest = Sha256(policy.view()),
+                       .intent = std::move(intent)});
+  };
   for (const PhasePolicy& phase : phases) {
-    PcrSignature entry{.pcrs = {kKernelImagePcr}, .key_fingerprint = fingerprint};
-    entry.policy = PcrPolicyDigest({{kKernelImagePcr, phase.pcr11}});
-    digests.push_back(Sha256(entry.policy.view()));
-    entries.push_back(std::move(entry));
+    const std::string intent = fmt::format("PCR policy of {} phase '{}'", subject, phase.phase);
+    add("sha256", PcrPolicyDigest({{kKernelImagePcr, phase.pcr11}}), intent);
+    if (!phase.pcr11_sha384.has_value()) continue;
+    const PcrBank* bank = FindPcrBank("sha384");
+    const std::array<PcrValue, 1> value = {
+        PcrValue{.bank = bank, .index = kKernelImagePcr, .value = ToBytes(phase.pcr11_sha384->view())}};
+    SEALIFT_ASSIGN_OR_RETURN(const Sha256Digest policy,
+                             Sha256Digest::FromBytes(PolicyPcrDigest(*FindPcrBank("sha256"), value)));
+    add(bank->name, policy, intent + " bank sha384");
   }
   std::vector<SigningRequest> requests;
-  for (std::size_t i = 0; i < phases.size(); ++i) {
-    requests.push_back({.scheme = SignatureScheme::kRsaPkcs1Sha256,
-                        .digest = digests[i].view(),
-                        .intent = fmt::format("PCR policy of {} phase '{}'", subject, phases[i].phase)});
+  requests.reserve(entries.size());
+  for (const Entry& entry : entries) {
+    requests.push_back(
+        {.scheme = SignatureScheme::kRsaPkcs1Sha256, .digest = entry.digest.view(), .intent = entry.intent});
   }
-  auto signatures = signer.SignAll(requests);
-  for (std::size_t i = 0; i < phases.size(); ++i) {
-    SEALIFT_ASSIGN_OR_RETURN(entries[i].signature, std::move(signatures[i]));
+  auto made = signer.SignAll(requests);
+  PcrSignatures signatures;
+  for (std::size_t i = 0; i < entries.size(); ++i) {
+    SEALIFT_ASSIGN_OR_RETURN(entries[i].signature.signature, std::move(made[i]));
+    signatures[std::string(entries[i].bank)].push_back(std::move(entries[i].signature));
   }
-  return PcrSignatures{{"sha256", std::move(entries)}};
+  return signatures;
 }
 
 std::string FormatPcrSignatures(const PcrSignatures& signatures) {

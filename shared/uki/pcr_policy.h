@@ -1,15 +1,17 @@
 // Signed PCR policies: the .pcrsig section, as systemd-measure writes it and systemd-cryptsetup reads it
 // (UAPI.5; TPM 2.0 part 3, TPM2_PolicyPCR and TPM2_PolicyAuthorize).
 //
-// Thread-safe functions over plain values. SHA-256 bank, RSA keys.
+// Thread-safe functions over plain values. RSA keys; the SHA-256 bank and, where asked for, the SHA-384 one.
 #pragma once
 
 #include <map>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
 #include <vector>
 
+#include "shared/crypto/sha384.h"
 #include "shared/crypto/signer.h"
 
 namespace sealift::uki {
@@ -29,16 +31,20 @@ struct PcrSignature {
   bool operator==(const PcrSignature&) const = default;
 };
 
-// Entries by bank ("sha256"), in order.
+// Entries by bank ("sha256", "sha384"), in order.
 using PcrSignatures = std::map<std::string, std::vector<PcrSignature>>;
 
 struct PhasePolicy {
   // "", "sysinit", "sysinit:ready".
   std::string phase;
   Sha256Digest pcr11;
+  // Of the SHA-384 bank; adds an entry for it. Its policy is hashed and signed with SHA-256 all the same,
+  // since that is how systemd verifies every bank.
+  std::optional<Sha384Digest> pcr11_sha384 = std::nullopt;
 };
 
-// Signs one policy per phase. The journal sees "PCR policy of <subject> phase '<phase>'".
+// Signs one policy per phase and bank. The journal sees "PCR policy of <subject> phase '<phase>'", with
+// " bank sha384" where it is that.
 // Errors: FAILED_PRECONDITION/KEY_MISMATCH for a key that is not RSA; the signer's own.
 Result<PcrSignatures> SignPcrPolicies(std::span<const PhasePolicy> phases, std::string_view subject,
                                       Signer& signer);

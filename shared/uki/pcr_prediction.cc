@@ -122,4 +122,10 @@ PcrPrediction PredictPcr12(std::string_view options) {
   return prediction;
 }
 
+MeasuredEvent ProfileEvent(std::uint32_t profile) {
+  Bytes text = Utf16Le(std::to_string(profile));
+  text.resize(text.size() + 2);
+  return {.description = fmt::format("profile {}", profile), .digest = Sha256(text)};
+}
+
 }  // namespace sealift::uki

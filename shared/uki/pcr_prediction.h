@@ -73,4 +73,8 @@ Sha256Digest VariableEventDigest(const efi::Guid& vendor, std::string_view name,
 // measures although the stub then ignores it.
 PcrPrediction PredictPcr12(std::string_view options);
 
+// The event with which a stub (257 and later) records in PCR 12 that it runs a profile other than the first:
+// its number as UTF-16 text with its terminator.
+MeasuredEvent ProfileEvent(std::uint32_t profile);
+
 }  // namespace sealift::uki

@@ -215,9 +215,9 @@ TEST_F(ReleaseTest, ForeignFoldersAreLeftAlone) {
 TEST_F(ReleaseTest, CommandLineIsOneLine) {
   ReleaseOptions options = Options();
   options.command_line = "quiet\ninit=/bin/sh";
-  EXPECT_EQ(ReasonIdFrom(Build(options)), "INVALID_ARGUMENT");
+  EXPECT_EQ(ReasonIdFrom(Build(options)), "COMMAND_LINE_INVALID");
   options.command_line = std::string(2048, 'a');
-  EXPECT_EQ(ReasonIdFrom(Build(options)), "INVALID_ARGUMENT");
+  EXPECT_EQ(ReasonIdFrom(Build(options)), "COMMAND_LINE_INVALID");
 }
 
 }  // namespace

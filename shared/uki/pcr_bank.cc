@@ -1,0 +1,103 @@
+#include "shared/uki/pcr_bank.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <array>
+
+#include "shared/crypto/openssl.h"
+#include "shared/uki/sections.h"
+
+namespace sealift::uki {
+namespace {
+
+constexpr std::uint32_t kPolicyPcrCommand = 0x0000017f;
+constexpr unsigned kPcrCount = 24;
+constexpr unsigned kNewestStub = 262;
+
+constexpr std::array<PcrBank, 4> kBanks = {
+    {{"sha1", 0x0004, 20}, {"sha256", 0x000b, 32}, {"sha384", 0x000c, 48}, {"sha512", 0x000d, 64}}};
+
+Status Wrong(std::string_view what) {
+  return MakeError(Code::kInvalidArgument, Reason::kInvalidArgument, fmt::format("predict PCR 11: {}", what));
+}
+
+}  // namespace
+
+const PcrBank* FindPcrBank(std::string_view name) {
+  for (const PcrBank& bank : kBanks)
+    if (bank.name == name) return &bank;
+  return nullptr;
+}
+
+Bytes BankHash(const PcrBank& bank, std::initializer_list<ByteView> pieces) {
+  const EvpMdCtxPtr context(EVP_MD_CTX_new());
+  const EVP_MD* hash = EVP_get_digestbyname(std::string(bank.name).c_str());
+  SEALIFT_CHECK(context != nullptr && hash != nullptr &&
+                EVP_DigestInit_ex(context.get(), hash, nullptr) == 1);
+  for (const ByteView piece : pieces)
+    SEALIFT_CHECK(EVP_DigestUpdate(context.get(), piece.data(), piece.size()) == 1);
+  Bytes digest(bank.digest_bytes);
+  SEALIFT_CHECK(EVP_DigestFinal_ex(context.get(), digest.data(), nullptr) == 1);
+  return digest;
+}
+
+Result<Bytes> Pcr11InBank(const PcrBank& bank, const std::map<std::string, Bytes>& section_digests,
+                          std::string_view phases) {
+  SEALIFT_ASSIGN_OR_RETURN(const std::vector<std::string_view> order, MeasuredSections(kNewestStub));
+  for (const auto& [name, digest] : section_digests) {
+    if (std::find(order.begin(), order.end(), name) == order.end())
+      return Wrong(fmt::format("no stub measures section {}", name));
+    SEALIFT_CHECK(digest.size() == bank.digest_bytes);
+  }
+  Bytes value(bank.digest_bytes);
+  const auto extend = [&](ByteView digest) { value = BankHash(bank, {value, digest}); };
+  for (const std::string_view name : order) {
+    const auto found = section_digests.find(std::string(name));
+    if (found == section_digests.end()) continue;
+    const std::string with_terminator = std::string(name) + '\0';
+    extend(BankHash(bank, {AsBytes(with_terminator)}));
+    extend(found->second);
+  }
+  while (!phases.empty()) {
+    const std::size_t end = phases.find(':');
+    const std::string_view word = phases.substr(0, end);
+    if (word.empty() || end == phases.size() - 1) return Wrong("a phase path with an empty word");
+    extend(BankHash(bank, {AsBytes(word)}));
+    phases.remove_prefix(end == std::string_view::npos ? phases.size() : end + 1);
+  }
+  return value;
+}
+
+Bytes PolicyPcrDigest(const PcrBank& policy_hash, std::span<const PcrValue> values) {
+  std::vector<const PcrBank*> banks;
+  for (const PcrValue& value : values) {
+    SEALIFT_CHECK(value.bank != nullptr && value.index < kPcrCount);
+    if (std::find(banks.begin(), banks.end(), value.bank) == banks.end()) banks.push_back(value.bank);
+  }
+  ByteWriter selections(ByteWriter::Endian::kBig);
+  Bytes concatenated;
+  for (const PcrBank* bank : banks) {
+    std::array<std::uint8_t, 3> selected{};
+    for (unsigned index = 0; index < kPcrCount; ++index) {
+      const auto found = std::find_if(values.begin(), values.end(), [&](const PcrValue& value) {
+        return value.bank == bank && value.index == index;
+      });
+      if (found == values.end()) continue;
+      selected[index / 8] = static_cast<std::uint8_t>(selected[index / 8] | (1u << (index % 8)));
+      Append(concatenated, found->value);
+    }
+    selections.U16(bank->algorithm);
+    selections.U8(static_cast<std::uint8_t>(selected.size()));
+    selections.Raw(selected);
+  }
+  ByteWriter writer(ByteWriter::Endian::kBig);
+  writer.Zeros(policy_hash.digest_bytes);
+  writer.U32(kPolicyPcrCommand);
+  writer.U32(static_cast<std::uint32_t>(banks.size()));
+  writer.Raw(selections.bytes());
+  writer.Raw(BankHash(policy_hash, {concatenated}));
+  return BankHash(policy_hash, {writer.bytes()});
+}
+
+}  // namespace sealift::uki
