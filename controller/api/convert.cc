@@ -10,6 +10,7 @@ namespace {
 constexpr std::size_t kMaxReasonBytes = 64;
 constexpr std::size_t kMaxMessageBytes = 512;
 constexpr std::size_t kMaxIdBytes = 64;
+constexpr int kMaxFindings = 8;
 constexpr std::size_t kMaxQuoteBytes = 4096;
 constexpr std::size_t kMaxEventLogBytes = 1u << 20;
 constexpr std::uint32_t kMaxPcr = 23;
@@ -110,6 +111,11 @@ v1::Node ToProto(const Node& node) {
   if (node.desired) *out.mutable_desired() = ToProto(*node.desired);
   out.set_certificate_not_after_unix_ms(ToUnixMs(node.certificate_not_after));
   out.set_agent_version(node.status.agent_version);
+  for (const NodeFinding& finding : node.status.findings) {
+    v1::NodeFinding& to = *out.add_findings();
+    to.set_reason(finding.reason);
+    to.set_message(finding.message);
+  }
   return out;
 }
 
@@ -199,6 +205,12 @@ Result<NodeStatus> StatusFromProto(const v1::CheckInRequest& request) {
   for (const v1::VersionFailure& failure : request.failures()) {
     SEALIFT_ASSIGN_OR_RETURN(VersionFailure one, FailureFromProto(failure));
     status.failures.push_back(std::move(one));
+  }
+  if (request.findings_size() > kMaxFindings) return Bad("findings", "too many");
+  for (const v1::NodeFinding& finding : request.findings()) {
+    SEALIFT_RETURN_IF_ERROR(CheckText("findings.reason", finding.reason(), kMaxReasonBytes));
+    SEALIFT_RETURN_IF_ERROR(CheckText("findings.message", finding.message(), kMaxMessageBytes));
+    status.findings.push_back({.reason = finding.reason(), .message = finding.message()});
   }
   SEALIFT_RETURN_IF_ERROR(CheckText("agent_version", request.agent_version(), kMaxIdBytes));
   status.agent_version = request.agent_version();

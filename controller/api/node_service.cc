@@ -36,6 +36,15 @@ void Remember(NodeStatus& status, VersionFailure failure) {
   status.failures.push_back(std::move(failure));
 }
 
+void LogFindings(const Caller& caller, const std::vector<NodeFinding>& findings) {
+  for (const NodeFinding& finding : findings) {
+    log::Error("a node says that this controller's signing journal is not what it saw before",
+               {{"node", caller.node ? caller.node->text() : ""},
+                {"reason", finding.reason},
+                {"error", finding.message}});
+  }
+}
+
 bool ProvenInThisBoot(const Node& node, const std::string& boot_id) {
   const auto& verdict = node.last_verdict;
   return verdict && verdict->trust == Trust::kTrusted && !boot_id.empty() && verdict->boot_id == boot_id;
@@ -69,8 +78,11 @@ grpc::ServerUnaryReactor* NodeServiceImpl::CheckIn(grpc::CallbackServerContext* 
   // `response` and `reactor` live until Finish.
   parts_.node_status.RecordStatusLater(
       *node, record->status, record->now, record->nonce,
-      [this, reactor, caller = *caller](const Result<bool>& differs) {
-        if (differs.ok() && *differs) parts_.engine.Poke();
+      [this, reactor, caller = *caller, findings = record->status.findings](const Result<bool>& differs) {
+        if (differs.ok() && *differs) {
+          parts_.engine.Poke();
+          LogFindings(caller, findings);
+        }
         reactor->Finish(parts_.runner.Leave(kCheckIn, caller, differs.status()));
       });
   return reactor;

@@ -110,6 +110,9 @@ json NodeJson(const v1::Node& node) {
                         {"message", failure.message()},
                         {"at", Time(failure.at_unix_ms())}});
   }
+  json findings = json::array();
+  for (const v1::NodeFinding& finding : node.findings())
+    findings.push_back({{"reason", finding.reason()}, {"message", finding.message()}});
   json out = {{"id", node.id()},
               {"ek_digest", Hex(node.ek_digest())},
               {"admission", Word(v1::Node::Admission_Name(node.admission()))},
@@ -122,6 +125,7 @@ json NodeJson(const v1::Node& node) {
                 {"boot_id", node.running().boot_id()}}},
               {"staged_version", node.staged_version()},
               {"failures", failures},
+              {"findings", findings},
               {"healthy", node.healthy()},
               {"enrolled", Time(node.enrolled_unix_ms())},
               {"last_seen", Time(node.last_seen_unix_ms())},
@@ -209,6 +213,8 @@ std::string NodeText(const v1::Node& node) {
     out += fmt::format("failed    {}: {}: {} at {}\n", failure.version(), Plain(failure.reason()),
                        Plain(failure.message()), Time(failure.at_unix_ms()));
   }
+  for (const v1::NodeFinding& finding : node.findings())
+    out += fmt::format("reports   {}: {}\n", Plain(finding.reason()), Plain(finding.message()));
   return out + (node.has_last_verdict() ? VerdictText(node.last_verdict()) : "verdict   none\n");
 }
 

@@ -54,15 +54,18 @@ void ShowProgress(std::uint64_t done, std::uint64_t all) {
 
 void PrintOutcome(const controller::PublishOutcome& outcome, bool as_json) {
   if (as_json) {
-    const nlohmann::json value = {{"channel", outcome.channel},
-                                  {"version", outcome.version},
-                                  {"release_id", outcome.id.hex()},
-                                  {"total_bytes", outcome.total_bytes},
-                                  {"objects_stored", outcome.upload.stored},
-                                  {"objects_known", outcome.upload.known},
-                                  {"targets_version", outcome.versions.targets},
-                                  {"snapshot_version", outcome.versions.snapshot},
-                                  {"timestamp_version", outcome.versions.timestamp}};
+    const nlohmann::json value = {
+        {"channel", outcome.channel},
+        {"version", outcome.version},
+        {"release_id", outcome.id.hex()},
+        {"total_bytes", outcome.total_bytes},
+        {"objects_stored", outcome.upload.stored},
+        {"objects_known", outcome.upload.known},
+        {"targets_version", outcome.versions.targets},
+        {"snapshot_version", outcome.versions.snapshot},
+        {"timestamp_version", outcome.versions.timestamp},
+        {"journal_finding",
+         outcome.journal.ok() ? nlohmann::json() : nlohmann::json(ReasonIdOf(outcome.journal))}};
     std::printf("%s\n", value.dump(2).c_str());
     return;
   }
@@ -104,6 +107,7 @@ Status Publish(const PublishArguments& arguments, const Session& session) {
            .journal_checkpoint = checkpoint},
           root, state, *signer, *uploader, clock));
   PrintOutcome(outcome, session.json());
+  if (!outcome.journal.ok()) std::fprintf(stderr, "warning: %s\n", Describe(outcome.journal).c_str());
   return OkStatus();
 }
 

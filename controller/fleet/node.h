@@ -79,6 +79,13 @@ struct Desired {
   bool operator==(const Desired&) const = default;
 };
 
+// What a node holds against this controller: a reason id and a sentence.
+struct NodeFinding {
+  std::string reason;
+  std::string message;
+  bool operator==(const NodeFinding&) const = default;
+};
+
 // What a check-in carries.
 struct NodeStatus {
   UpdateState state = UpdateState::kUnknown;
@@ -87,6 +94,7 @@ struct NodeStatus {
   std::vector<VersionFailure> failures;
   bool healthy = false;
   std::string agent_version;
+  std::vector<NodeFinding> findings;
   bool operator==(const NodeStatus&) const = default;
 };
 

@@ -8,6 +8,7 @@
 #include "shared/base/files.h"
 #include "shared/content/download.h"
 #include "shared/crypto/hash.h"
+#include "shared/tuf/journal_watch.h"
 
 namespace sealift::controller {
 namespace {
@@ -167,7 +168,8 @@ Result<PublishOutcome> PublishRelease(const PublishRequest& request, std::string
                          .id = ReleaseIdOf(release.manifest_json),
                          .versions = {},
                          .upload = {},
-                         .total_bytes = 0};
+                         .total_bytes = 0,
+                         .journal = {}};
   for (const UploadObject& object : release.objects) outcome.total_bytes += object.size;
 
   // Signed first: a wrong key or token is found before anything is uploaded.
@@ -184,6 +186,7 @@ Result<PublishOutcome> PublishRelease(const PublishRequest& request, std::string
   tuf::TufClient client(std::string(trusted_root), uploader.metadata(), state, clock);
   const Result<tuf::VerifiedTargets> seen = client.Refresh();
   if (!seen.ok()) return Annotate(seen.status(), "look at what was published");
+  outcome.journal = tuf::JournalWatch(state).See(seen->timestamp().journal_checkpoint);
   SEALIFT_ASSIGN_OR_RETURN(const ListedRelease listed,
                            FindRelease(seen->targets(), outcome.channel, outcome.version));
   if (listed.id == outcome.id) return outcome;

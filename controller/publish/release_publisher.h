@@ -94,6 +94,9 @@ struct PublishOutcome {
   PublishedVersions versions;
   UploadResult upload;
   std::uint64_t total_bytes = 0;
+  // What the controller's signing journal looks like beside what this build host saw of it:
+  // JournalWatch::See. No reason not to publish, but to find out what happened.
+  Status journal;
 };
 
 // Reads and hashes every file of the release, uploads them and the manifest, extends and signs the targets,

@@ -80,6 +80,9 @@ std::string EncodeLabels(const std::map<std::string, std::string>& labels) { ret
 std::string EncodeStatus(const NodeStatus& status) {
   json failures = json::array();
   for (const VersionFailure& failure : status.failures) failures.push_back(FailureJson(failure));
+  json findings = json::array();
+  for (const NodeFinding& finding : status.findings)
+    findings.push_back({{"reason", finding.reason}, {"message", finding.message}});
   return Dump({{"state", static_cast<int>(status.state)},
                {"version", status.running.version},
                {"image", DigestJson(status.running.image_digest)},
@@ -88,7 +91,8 @@ std::string EncodeStatus(const NodeStatus& status) {
                {"staged", status.staged_version},
                {"failures", failures},
                {"healthy", status.healthy},
-               {"agent", status.agent_version}});
+               {"agent", status.agent_version},
+               {"findings", findings}});
 }
 
 std::string EncodeVerdict(const Verdict& verdict) {
@@ -121,6 +125,11 @@ Result<NodeStatus> DecodeStatus(const std::string& text) {
     for (const json& failure : value.at("failures")) status.failures.push_back(FailureFrom(failure));
     status.healthy = value.at("healthy").get<bool>();
     status.agent_version = value.at("agent").get<std::string>();
+    // Absent in rows of earlier versions.
+    for (const json& finding : value.value("findings", json::array())) {
+      status.findings.push_back({.reason = finding.at("reason").get<std::string>(),
+                                 .message = finding.at("message").get<std::string>()});
+    }
     return status;
   });
 }

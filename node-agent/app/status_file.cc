@@ -56,6 +56,7 @@ std::string StatusJson(const AgentStatus& status) {
       {"fetch_size", engine.fetch_size},
       {"failures", failures},
       {"problem", status.problem},
+      {"controller_journal", engine.journal.ok() ? "" : Describe(engine.journal)},
   };
   // Messages may quote bytes of foreign origin.
   return json.dump(2, ' ', false, nlohmann::json::error_handler_t::replace) + "\n";
@@ -82,9 +83,10 @@ Result<std::string> StatusText(std::string_view text) {
   return fmt::format(
       "node          {}\nenrolment     {}\nattestation   {}\nlast contact  {}\nruns          {}\nstate       "
       "  {}\n"
-      "updating to   {}\nhealthy       {}\nproblem       {}\n",
+      "updating to   {}\nhealthy       {}\nproblem       {}\njournal       {}\n",
       value("node_id"), value("enrolment"), value("attestation"), value("last_contact"), runs, value("state"),
-      value("version"), json.value("healthy", false) ? "yes" : "no", value("problem"));
+      value("version"), json.value("healthy", false) ? "yes" : "no", value("problem"),
+      value("controller_journal"));
 }
 
 }  // namespace sealift::agent

@@ -129,6 +129,11 @@ v1::CheckInRequest CheckInToWire(const CheckIn& check_in) {
     to.set_message(failure.message);
     to.set_at_unix_ms(ToUnixMs(failure.at));
   }
+  if (!status.journal.ok()) {
+    v1::NodeFinding& finding = *request.add_findings();
+    finding.set_reason(ReasonIdOf(status.journal));
+    finding.set_message(MessageOf(status.journal));
+  }
   request.set_agent_version(check_in.agent_version);
   request.mutable_labels()->insert(check_in.labels.begin(), check_in.labels.end());
   request.set_healthy(status.health.healthy);

@@ -7,6 +7,7 @@
 #include "node-agent/update/update_engine.h"
 #include "node-agent/update/update_policy.h"
 #include "shared/base/log.h"
+#include "shared/tuf/journal_watch.h"
 
 namespace sealift::agent {
 namespace {
@@ -130,6 +131,7 @@ std::optional<StepOutcome> UpdateEngine::EnsureRelease(const DesiredRelease& des
     const std::optional<TrustedRelease> before = std::exchange(release_, std::nullopt);
     auto verdict = seams_.catalog.Resolve(desired);
     if (!verdict.ok()) return HoldAndTell(desired.version, verdict.status());
+    NoteJournal(verdict->journal);
     if (!verdict->release) return GiveUp(give_up, desired.version, verdict->unusable);
     if (!before || before->id() != verdict->release->id()) DropEvidence();
     release_ = std::move(verdict->release);
@@ -144,6 +146,13 @@ std::optional<StepOutcome> UpdateEngine::EnsureRelease(const DesiredRelease& des
                                                             .permitted_rollback = state_.permitted_rollback});
   if (!allowed.ok()) return GiveUp(give_up, desired.version, allowed);
   return std::nullopt;
+}
+
+// No reason to stop: the release is proven by keys that the journal only accounts for.
+void UpdateEngine::NoteJournal(const Status& found) {
+  if (found.ok()) return;
+  log::Warning("the controller's signing journal is not what was seen before", {{"error", Describe(found)}});
+  if (tuf::IsJournalFinding(found)) journal_ = found;
 }
 
 std::optional<StepOutcome> UpdateEngine::EnsureRecordedRelease(UpdateEvent give_up, Metadata metadata) {

@@ -55,6 +55,9 @@ struct ReleaseVerdict {
   std::optional<TrustedRelease> release;
   // Otherwise why it never will be: RELEASE_MANIFEST_INVALID, RELEASE_FILE_MISSING, RELEASE_MIXED.
   Status unusable;
+  // What the controller's signing journal looks like beside what was seen of it: JournalWatch::See. Says
+  // nothing about the release.
+  Status journal;
 };
 
 // Finds releases in signed metadata. TufReleaseCatalog (tuf_release_catalog.h) is the real one.

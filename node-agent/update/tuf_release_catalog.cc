@@ -30,6 +30,7 @@ Result<ReleaseVerdict> TufReleaseCatalog::Resolve(const DesiredRelease& desired)
   SEALIFT_ASSIGN_OR_RETURN(const tuf::Target target,
                            targets.Find(ManifestTargetName(desired.channel, desired.version)));
   ReleaseVerdict verdict;
+  verdict.journal = journals_.See(targets.timestamp().journal_checkpoint);
   if (target.length > kMaxManifestBytes) {
     verdict.unusable = Mixed(desired, "the manifest is too large");
     return verdict;

@@ -10,6 +10,7 @@
 #include "node-agent/update/seams.h"
 #include "shared/base/clock.h"
 #include "shared/tuf/client.h"
+#include "shared/tuf/journal_watch.h"
 
 namespace sealift::agent {
 
@@ -20,7 +21,7 @@ class TufReleaseCatalog final : public ReleaseCatalog {
   // an object like others; its folder is not the image fetcher's, which throws away what it does not know.
   TufReleaseCatalog(std::string trusted_root, tuf::MetadataSource& source, tuf::TrustedMetadataStore& store,
                     const Clock& clock, ImageFetcher& manifests)
-      : client_(std::move(trusted_root), source, store, clock), manifests_(manifests) {}
+      : client_(std::move(trusted_root), source, store, clock), journals_(store), manifests_(manifests) {}
 
   Result<ReleaseVerdict> Resolve(const DesiredRelease& desired) override;
   UnixMillis ProvenTime() override { return client_.ProvenTime(); }
@@ -32,6 +33,7 @@ class TufReleaseCatalog final : public ReleaseCatalog {
   Result<std::string> FetchManifest(const tuf::Target& target);
 
   tuf::TufClient client_;
+  tuf::JournalWatch journals_;
   ImageFetcher& manifests_;
 };
 

@@ -225,6 +225,7 @@ EngineStatus UpdateEngine::status() const {
   out.running = inventory_;
   out.health = health_;
   out.problem = problem_;
+  out.journal = journal_;
   if (store_ == nullptr) {
     const bool missing = ReasonOf(problem_) == Reason::kStateMissing;
     out.state = missing ? UpdateState::kStateMissing : UpdateState::kIdle;

@@ -72,6 +72,8 @@ struct EngineStatus {
   std::uint64_t fetch_size = 0;
   // What holds the machine up now, if anything does.
   Status problem;
+  // What was found wrong with the controller's signing journal since this process began; OK otherwise.
+  Status journal;
 };
 
 // A change worth telling the controller.
@@ -193,6 +195,7 @@ class UpdateEngine {
   // As EnsureRelease, for the version of the record. A record that says something else is dropped.
   std::optional<StepOutcome> EnsureRecordedRelease(UpdateEvent give_up,
                                                    Metadata metadata = Metadata::kUnexpired);
+  void NoteJournal(const Status& found);
   std::optional<StepOutcome> FetchSome();
   Status EnsureStaged();
   // What the trusted release says of its image.
@@ -245,6 +248,7 @@ class UpdateEngine {
   std::optional<Instant> last_healthy_;
 
   Status problem_;
+  Status journal_;
   std::uint32_t tries_failed_ = 0;
   std::optional<Instant> retry_at_;
   // A refusal that no state records: of metadata, or of the state found at the start.

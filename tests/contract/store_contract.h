@@ -68,7 +68,8 @@ class StoreContract : public ::testing::TestWithParam<StoreBackendFactory> {
             .staged_version = "2",
             .failures = {{"2", "FELL_BACK", "three \xff boots", FromUnixMs(5)}},
             .healthy = true,
-            .agent_version = "0.1"};
+            .agent_version = "0.1",
+            .findings = {{"JOURNAL_SHORT", "it ends before \xff"}}};
   }
   static Verdict SomeVerdict() {
     return {.trust = Trust::kUntrusted,
@@ -215,6 +216,7 @@ TEST_P(StoreContract, StatusAndVerdictComeBack) {
   EXPECT_EQ(got->last_verdict, SomeVerdict());
   // Bytes that are no UTF-8 are replaced, nothing else changes.
   status.failures[0].message = "three \xef\xbf\xbd boots";
+  status.findings[0].message = "it ends before \xef\xbf\xbd";
   EXPECT_EQ(got->status, status);
   const auto view = backend_->node_status().ViewForCheckIn(node.id);
   ASSERT_TRUE(view.ok());

@@ -390,6 +390,11 @@ TEST_F(FlowTest, OverlongAndMisshapenRequestsAreRefused) {
         for (int i = 0; i < 33; ++i) r.add_failures()->set_version("1");
       },
       [](auto& r) { r.add_failures()->set_message(std::string(513, 'x')); },
+      [](auto& r) {
+        for (int i = 0; i < 9; ++i) r.add_findings()->set_reason("JOURNAL_SHORT");
+      },
+      [](auto& r) { r.add_findings()->set_reason(std::string(65, 'x')); },
+      [](auto& r) { r.add_findings()->set_message(std::string(513, 'x')); },
   };
   for (std::size_t i = 0; i < breaks.size(); ++i) {
     v1::CheckInRequest request = On("1");

@@ -85,6 +85,7 @@ TEST_F(LinkTest, EnrolsAndSpeaksWithAKeyThatStaysInTheTpm) {
   check_in.status.running = BootInventory{.running_role = BootRole::kActive, .running_version = "1.0"};
   check_in.status.failures = {{.version = "1.9", .reason = "FELL_BACK", .at = FromUnixMs(17)}};
   check_in.status.health.healthy = true;
+  check_in.status.journal = MakeError(Code::kDataLoss, Reason::kJournalForked, "two stories");
   auto told = link.SendCheckIn(check_in);
   ASSERT_TRUE(told.ok()) << Describe(told.status());
   EXPECT_EQ(told->poll_after, std::chrono::milliseconds(1234));
@@ -107,6 +108,9 @@ TEST_F(LinkTest, EnrolsAndSpeaksWithAKeyThatStaysInTheTpm) {
   EXPECT_EQ(seen.failures(0).reason(), "FELL_BACK");
   EXPECT_EQ(seen.labels().at("site"), "lab");
   EXPECT_TRUE(seen.healthy());
+  ASSERT_EQ(seen.findings_size(), 1);
+  EXPECT_EQ(seen.findings(0).reason(), "JOURNAL_FORKED");
+  EXPECT_EQ(seen.findings(0).message(), "two stories");
 }
 
 TEST_F(LinkTest, NamesItsBootBeforeItKnowsWhatRuns) {

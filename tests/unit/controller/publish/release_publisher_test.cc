@@ -22,6 +22,19 @@ TEST_F(PublishTest, ReleaseIsPublishedListedAndLoaded) {
   EXPECT_EQ(Refresh()->Find("stable/1.0/EFI/kairos/norole.efi")->sha256, Sha256(AsBytes("uki 1.0")));
 }
 
+TEST_F(PublishTest, AControllerWhoseSigningJournalWasCutIsToldOf) {
+  const std::string place =
+      R"({"journal":"0123456789abcdef0123456789abcdef","head":")" + Sha256({}).hex() + "\"";
+  std::string text = place + R"(,"sequence":9})";
+  checkpoint_ = [&text] { return text; };
+  repository_.reset();
+  repository_ = OpenRepository().value();
+  EXPECT_EQ(ReasonIdOf(Publish("1.0")->journal), "NONE");
+  text = place + R"(,"sequence":8})";
+  EXPECT_EQ(ReasonIdOf(Publish("1.1")->journal), "JOURNAL_SHORT");
+  EXPECT_EQ(repository_->Releases().size(), 2u);
+}
+
 TEST_F(PublishTest, SecondReleaseKeepsTheFirstAndUploadsOnlyWhatIsNew) {
   ASSERT_TRUE(Publish("1.0").ok());
   const Result<PublishOutcome> outcome = Publish("1.10");

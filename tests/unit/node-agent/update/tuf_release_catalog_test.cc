@@ -1,6 +1,7 @@
 // From a real TUF repository to a release, and every way in which it must not work.
 #include "node-agent/update/tuf_release_catalog.h"
 
+#include <fmt/format.h>
 #include <gtest/gtest.h>
 
 #include "tests/support/status_matchers.h"
@@ -90,6 +91,27 @@ TEST_F(Catalog, UpgradesANodeFromSignedMetadata) {
   for (int i = 0; i < 6; ++i) node_.Round("2.0");
   EXPECT_EQ(node_.esp.running_version, "2.0");
   EXPECT_EQ(node_.state(), UpdateState::kIdle);
+}
+
+std::string JournalAt(std::uint64_t sequence) {
+  return fmt::format(R"({{"journal":"{:032x}","sequence":{},"head":"{}"}})", 1, sequence,
+                     Sha256(AsBytes(std::to_string(sequence))).hex());
+}
+
+// Keys sign releases, the journal accounts for keys: a cut journal is told, and stops nothing.
+TEST_F(Catalog, TellsOfASigningJournalThatWasCutAndUpgradesAllTheSame) {
+  repository_.timestamp.journal_checkpoint = JournalAt(9);
+  Publish(ManifestOf("1.5"), "1.5");
+  node_.Start();
+  for (int i = 0; i < 6; ++i) node_.Round("1.5");
+  EXPECT_TRUE(node_.engine->status().journal.ok());
+  repository_.timestamp.journal_checkpoint = JournalAt(8);
+  Publish(ManifestOf("2.0"), "2.0");
+  Wish(node_, "2.0");
+  StepTo(node_, UpdateState::kVerified);
+  EXPECT_EQ(ReasonIdOf(node_.engine->status().journal), "JOURNAL_SHORT");
+  for (int i = 0; i < 6; ++i) node_.Round("2.0");
+  EXPECT_EQ(node_.esp.running_version, "2.0");
 }
 
 TEST_F(Catalog, KnowsNoReleaseThatIsNotListed) { EXPECT_EQ(Reason("9.9"), "TUF_TARGET_UNKNOWN"); }
