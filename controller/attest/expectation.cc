@@ -65,21 +65,57 @@ Result<std::vector<ExpectedValue>> ExpectPcr11(const Manifest& manifest) {
   return values;
 }
 
-// Firmware measures the db entry that let an image pass; which of several generations that is, is its choice.
-Result<std::vector<ExpectedValue>> ExpectPcr7(const Manifest& manifest, const KeySet& keys) {
-  SEALIFT_ASSIGN_OR_RETURN(const efi::SignatureLists db, efi::ParseSignatureLists(keys.variables.db));
-  std::vector<ExpectedValue> values;
+Result<std::vector<efi::SignatureEntry>> DbEntries(const uki::SecureBootVariables& variables,
+                                                   std::span<const Sha256Digest> certificates) {
+  SEALIFT_ASSIGN_OR_RETURN(const efi::SignatureLists db, efi::ParseSignatureLists(variables.db));
+  std::vector<efi::SignatureEntry> entries;
   for (const efi::SignatureList& list : db) {
     for (const efi::SignatureEntry& entry : list.entries) {
-      const Sha256Digest certificate = Sha256(entry.data);
-      if (std::ranges::find(manifest.secure_boot_certificates, certificate) ==
-          manifest.secure_boot_certificates.end()) {
-        continue;
-      }
-      values.push_back(FromPrediction(fmt::format("db certificate {}", certificate.hex().substr(0, 12)),
-                                      uki::PredictPcr7(keys.variables, std::span(&entry, 1))));
+      if (std::ranges::find(certificates, Sha256(entry.data)) != certificates.end()) entries.push_back(entry);
     }
   }
+  return entries;
+}
+
+std::string AuthorityLabel(const efi::SignatureEntry& loader, const efi::SignatureEntry& image) {
+  const std::string first = Sha256(loader.data).hex().substr(0, 12);
+  if (loader == image) return fmt::format("db certificate {}", first);
+  return fmt::format("db certificates {}, then {}", first, Sha256(image.data).hex().substr(0, 12));
+}
+
+// Firmware measures the db entry that let an image pass, each once; which of several that is, is its choice.
+Status AddPcr7(const uki::SecureBootVariables& variables, std::span<const Sha256Digest> loader_certificates,
+               std::span<const Sha256Digest> image_certificates, std::string_view keys,
+               std::vector<ExpectedValue>& values) {
+  SEALIFT_ASSIGN_OR_RETURN(const auto loaders, DbEntries(variables, loader_certificates));
+  SEALIFT_ASSIGN_OR_RETURN(const auto images, DbEntries(variables, image_certificates));
+  for (const efi::SignatureEntry& loader : loaders) {
+    for (const efi::SignatureEntry& image : images) {
+      ExpectedValue value = FromPrediction(AuthorityLabel(loader, image) + std::string(keys),
+                                           uki::PredictPcr7(variables, std::array{loader, image}));
+      const auto same = [&value](const ExpectedValue& one) { return one.value == value.value; };
+      if (std::ranges::none_of(values, same)) values.push_back(std::move(value));
+    }
+  }
+  return OkStatus();
+}
+
+Result<std::vector<ExpectedValue>> ExpectPcr7(const Manifest& manifest, const KeySet& keys,
+                                              std::span<const AllowedBootLoader> boot_loaders) {
+  std::vector<Sha256Digest> loader_certificates;
+  for (const AllowedBootLoader& loader : boot_loaders) {
+    for (const Sha256Digest& certificate : loader.certificates) {
+      if (std::ranges::find(loader_certificates, certificate) == loader_certificates.end())
+        loader_certificates.push_back(certificate);
+    }
+  }
+  std::vector<ExpectedValue> values;
+  const auto add = [&](const uki::SecureBootVariables& variables, std::string_view label) {
+    return AddPcr7(variables, loader_certificates, manifest.secure_boot_certificates, label, values);
+  };
+  SEALIFT_RETURN_IF_ERROR(add(keys.variables, ""));
+  for (const uki::SecureBootVariables& earlier : keys.earlier)
+    SEALIFT_RETURN_IF_ERROR(add(earlier, " of earlier keys"));
   if (values.empty()) {
     return MakeError(Code::kFailedPrecondition, Reason::kKeyMismatch,
                      "predict registers: no certificate in db is one that signed the release");
@@ -87,27 +123,51 @@ Result<std::vector<ExpectedValue>> ExpectPcr7(const Manifest& manifest, const Ke
   return values;
 }
 
+Result<uki::SecureBootVariables> LoadVariables(const std::filesystem::path& folder) {
+  uki::SecureBootVariables variables;
+  SEALIFT_ASSIGN_OR_RETURN(variables.pk, ReadFile(folder / "PK.esl", efi::kMaxSignatureListBytes));
+  SEALIFT_ASSIGN_OR_RETURN(variables.kek, ReadFile(folder / "KEK.esl", efi::kMaxSignatureListBytes));
+  SEALIFT_ASSIGN_OR_RETURN(variables.db, ReadFile(folder / "db.esl", efi::kMaxSignatureListBytes));
+  if (std::filesystem::exists(folder / "dbx.esl")) {
+    SEALIFT_ASSIGN_OR_RETURN(variables.dbx, ReadFile(folder / "dbx.esl", efi::kMaxSignatureListBytes));
+  }
+  for (const Bytes* list : {&variables.pk, &variables.kek, &variables.db, &variables.dbx}) {
+    const auto parsed = efi::ParseSignatureLists(*list);
+    if (!parsed.ok()) return Annotate(parsed.status(), fmt::format("load key set '{}'", folder.string()));
+  }
+  return variables;
+}
+
 }  // namespace
 
 Result<KeySet> LoadKeySet(const std::filesystem::path& folder) {
   KeySet keys;
-  SEALIFT_ASSIGN_OR_RETURN(keys.variables.pk, ReadFile(folder / "PK.esl", efi::kMaxSignatureListBytes));
-  SEALIFT_ASSIGN_OR_RETURN(keys.variables.kek, ReadFile(folder / "KEK.esl", efi::kMaxSignatureListBytes));
-  SEALIFT_ASSIGN_OR_RETURN(keys.variables.db, ReadFile(folder / "db.esl", efi::kMaxSignatureListBytes));
-  if (std::filesystem::exists(folder / "dbx.esl")) {
-    SEALIFT_ASSIGN_OR_RETURN(keys.variables.dbx, ReadFile(folder / "dbx.esl", efi::kMaxSignatureListBytes));
+  SEALIFT_ASSIGN_OR_RETURN(keys.variables, LoadVariables(folder));
+  const std::filesystem::path earlier = folder / "earlier";
+  if (!std::filesystem::exists(earlier)) return keys;
+  std::error_code error;
+  std::vector<std::filesystem::path> folders;
+  for (std::filesystem::directory_iterator entry(earlier, error), end; !error && entry != end;
+       entry.increment(error)) {
+    folders.push_back(entry->path());
   }
-  for (const Bytes* list :
-       {&keys.variables.pk, &keys.variables.kek, &keys.variables.db, &keys.variables.dbx}) {
-    const auto parsed = efi::ParseSignatureLists(*list);
-    if (!parsed.ok()) return Annotate(parsed.status(), fmt::format("load key set '{}'", folder.string()));
+  if (error) {
+    return MakeError(Code::kUnavailable, Reason::kFileUnreadable,
+                     fmt::format("load key set '{}': {}", earlier.string(), error.message()));
+  }
+  std::ranges::sort(folders);
+  for (const std::filesystem::path& one : folders) {
+    SEALIFT_ASSIGN_OR_RETURN(uki::SecureBootVariables variables, LoadVariables(one));
+    keys.earlier.push_back(std::move(variables));
   }
   return keys;
 }
 
 Result<AllowedBootLoader> BootLoaderOf(const Manifest& manifest) {
   SEALIFT_ASSIGN_OR_RETURN(const ReleaseFile file, ImageWithDigest(manifest, FileRole::kBootLoader));
-  return AllowedBootLoader{.name = file.path, .authenticode = *file.authenticode};
+  return AllowedBootLoader{.name = file.path,
+                           .authenticode = *file.authenticode,
+                           .certificates = manifest.secure_boot_certificates};
 }
 
 Result<ExpectedRelease> ExpectRelease(std::string_view manifest_json, const KeySet& keys,
@@ -128,7 +188,7 @@ Result<ExpectedRelease> ExpectRelease(std::string_view manifest_json, const KeyS
     expected.allowed_images.push_back(loader.authenticode);
   }
   if (boot_loaders.empty()) return BadManifest("no boot loader is known");
-  SEALIFT_ASSIGN_OR_RETURN(expected.registers[kSecureBootPcr], ExpectPcr7(manifest, keys));
+  SEALIFT_ASSIGN_OR_RETURN(expected.registers[kSecureBootPcr], ExpectPcr7(manifest, keys, boot_loaders));
   SEALIFT_ASSIGN_OR_RETURN(expected.registers[kImagePcr], ExpectPcr11(manifest));
   expected.registers[kParameterPcr] = {FromPrediction("no parameters", uki::PredictPcr12(""))};
   expected.registers[kExtensionPcr] = {{.label = "no extensions", .value = {}, .events = {}}};

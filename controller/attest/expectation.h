@@ -19,19 +19,26 @@ namespace sealift::controller {
 // The fleet's Secure Boot keys as enrolled, byte for byte: firmware measures the lists as they are.
 struct KeySet {
   uki::SecureBootVariables variables;
+  // What machines hold that have not taken the newest lists yet, as after a new generation of keys.
+  std::vector<uki::SecureBootVariables> earlier;
 };
 
-// Reads PK.esl, KEK.esl, db.esl and, where it exists, dbx.esl. Errors: FILE_UNREADABLE; MALFORMED.
+// Reads PK.esl, KEK.esl, db.esl and, where it exists, dbx.esl; the same of each folder in `folder`/earlier,
+// where there is one, in the order of their names. Errors: FILE_UNREADABLE; MALFORMED.
 Result<KeySet> LoadKeySet(const std::filesystem::path& folder);
 
 // A boot loader that may lie on a machine's ESP: an upgrade leaves the one that is there.
 struct AllowedBootLoader {
   std::string name;
   Sha256Digest authenticode;
+  // SHA-256 of the DER of each db certificate that may have signed it.
+  std::vector<Sha256Digest> certificates;
 };
 Result<AllowedBootLoader> BootLoaderOf(const Manifest& manifest);
 
-// Predicts PCR 4 (each of `boot_loaders`, then the image), 7, 11 (each phase of the manifest), 12 and 13
+// Predicts PCR 4 (each of `boot_loaders`, then the image), 7 (for each key set in use, the db certificate of
+// a boot loader, then the image's: they differ while an older boot loader starts an image of a newer key
+// generation), 11 (each phase of the manifest), 12 and 13
 // (nothing beside the image). `manifest_json`: as signed.
 // Errors: INVALID_ARGUMENT/RELEASE_MANIFEST_INVALID when the manifest contradicts the prediction or lacks
 // what it needs; FAILED_PRECONDITION/KEY_MISMATCH when no certificate of db signed the release.

@@ -278,12 +278,79 @@ TEST(Expectation, RefusesAManifestThatContradictsItselfOrTheKeys) {
 
 TEST(Expectation, AllowsEveryKnownBootLoaderSinceUpgradesLeaveTheOldOne) {
   const MeasuredBoot boot = MeasuredBoot::Load();
-  const std::vector<AllowedBootLoader> loaders{{.name = "new", .authenticode = Sha256(AsBytes("new loader"))},
-                                               BootLoaderOf(boot.manifest).value()};
+  const std::vector<AllowedBootLoader> loaders{
+      {.name = "new", .authenticode = Sha256(AsBytes("new loader")), .certificates = {}},
+      BootLoaderOf(boot.manifest).value()};
   const auto expected = ExpectRelease(SerializeManifest(boot.manifest), boot.keys, loaders);
   ASSERT_TRUE(expected.ok());
   EXPECT_EQ(expected->registers.at(4).size(), 2u);
   EXPECT_EQ(expected->registers.at(4)[1].value, boot.pcrs.at(4));
+}
+
+// An old boot loader starts an image of the next key generation: firmware measures both certificates, in the
+// order of use. Machines that have not taken the new db yet still show the old one.
+TEST(Expectation, KeyGenerationsLiveSideBySide) {
+  MeasuredBoot boot = MeasuredBoot::Load();
+  const efi::SignatureLists old_db = efi::ParseSignatureLists(boot.keys.variables.db).value();
+  const efi::SignatureEntry* first = nullptr;
+  for (const efi::SignatureList& list : old_db) {
+    for (const efi::SignatureEntry& entry : list.entries) {
+      if (Sha256(entry.data) == boot.manifest.secure_boot_certificates.front()) first = &entry;
+    }
+  }
+  ASSERT_NE(first, nullptr);
+  const efi::SignatureEntry second{.owner = first->owner, .data = ToBytes("the next db certificate")};
+  efi::SignatureLists grown = old_db;
+  grown.push_back({.type = old_db.front().type, .header = {}, .entries = {second}});
+  KeySet keys = boot.keys;
+  keys.earlier.push_back(keys.variables);
+  keys.variables.db = efi::SerializeSignatureLists(grown);
+
+  Manifest next = boot.OtherVersion("2.0.0");
+  next.secure_boot_certificates = {Sha256(second.data)};
+  AllowedBootLoader next_loader = BootLoaderOf(next).value();
+  next_loader.authenticode = Sha256(AsBytes("loader signed anew"));
+  const std::vector<AllowedBootLoader> loaders{BootLoaderOf(boot.manifest).value(), next_loader};
+  const auto predicted = [](const uki::SecureBootVariables& variables,
+                            std::initializer_list<efi::SignatureEntry> authorities) {
+    return uki::PredictPcr7(variables, std::span(authorities.begin(), authorities.size())).Value();
+  };
+  const auto values = [&](const Manifest& manifest) {
+    std::vector<Sha256Digest> out;
+    const auto expected = ExpectRelease(SerializeManifest(manifest), keys, loaders);
+    EXPECT_TRUE(expected.ok()) << expected.status();
+    if (expected.ok()) {
+      for (const ExpectedValue& value : expected->registers.at(7)) out.push_back(value.value);
+    }
+    return out;
+  };
+  EXPECT_THAT(values(next), testing::UnorderedElementsAre(predicted(keys.variables, {*first, second}),
+                                                          predicted(keys.variables, {second})));
+  EXPECT_THAT(values(boot.manifest),
+              testing::UnorderedElementsAre(predicted(keys.variables, {*first}),
+                                            predicted(keys.variables, {second, *first}), boot.pcrs.at(7)));
+}
+
+TEST(Expectation, LoadsTheKeySetsBeforeTheNewest) {
+  const auto folder = TempDir::Create("key-set").value();
+  const MeasuredBoot boot = MeasuredBoot::Load();
+  const auto write = [&](const std::filesystem::path& to, const Bytes& db) {
+    ASSERT_TRUE(MakeDirectories(to).ok());
+    ASSERT_TRUE(WriteFileAtomically(to / "PK.esl", boot.keys.variables.pk).ok());
+    ASSERT_TRUE(WriteFileAtomically(to / "KEK.esl", boot.keys.variables.kek).ok());
+    ASSERT_TRUE(WriteFileAtomically(to / "db.esl", db).ok());
+  };
+  write(folder.path(), boot.keys.variables.db);
+  EXPECT_TRUE(LoadKeySet(folder.path())->earlier.empty());
+  write(folder.path() / "earlier" / "2", boot.keys.variables.kek);
+  write(folder.path() / "earlier" / "1", boot.keys.variables.pk);
+  const auto keys = LoadKeySet(folder.path());
+  ASSERT_TRUE(keys.ok()) << keys.status();
+  ASSERT_EQ(keys->earlier.size(), 2u);
+  EXPECT_EQ(keys->earlier[0].db, boot.keys.variables.pk);
+  EXPECT_EQ(keys->earlier[1].db, boot.keys.variables.kek);
+  write(folder.path() / "earlier" / "3", ToBytes("damaged"));
+  EXPECT_FALSE(LoadKeySet(folder.path()).ok()) << "a set left out would call machines untrusted";
 }
 
 }  // namespace
