@@ -26,6 +26,8 @@ namespace sealift::controller {
 namespace {
 
 constexpr auto kRefreshInterval = std::chrono::minutes(1);
+// Service name of the health check that stops serving once a certificate of the key set ends within 90 days.
+constexpr char kCertificatesHealth[] = "sealift.certificates";
 constexpr int kEnrolmentMaxMessageBytes = 2 << 20;
 // Threads of the synchronous servers: the bound on calls under way at once.
 constexpr int kFleetThreads = 512;
@@ -128,6 +130,7 @@ struct ControllerServer::Parts {
   void MakeServices(NodeAttestor* given_attestor);
   Status ListenAll();
   void RunTasks();
+  void CheckExpiry();
   Status TellReady() const;
 };
 
@@ -252,16 +255,24 @@ Status ControllerServer::Parts::ListenAll() {
 void ControllerServer::Parts::RunTasks() {
   engine_thread = std::jthread([this] { engine->Run(stop.get_token()); });
   expiry = std::make_unique<ExpiryWatch>(keys.inventory, clock);
+  CheckExpiry();
   refresh_thread = std::jthread([this] {
     SystemClock waiting;
     do {
-      expiry->CheckIfDue();
+      CheckExpiry();
       if (const auto refreshed = repository->RefreshIfDue(); !refreshed.ok()) {
         log::Error("metadata could not be signed again", {{"error", Describe(refreshed.status())}});
       }
       if (keys.journal != nullptr) keys.journal->CheckpointIfDue();
     } while (waiting.SleepFor(kRefreshInterval, stop.get_token()));
   });
+}
+
+void ControllerServer::Parts::CheckExpiry() {
+  const auto ending = expiry->CheckIfDue();
+  if (!ending) return;
+  for (const Listener* listener : {&enrolment_listener, &fleet_listener})
+    listener->server->GetHealthCheckService()->SetServingStatus(kCertificatesHealth, ending->empty());
 }
 
 Status ControllerServer::Parts::TellReady() const {
@@ -297,6 +308,8 @@ const ServerAddresses& ControllerServer::addresses() const { return parts_->addr
 
 void ControllerServer::Stop() {
   parts_->stop.request_stop();
+  // It tells the listeners of certificates that end.
+  if (parts_->refresh_thread.joinable()) parts_->refresh_thread.join();
   const auto deadline = std::chrono::system_clock::now() + parts_->config.drain;
   for (Listener* listener : {&parts_->enrolment_listener, &parts_->fleet_listener}) {
     if (!listener->server) continue;
@@ -305,7 +318,6 @@ void ControllerServer::Stop() {
     listener->server.reset();
   }
   if (parts_->engine_thread.joinable()) parts_->engine_thread.join();
-  if (parts_->refresh_thread.joinable()) parts_->refresh_thread.join();
   if (parts_->keys.journal != nullptr) NewestCheckpoint(*parts_->keys.journal);
 }
 

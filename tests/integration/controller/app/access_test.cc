@@ -12,16 +12,22 @@ class AccessTest : public ControllerTest {
  protected:
   // The gate looks at the path alone, so an empty unary call asks it the same question as a real one.
   Status Call(const std::shared_ptr<grpc::Channel>& channel, std::string_view method) {
+    return Ask(channel, method, "").status();
+  }
+
+  // `message` and the answer as they are on the wire.
+  Result<std::string> Ask(const std::shared_ptr<grpc::Channel>& channel, std::string_view method,
+                          const std::string& message) {
     grpc::GenericStub stub(channel);
     // A health watch that was admitted never ends by itself.
     const auto patience = method == "/grpc.health.v1.Health/Watch" ? std::chrono::milliseconds(500)
                                                                    : std::chrono::milliseconds(20'000);
     const auto context = wire::MakeContext(patience);
     grpc::CompletionQueue queue;
-    // No fields: a message all the same.
-    const grpc::Slice empty;
+    // Without fields it is a message all the same.
+    const grpc::Slice slice(message);
     const auto call =
-        stub.PrepareUnaryCall(context.get(), std::string(method), grpc::ByteBuffer(&empty, 1), &queue);
+        stub.PrepareUnaryCall(context.get(), std::string(method), grpc::ByteBuffer(&slice, 1), &queue);
     call->StartCall();
     grpc::ByteBuffer response;
     grpc::Status status;
@@ -29,7 +35,24 @@ class AccessTest : public ControllerTest {
     void* tag = nullptr;
     bool good = false;
     queue.Next(&tag, &good);
-    return StatusFromGrpc(status);
+    if (!status.ok()) return StatusFromGrpc(status);
+    std::vector<grpc::Slice> slices;
+    EXPECT_TRUE(response.Dump(&slices).ok());
+    std::string answer;
+    for (const grpc::Slice& one : slices)
+      answer.append(reinterpret_cast<const char*>(one.begin()), one.size());
+    return answer;
+  }
+  // Of grpc.health.v1: 1 serving, 2 not serving.
+  int Health(const std::string& address, const std::string& service) {
+    std::string request = service;
+    if (!service.empty()) request.insert(0, {'\x0a', static_cast<char>(service.size())});
+    const auto certificate = OperatorCertificate("viewer");
+    const auto answer =
+        Ask(ChannelTo(address, address == server_->addresses().fleet ? &certificate : nullptr),
+            "/grpc.health.v1.Health/Check", request);
+    EXPECT_TRUE(answer.ok()) << answer.status();
+    return answer.ok() && answer->size() == 2 && answer->front() == '\x08' ? answer->back() : -1;
   }
 
   static bool Refused(const Status& status) {
@@ -92,6 +115,18 @@ TEST_F(AccessTest, StrangersReachEnrolmentAndHealthOnly) {
   for (const RpcRule& rule : RpcRules()) {
     EXPECT_EQ(Refused(Call(channel, rule.method)), !CheckRole(rule.method, Role::kAnonymous).ok())
         << rule.method;
+  }
+}
+
+TEST_F(AccessTest, HealthTellsOfCertificatesThatEndSoon) {
+  EXPECT_EQ(Health(server_->addresses().fleet, "sealift.certificates"), 1);
+  server_.reset();
+  inventory_.keys = {
+      {.role = "node-ca", .has_certificate = true, .not_after = clock_.Now() + std::chrono::hours(24 * 89)}};
+  Start();
+  for (const std::string& address : {server_->addresses().fleet, server_->addresses().enrolment}) {
+    EXPECT_EQ(Health(address, "sealift.certificates"), 2);
+    EXPECT_EQ(Health(address, ""), 1);
   }
 }
 

@@ -93,7 +93,9 @@ class ControllerTest : public ::testing::Test {
                     .node_ca_certificate = parse(node_ca_),
                     .node_cas = {parse(node_ca_)},
                     .operator_cas = {parse(operator_ca_)},
-                    .tls = {tls_.Pem(), tls_.KeyPem()}};
+                    .tls = {tls_.Pem(), tls_.KeyPem()},
+                    .journal = nullptr,
+                    .inventory = inventory_};
     auto server = ControllerServer::Start(*config, std::move(keys), clock_, {.attestor = &attestor_});
     ASSERT_TRUE(server.ok()) << Describe(server.status());
     server_ = std::move(server).value();
@@ -152,6 +154,7 @@ class ControllerTest : public ::testing::Test {
   std::string more_config_;
   SystemClock clock_;
   test::TestCertificate node_ca_, operator_ca_, tls_;
+  hsm::Inventory inventory_;
   std::shared_ptr<SoftwareSigner> tuf_root_, tuf_targets_, tuf_snapshot_, tuf_timestamp_;
   std::uint32_t published_ = 0;
   ScriptedAttestor attestor_;

@@ -13,18 +13,23 @@ TEST(ExpiryWatchTest, TellsAtStartAndOnceADay) {
   inventory.keys = {{.role = "node-ca", .has_certificate = true, .not_after = end}};
   FakeClock clock(end - hours(24 * 91));
   ExpiryWatch watch(inventory, clock);
-  EXPECT_TRUE(watch.CheckIfDue().empty());
+  const auto first = watch.CheckIfDue();
+  ASSERT_TRUE(first.has_value());
+  EXPECT_TRUE(first->empty());
   clock.Advance(hours(23));
-  EXPECT_TRUE(watch.CheckIfDue().empty());
+  EXPECT_FALSE(watch.CheckIfDue().has_value());
   clock.Advance(hours(2));
-  ASSERT_EQ(watch.CheckIfDue().size(), 1u);
-  EXPECT_TRUE(watch.CheckIfDue().empty());
+  const auto second = watch.CheckIfDue();
+  ASSERT_TRUE(second.has_value());
+  EXPECT_EQ(second->size(), 1u);
+  EXPECT_FALSE(watch.CheckIfDue().has_value());
   clock.Advance(hours(24 * 91));
   const auto ended = watch.CheckIfDue();
-  ASSERT_EQ(ended.size(), 1u);
-  EXPECT_TRUE(ended[0].expired);
+  ASSERT_TRUE(ended.has_value());
+  ASSERT_EQ(ended->size(), 1u);
+  EXPECT_TRUE(ended->front().expired);
   clock.SetWall(end);
-  EXPECT_EQ(watch.CheckIfDue().size(), 1u);
+  EXPECT_TRUE(watch.CheckIfDue().has_value());
 }
 
 }  // namespace
