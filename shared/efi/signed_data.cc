@@ -29,6 +29,9 @@ constexpr std::array<std::uint8_t, 15> kSha256Algorithm = {0x30, 0x0d, 0x06, 0x0
                                                            0x65, 0x03, 0x04, 0x02, 0x01, 0x05, 0x00};
 constexpr std::array<std::uint8_t, 15> kRsaAlgorithm = {0x30, 0x0d, 0x06, 0x09, 0x2a, 0x86, 0x48, 0x86,
                                                         0xf7, 0x0d, 0x01, 0x01, 0x01, 0x05, 0x00};
+// ecdsa-with-SHA256, no parameters (RFC 5758 section 3.2).
+constexpr std::array<std::uint8_t, 12> kEcdsaSha256Algorithm = {0x30, 0x0a, 0x06, 0x08, 0x2a, 0x86,
+                                                                0x48, 0xce, 0x3d, 0x04, 0x03, 0x02};
 // Values of object identifiers.
 constexpr std::array<std::uint8_t, 9> kSignedDataOid = {0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x07, 0x02};
 constexpr std::array<std::uint8_t, 9> kContentTypeOid = {0x2a, 0x86, 0x48, 0x86, 0xf7,
@@ -75,11 +78,18 @@ Bytes SignedAttributes(ByteView content_type, const Sha256Digest& digest) {
   return attributes;
 }
 
-Status CheckKeyFits(X509* certificate, const Signer& signer) {
+bool IsOfKind(const PublicKey& key, SignerKind kind) {
+  if (key.type() == KeyType::kRsa) return true;
+  return kind == SignerKind::kRsaOrP256 && key.type() == KeyType::kEcP256;
+}
+
+Status CheckKeyFits(X509* certificate, const Signer& signer, SignerKind kind) {
   const PublicKey& key = signer.public_key();
-  if (key.type() != KeyType::kRsa) {
+  if (!IsOfKind(key, kind)) {
     return MakeError(Code::kFailedPrecondition, Reason::kKeyMismatch,
-                     "sign for firmware: the key is not RSA, which is all that firmware verifies");
+                     kind == SignerKind::kRsa
+                         ? "sign for firmware: the key is not RSA, which is all that firmware verifies"
+                         : "sign: the key is neither RSA nor P-256");
   }
   EVP_PKEY* certified = X509_get0_pubkey(certificate);
   if (certified == nullptr || EVP_PKEY_eq(certified, key.evp()) != 1) {
@@ -90,7 +100,7 @@ Status CheckKeyFits(X509* certificate, const Signer& signer) {
   return OkStatus();
 }
 
-Bytes SignerInfo(X509* certificate, ByteView attributes, ByteView signature) {
+Bytes SignerInfo(X509* certificate, ByteView attributes, ByteView algorithm, ByteView signature) {
   const Bytes issuer =
       Encoded([&](unsigned char** out) { return i2d_X509_NAME(X509_get_issuer_name(certificate), out); });
   const Bytes serial = Encoded(
@@ -98,7 +108,7 @@ Bytes SignerInfo(X509* certificate, ByteView attributes, ByteView signature) {
   const std::array<std::uint8_t, 3> version = {kInteger, 1, 1};
   const Bytes tagged = attributes.empty() ? Bytes() : DerWrap(kContext0, {attributes});
   return DerWrap(kSequence, {version, DerWrap(kSequence, {issuer, serial}), kSha256Algorithm, tagged,
-                             kRsaAlgorithm, DerWrap(kOctetString, {signature})});
+                             algorithm, DerWrap(kOctetString, {signature})});
 }
 
 Status CheckAttributes(PKCS7_SIGNER_INFO* info, const ASN1_OBJECT* content_type, const Sha256Digest& digest) {
@@ -200,20 +210,23 @@ Result<Sha256Digest> CertificateTbsDigest(ByteView der) {
 
 Result<Bytes> BuildSignedData(const SignedDataInput& input, Signer& signer) {
   SEALIFT_ASSIGN_OR_RETURN(const X509Ptr certificate, ParseCertificate(input.certificate));
-  SEALIFT_RETURN_IF_ERROR(CheckKeyFits(certificate.get(), signer));
+  SEALIFT_RETURN_IF_ERROR(CheckKeyFits(certificate.get(), signer, input.signer_kind));
   Sha256Digest digest = HashPieces(input.message);
   Bytes attributes;
   if (input.signed_attributes) {
     attributes = SignedAttributes(input.content_type, digest);
     digest = Sha256(DerWrap(kSet, {attributes}));
   }
-  SEALIFT_ASSIGN_OR_RETURN(const Bytes signature, signer.Sign({.scheme = SignatureScheme::kRsaPkcs1Sha256,
+  const bool rsa = signer.public_key().type() == KeyType::kRsa;
+  SEALIFT_ASSIGN_OR_RETURN(const Bytes signature, signer.Sign({.scheme = signer.public_key().default_scheme(),
                                                                .digest = digest.view(),
                                                                .intent = input.intent}));
   const std::array<std::uint8_t, 3> version = {kInteger, 1, 1};
   const Bytes content = input.content.empty() ? Bytes() : DerWrap(kContext0, {input.content});
   const Bytes encapsulated = DerWrap(kSequence, {DerWrap(kObjectId, {input.content_type}), content});
-  const Bytes signer_info = SignerInfo(certificate.get(), attributes, signature);
+  const Bytes signer_info =
+      SignerInfo(certificate.get(), attributes,
+                 rsa ? ByteView(kRsaAlgorithm) : ByteView(kEcdsaSha256Algorithm), signature);
   const Bytes signed_data =
       DerWrap(kSequence, {version, DerWrap(kSet, {kSha256Algorithm}), encapsulated,
                           DerWrap(kContext0, {input.certificate}), DerWrap(kSet, {signer_info})});
@@ -260,7 +273,7 @@ std::vector<Bytes> SignedData::Certificates() const {
   return certificates;
 }
 
-Result<CheckedSignedData> SignedData::Check(std::span<const ByteView> message) const {
+Result<CheckedSignedData> SignedData::Check(std::span<const ByteView> message, SignerKind signer_kind) const {
   const PKCS7_SIGNED* data = pkcs7_->d.sign;
   if (sk_PKCS7_SIGNER_INFO_num(data->signer_info) != 1) return Invalid("it has not exactly one signer");
   PKCS7_SIGNER_INFO* info = sk_PKCS7_SIGNER_INFO_value(data->signer_info, 0);
@@ -283,12 +296,14 @@ Result<CheckedSignedData> SignedData::Check(std::span<const ByteView> message) c
   EVP_PKEY* evp = X509_get0_pubkey(signer);
   const Result<PublicKey> key = evp == nullptr ? Result<PublicKey>(Invalid("")) : PublicKey::FromEvp(evp);
   ERR_clear_error();
-  if (!key.ok() || key->type() != KeyType::kRsa)
-    return Invalid("the signer's key is not RSA of 2048 bits or more");
+  if (!key.ok() || !IsOfKind(*key, signer_kind)) {
+    return Invalid(signer_kind == SignerKind::kRsa ? "the signer's key is not RSA of 2048 bits or more"
+                                                   : "the signer's key is neither RSA nor P-256");
+  }
   SEALIFT_ASSIGN_OR_RETURN(const Sha256Digest digest, SignedDigest(info, data->contents->type, message));
   const ASN1_STRING* value = info->enc_digest;
   const ByteView signature(ASN1_STRING_get0_data(value), static_cast<std::size_t>(ASN1_STRING_length(value)));
-  const Status verified = key->VerifyDigest(digest.view(), signature, SignatureScheme::kRsaPkcs1Sha256);
+  const Status verified = key->VerifyDigest(digest.view(), signature, key->default_scheme());
   if (!verified.ok()) return Invalid("the signature does not fit its certificate and content");
   return checked;
 }

@@ -1,5 +1,6 @@
 // PKCS#7 SignedData in the two shapes that UEFI uses: inside authenticated variables (detached, no
-// attributes) and inside PE images (Authenticode, signed attributes).
+// attributes) and inside PE images (Authenticode, signed attributes); and, beside verity images, as systemd
+// reads it (detached, no attributes, in a ContentInfo).
 //
 // Built by writing the DER ourselves, so that output is reproducible (no signing time), holds exactly what
 // firmware of every age accepts, and every signature passes through Signer::Sign with its intent. Read by
@@ -30,6 +31,9 @@ Result<Bytes> CertificatePemToDer(std::string_view pem);
 // SHA-256 of the to-be-signed part, as EFI_CERT_X509_SHA256 lists in dbx hold it.
 Result<Sha256Digest> CertificateTbsDigest(ByteView der);
 
+// Whose signature it may be. Firmware verifies RSA alone.
+enum class SignerKind { kRsa, kRsaOrP256 };
+
 struct SignedDataInput {
   // DER of the content type's OBJECT IDENTIFIER value (without tag and length).
   ByteView content_type;
@@ -44,11 +48,12 @@ struct SignedDataInput {
   // The signer's certificate, DER.
   ByteView certificate;
   std::string intent;
+  SignerKind signer_kind = SignerKind::kRsa;
 };
 
-// SHA-256 and RSA PKCS#1 only, as firmware expects.
-// Errors: FAILED_PRECONDITION/KEY_MISMATCH when the certificate is not of the signer's key or the key is not
-// RSA; INVALID_ARGUMENT/MALFORMED for the certificate; the signer's own.
+// SHA-256 with RSA PKCS#1, or ECDSA where the input says so.
+// Errors: FAILED_PRECONDITION/KEY_MISMATCH when the certificate is not of the signer's key or the key is of
+// another kind; INVALID_ARGUMENT/MALFORMED for the certificate; the signer's own.
 Result<Bytes> BuildSignedData(const SignedDataInput& input, Signer& signer);
 
 // A parsed SignedData whose one signature verified under a certificate it carries. Whether that certificate
@@ -76,7 +81,8 @@ class SignedData {
   const std::string& content_type() const { return content_type_; }
   // Checks the first signer: SHA-256, attributes if there are any, and the signature over `message`.
   // Errors: UNAUTHENTICATED/SIGNATURE_INVALID saying which part; UNAUTHENTICATED/MALFORMED.
-  Result<CheckedSignedData> Check(std::span<const ByteView> message) const;
+  Result<CheckedSignedData> Check(std::span<const ByteView> message,
+                                  SignerKind signer_kind = SignerKind::kRsa) const;
 
  private:
   SignedData(Pkcs7Ptr pkcs7, bool wrapped, Bytes content, std::string content_type)
