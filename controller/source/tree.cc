@@ -125,14 +125,32 @@ class TreeReader {
   std::uint32_t own_;
 };
 
-Result<Tree> Tree::Read(const std::filesystem::path& folder) {
+Result<Tree> Tree::ReadFolder(const std::filesystem::path& folder) {
   Tree tree;
   auto root = std::make_shared<UniqueFd>(::open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
   if (!root->valid()) return SystemError(folder.string(), "open");
   SEALIFT_RETURN_IF_ERROR(TreeReader(tree, std::move(root)).ReadAll());
+  return tree;
+}
+
+Result<Tree> Tree::Read(const std::filesystem::path& folder) {
+  SEALIFT_ASSIGN_OR_RETURN(Tree tree, ReadFolder(folder));
   const Status status = tree.CheckHasUsr();
   if (!status.ok()) return Annotate(status, fmt::format("read '{}'", folder.string()));
   return tree;
+}
+
+Result<TreeEntry> Tree::FileAt(const std::filesystem::path& path) {
+  auto file = std::make_shared<UniqueFd>(::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK));
+  if (!file->valid()) return SystemError(path.string(), "open");
+  struct stat info {};
+  if (::fstat(file->get(), &info) != 0) return SystemError(path.string(), "fstat");
+  if (!S_ISREG(info.st_mode)) {
+    return MakeError(Code::kFailedPrecondition, Reason::kFileUnreadable,
+                     fmt::format("read '{}': it is no regular file", path.string()));
+  }
+  return TreeEntry{
+      .mode = info.st_mode, .size = static_cast<std::uint64_t>(info.st_size), .store = std::move(file)};
 }
 
 Status Tree::CheckHasUsr() const {
@@ -281,6 +299,10 @@ void Tree::RemoveVolatileContents() {
 }
 
 void Tree::RemoveContents(std::string_view path) {
+  if (path.empty()) {
+    entries_.clear();
+    return;
+  }
   const std::string prefix = std::string(path) + "/";
   auto from = entries_.lower_bound(prefix);
   auto to = from;

@@ -69,6 +69,10 @@ class Tree {
   // Errors: INVALID_ARGUMENT/ROOTFS_UNUSABLE: not a folder, no /usr, more than a million entries, a name with
   // a control character; FILE_UNREADABLE.
   static Result<Tree> Read(const std::filesystem::path& folder);
+  // The same of a folder that need not be a root file system. Errors: as Read.
+  static Result<Tree> ReadFolder(const std::filesystem::path& folder);
+  // A regular file of this machine, for Open and Contents. Errors: FILE_UNREADABLE.
+  static Result<TreeEntry> FileAt(const std::filesystem::path& path);
   Tree() = default;
 
   // By path without a leading slash: "usr/lib/os-release". Sorted by byte values, so parents come first.

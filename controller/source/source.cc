@@ -1,0 +1,197 @@
+#include "controller/source/source.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <array>
+#include <chrono>
+#include <utility>
+
+#include "controller/source/image.h"
+#include "controller/source/layer.h"
+#include "controller/source/scratch_file.h"
+#include "controller/source/tar_reader.h"
+#include "shared/base/subprocess.h"
+#include "shared/crypto/hash.h"
+
+namespace sealift::build {
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr std::size_t kShownCapabilities = 8;
+
+// The tar archive in a file, decompressed, hashed and counted on the way.
+class TarStream {
+ public:
+  static Result<TarStream> Open(const TreeEntry& file, SourceBudget& budget) {
+    SEALIFT_ASSIGN_OR_RETURN(ContentReader opened, Tree::Open(file));
+    auto reader = std::make_shared<ContentReader>(std::move(opened));
+    SEALIFT_ASSIGN_OR_RETURN(
+        std::unique_ptr<Decompressor> decompressor,
+        Decompressor::Open([reader](std::span<std::uint8_t> into) { return reader->Read(into); }));
+    return TarStream(std::move(decompressor), budget);
+  }
+
+  Result<std::size_t> Read(std::span<std::uint8_t> into) {
+    SEALIFT_ASSIGN_OR_RETURN(const std::size_t got, decompressor_->Read(into));
+    SEALIFT_RETURN_IF_ERROR(budget_->TakeStreamBytes(got));
+    hasher_.Update(into.first(got));
+    return got;
+  }
+
+  // What follows the archive's end belongs to its digest.
+  Result<Sha256Digest> Digest() {
+    Bytes rest(64u << 10);
+    while (true) {
+      SEALIFT_ASSIGN_OR_RETURN(const std::size_t got, Read(rest));
+      if (got == 0) return hasher_.Finish();
+    }
+  }
+
+ private:
+  TarStream(std::unique_ptr<Decompressor> decompressor, SourceBudget& budget)
+      : decompressor_(std::move(decompressor)), budget_(&budget) {}
+
+  std::unique_ptr<Decompressor> decompressor_;
+  SourceBudget* budget_;
+  Sha256Hasher hasher_;
+};
+
+struct ReadArchive {
+  Layer layer;
+  Sha256Digest digest;
+};
+
+Result<ReadArchive> ReadTar(const TreeEntry& file, ScratchFile& contents, SourceBudget& budget) {
+  SEALIFT_ASSIGN_OR_RETURN(TarStream stream, TarStream::Open(file, budget));
+  TarReader reader([&stream](std::span<std::uint8_t> into) { return stream.Read(into); });
+  ReadArchive read;
+  SEALIFT_ASSIGN_OR_RETURN(read.layer, ReadLayer(reader, contents, budget));
+  SEALIFT_ASSIGN_OR_RETURN(read.digest, stream.Digest());
+  return read;
+}
+
+// The files in an archive that holds an image.
+Result<Tree> ReadImageArchive(const fs::path& path, const SourceLimits& limits) {
+  SEALIFT_ASSIGN_OR_RETURN(const TreeEntry file, Tree::FileAt(path));
+  SourceBudget budget(limits);
+  SEALIFT_ASSIGN_OR_RETURN(ScratchFile contents, ScratchFile::Create());
+  SEALIFT_ASSIGN_OR_RETURN(ReadArchive read, ReadTar(file, contents, budget));
+  Tree files;
+  SEALIFT_RETURN_IF_ERROR(ApplyLayer(std::move(read.layer), 0, files));
+  return files;
+}
+
+void RemarkCapabilities(const std::vector<std::string>& paths, const Tree& tree,
+                        std::vector<std::string>& remarks) {
+  std::vector<std::string> lost;
+  for (const std::string& path : paths)
+    if (tree.Find(path) != nullptr) lost.push_back("/" + path);
+  if (lost.empty()) return;
+  std::sort(lost.begin(), lost.end());
+  lost.erase(std::unique(lost.begin(), lost.end()), lost.end());
+  const std::size_t more = lost.size() - std::min(lost.size(), kShownCapabilities);
+  lost.resize(lost.size() - more);
+  remarks.push_back(fmt::format(
+      "an initrd carries no extended attributes: {}{} lose their file capabilities and work for root only",
+      fmt::join(lost, ", "), more == 0 ? std::string() : fmt::format(" and {} more", more)));
+}
+
+Result<SourceTree> ReadLayers(const std::vector<LayerBlob>& layers, const SourceLimits& limits) {
+  if (layers.size() > limits.max_layers) {
+    return MakeError(Code::kResourceExhausted, Reason::kSourceTooLarge,
+                     fmt::format("read image: it has {} layers", layers.size()));
+  }
+  SourceBudget budget(limits);
+  SEALIFT_ASSIGN_OR_RETURN(ScratchFile contents, ScratchFile::Create());
+  SourceTree source;
+  std::vector<std::string> capabilities;
+  for (std::size_t i = 0; i < layers.size(); ++i) {
+    Result<ReadArchive> read = ReadTar(layers[i].file, contents, budget);
+    if (!read.ok()) return Annotate(read.status(), fmt::format("unpack '{}'", layers[i].name));
+    if (read->digest != layers[i].diff_id) {
+      return MakeError(
+          Code::kInvalidArgument, Reason::kSourceUnusable,
+          fmt::format("unpack '{}': it is not the layer of the image's configuration: its digest differs",
+                      layers[i].name));
+    }
+    capabilities.insert(capabilities.end(), read->layer.capabilities.begin(), read->layer.capabilities.end());
+    const Status status = ApplyLayer(std::move(read->layer), i, source.tree);
+    if (!status.ok()) return Annotate(status, fmt::format("apply '{}'", layers[i].name));
+  }
+  source.tree.RemoveVolatileContents();
+  SEALIFT_RETURN_IF_ERROR(source.tree.CheckHasUsr());
+  RemarkCapabilities(capabilities, source.tree, source.remarks);
+  return source;
+}
+
+// "PATH[:NAME]": PATH may have colons itself, so the longest that exists is taken.
+std::pair<fs::path, std::string> SplitReference(std::string_view text) {
+  std::error_code error;
+  for (std::size_t end = text.size();; end = text.rfind(':', end - 1)) {
+    if (end == std::string_view::npos || end == 0) return {fs::path(text), {}};
+    if (!fs::exists(fs::path(text.substr(0, end)), error)) continue;
+    return {fs::path(text.substr(0, end)), std::string(end == text.size() ? "" : text.substr(end + 1))};
+  }
+}
+
+Result<SourceTree> ReadOci(std::string_view text, const SourceLimits& limits) {
+  const auto [path, tag] = SplitReference(text);
+  SEALIFT_ASSIGN_OR_RETURN(const Tree files, Tree::ReadFolder(path));
+  SEALIFT_ASSIGN_OR_RETURN(const std::vector<LayerBlob> layers, OciLayers(files, tag));
+  return ReadLayers(layers, limits);
+}
+
+Result<SourceTree> ReadOciArchive(std::string_view text, const SourceLimits& limits) {
+  const auto [path, tag] = SplitReference(text);
+  SEALIFT_ASSIGN_OR_RETURN(const Tree files, ReadImageArchive(path, limits));
+  SEALIFT_ASSIGN_OR_RETURN(const std::vector<LayerBlob> layers, OciLayers(files, tag));
+  return ReadLayers(layers, limits);
+}
+
+Result<SourceTree> ReadDockerArchive(std::string_view text, const SourceLimits& limits) {
+  const auto [path, name] = SplitReference(text);
+  SEALIFT_ASSIGN_OR_RETURN(const Tree files, ReadImageArchive(path, limits));
+  SEALIFT_ASSIGN_OR_RETURN(const std::vector<LayerBlob> layers, DockerLayers(files, name));
+  return ReadLayers(layers, limits);
+}
+
+Result<SourceTree> ReadRegistry(std::string_view text, const SourceLimits& limits) {
+  SEALIFT_ASSIGN_OR_RETURN(const TempDir folder, TempDir::Create("sealift-image"));
+  const std::string layout = (folder.path() / "image").string();
+  const Result<CommandOutput> output = RunCommandChecked(
+      {.argv = {"skopeo", "--override-os", "linux", "--override-arch", "amd64", "copy", "--quiet",
+                fmt::format("docker:{}", text), fmt::format("oci:{}:image", layout)},
+       .timeout = std::chrono::hours(1)});
+  if (!output.ok()) return Annotate(output.status(), fmt::format("fetch 'docker:{}'", text));
+  return ReadOci(layout + ":image", limits);
+}
+
+Result<SourceTree> ReadFolder(std::string_view text, const SourceLimits&) {
+  SourceTree source;
+  SEALIFT_ASSIGN_OR_RETURN(source.tree, Tree::Read(fs::path(text)));
+  return source;
+}
+
+}  // namespace
+
+Result<SourceTree> ReadSource(std::string_view source, const SourceLimits& limits) {
+  using Reader = Result<SourceTree> (*)(std::string_view, const SourceLimits&);
+  constexpr std::pair<std::string_view, Reader> kReaders[] = {{"dir", ReadFolder},
+                                                              {"oci", ReadOci},
+                                                              {"oci-archive", ReadOciArchive},
+                                                              {"docker-archive", ReadDockerArchive},
+                                                              {"docker", ReadRegistry}};
+  const std::size_t colon = source.find(':');
+  for (const auto& [prefix, read] : kReaders)
+    if (colon != std::string_view::npos && source.substr(0, colon) == prefix && colon + 1 < source.size())
+      return read(source.substr(colon + 1), limits);
+  return MakeError(
+      Code::kInvalidArgument, Reason::kInvalidArgument,
+      fmt::format("read source '{}': write dir:FOLDER, oci:FOLDER[:TAG], oci-archive:FILE[:TAG], "
+                  "docker-archive:FILE[:NAME] or docker://IMAGE",
+                  source));
+}
+
+}  // namespace sealift::build
