@@ -26,6 +26,8 @@ packages=(
   mtools dosfstools squashfs-tools cryptsetup-bin fdisk e2fsprogs xorriso busybox-static
   python3 python3-pefile python3-cryptography python3-securesystemslib
   procps iproute2 util-linux file ca-certificates
+  # images and package databases of other families
+  skopeo umoci rpm
 )
 
 if [[ ${1:-} == --list ]]; then
