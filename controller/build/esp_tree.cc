@@ -1,7 +1,12 @@
 #include "controller/build/esp_tree.h"
 
+#include <fcntl.h>
 #include <fmt/format.h>
+#include <unistd.h>
 
+#include <cerrno>
+
+#include "controller/build/fat_names.h"
 #include "shared/base/files.h"
 #include "shared/crypto/hash.h"
 
@@ -10,46 +15,7 @@ namespace {
 
 namespace fs = std::filesystem;
 
-// Writes files and notes them down for the manifest.
-class Writer {
- public:
-  explicit Writer(fs::path out) : out_(std::move(out)) {}
-
-  Status Write(const std::string& path, FileRole role, ByteView bytes,
-               const Sha256Digest* authenticode = nullptr) {
-    SEALIFT_RETURN_IF_ERROR(MakeDirectories((out_ / path).parent_path()));
-    SEALIFT_RETURN_IF_ERROR(WriteFileAtomically(out_ / path, bytes));
-    ReleaseFile file{.path = path, .role = role, .digest = Sha256(bytes), .size = bytes.size()};
-    if (authenticode != nullptr) file.authenticode = *authenticode;
-    files_.push_back(std::move(file));
-    return OkStatus();
-  }
-  std::vector<ReleaseFile> TakeFiles() { return std::move(files_); }
-
- private:
-  fs::path out_;
-  std::vector<ReleaseFile> files_;
-};
-
-std::string EntryText(const EspContents& contents) {
-  efi::BootEntry entry;
-  entry.Set("title", contents.title);
-  entry.Set("efi", std::string("/") + kUkiFile);
-  return entry.Format();
-}
-
-Manifest MakeManifest(const EspContents& contents, std::vector<ReleaseFile> files) {
-  return Manifest{.version = contents.version,
-                  .minimum_agent_version = SEALIFT_VERSION,
-                  .hardware_class = "generic-x86_64",
-                  .built = contents.built,
-                  .files = std::move(files),
-                  .pcr11 = contents.uki.pcr11,
-                  .sections = contents.uki.sections,
-                  .stub_version = contents.uki.stub_version,
-                  .secure_boot_certificates = {Sha256(contents.secure_boot_certificate)},
-                  .pcr_keys = contents.pcr_keys};
-}
+constexpr std::size_t kBuffer = 256u << 10;
 
 }  // namespace
 
@@ -63,41 +29,65 @@ Status CheckOutputFolder(const fs::path& out) {
                                folder ? "it holds something else" : "it is not a folder"));
 }
 
-Result<Manifest> WriteEspTree(const fs::path& out, const EspContents& contents) {
+Result<EspTree> EspTree::Create(const fs::path& out) {
   SEALIFT_RETURN_IF_ERROR(CheckOutputFolder(out));
-  SEALIFT_RETURN_IF_ERROR(MakeDirectories(out));
-  // The manifest first: what is left without it is no release.
-  for (const char* old : {kManifestFile, kFrameIndexFile, "loader", "EFI"}) {
-    std::error_code error;
-    fs::remove_all(out / old, error);
-    if (error) {
-      return MakeError(Code::kFailedPrecondition, Reason::kFileUnwritable,
-                       fmt::format("write release to '{}': {}", out.string(), error.message()));
+  SEALIFT_ASSIGN_OR_RETURN(OutputFolder folder, OutputFolder::Create(out));
+  return EspTree(std::move(folder));
+}
+
+Status EspTree::Write(const std::string& path, FileRole role, ByteView bytes,
+                      const Sha256Digest* authenticode) {
+  SEALIFT_ASSIGN_OR_RETURN(const fs::path place, PlaceFor(path));
+  SEALIFT_RETURN_IF_ERROR(WriteFileAtomically(place, bytes));
+  Add({.path = path, .role = role, .digest = Sha256(bytes), .size = bytes.size()}, authenticode);
+  return OkStatus();
+}
+
+Result<fs::path> EspTree::PlaceFor(const std::string& path) {
+  fs::path place = folder_.path() / path;
+  SEALIFT_RETURN_IF_ERROR(MakeDirectories(place.parent_path()));
+  return place;
+}
+
+Status EspTree::AddWritten(const std::string& path, FileRole role, const Sha256Digest* authenticode) {
+  const UniqueFd fd(::open((folder_.path() / path).c_str(), O_RDONLY | O_CLOEXEC));
+  Sha256Hasher hasher;
+  Bytes buffer(kBuffer);
+  std::uint64_t size = 0;
+  while (true) {
+    const ssize_t got = ::read(fd.get(), buffer.data(), buffer.size());
+    if (got < 0 && errno == EINTR) continue;
+    if (got < 0) {
+      return ErrnoError(Code::kFailedPrecondition, Reason::kFileUnreadable, fmt::format("read '{}'", path),
+                        "read", errno);
     }
+    if (got == 0) break;
+    hasher.Update(ByteView(buffer).first(static_cast<std::size_t>(got)));
+    size += static_cast<std::uint64_t>(got);
   }
-  Writer writer(out);
-  SEALIFT_RETURN_IF_ERROR(writer.Write(kBootLoaderFile, FileRole::kBootLoader, contents.boot_loader.bytes,
-                                       &contents.boot_loader.digest));
+  Add({.path = path, .role = role, .digest = hasher.Finish(), .size = size}, authenticode);
+  return OkStatus();
+}
+
+void EspTree::Add(ReleaseFile file, const Sha256Digest* authenticode) {
+  if (authenticode != nullptr) file.authenticode = *authenticode;
+  files_.push_back(std::move(file));
+}
+
+std::uint64_t EspTree::total_bytes() const {
+  std::uint64_t total = 0;
+  for (const ReleaseFile& file : files_) total += file.size;
+  return total;
+}
+
+Result<Manifest> EspTree::Commit(Manifest manifest) {
+  std::vector<std::string> paths = {kManifestFile};
+  for (const ReleaseFile& file : files_) paths.push_back(file.path);
+  SEALIFT_RETURN_IF_ERROR(CheckFatNames(paths, "release"));
+  manifest.files = files_;
   SEALIFT_RETURN_IF_ERROR(
-      writer.Write(kUkiFile, FileRole::kUki, contents.uki.image.bytes, &contents.uki.image.digest));
-  SEALIFT_RETURN_IF_ERROR(
-      writer.Write("loader/loader.conf", FileRole::kLoaderConf, AsBytes(contents.loader_conf.Format())));
-  SEALIFT_RETURN_IF_ERROR(
-      writer.Write("loader/entries/norole.conf", FileRole::kEntry, AsBytes(EntryText(contents))));
-  const std::pair<const char*, const Bytes*> keys[] = {{"PK", &contents.pk_auth},
-                                                       {"KEK", &contents.kek_auth},
-                                                       {"db", &contents.db_auth},
-                                                       {"dbx", &contents.dbx_auth}};
-  for (const auto& [name, auth] : keys) {
-    if (auth->empty()) continue;
-    SEALIFT_RETURN_IF_ERROR(
-        writer.Write(fmt::format("loader/keys/auto/{}.auth", name), FileRole::kEnrolmentKey, *auth));
-  }
-  SEALIFT_RETURN_IF_ERROR(
-      writer.Write(kFrameIndexFile, FileRole::kFrameIndex, AsBytes(contents.frame_index)));
-  Manifest manifest = MakeManifest(contents, writer.TakeFiles());
-  const std::string text = SerializeManifest(manifest);
-  SEALIFT_RETURN_IF_ERROR(WriteFileAtomically(out / kManifestFile, AsBytes(text)));
+      WriteFileAtomically(folder_.path() / kManifestFile, AsBytes(SerializeManifest(manifest))));
+  SEALIFT_RETURN_IF_ERROR(folder_.Commit());
   return manifest;
 }
 

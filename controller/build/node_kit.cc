@@ -19,19 +19,6 @@ Status Unusable(std::string_view what) {
                    fmt::format("make root file system bootable: {}", what));
 }
 
-// From the name of systemd's private library, which carries it; 0 where there is none.
-unsigned InstalledSystemd(const Tree& tree) {
-  constexpr std::string_view kLibrary = "libsystemd-shared-";
-  for (const auto& [path, entry] : tree.entries()) {
-    const std::size_t at = path.rfind(kLibrary);
-    if (at == std::string::npos || !path.starts_with("usr/lib")) continue;
-    unsigned version = 0;
-    const char* begin = path.data() + at + kLibrary.size();
-    if (std::from_chars(begin, path.data() + path.size(), version).ec == std::errc()) return version;
-  }
-  return 0;
-}
-
 const char* OsReleasePath(const Tree& tree) {
   return tree.Resolve("etc/os-release").empty() ? "usr/lib/os-release" : "etc/os-release";
 }
@@ -65,6 +52,18 @@ Status CheckModules(const Tree& tree, const std::string& release, std::vector<st
 }
 
 }  // namespace
+
+unsigned InstalledSystemd(const Tree& tree) {
+  constexpr std::string_view kLibrary = "libsystemd-shared-";
+  for (const auto& [path, entry] : tree.entries()) {
+    const std::size_t at = path.rfind(kLibrary);
+    if (at == std::string::npos || !path.starts_with("usr/lib")) continue;
+    unsigned version = 0;
+    const char* begin = path.data() + at + kLibrary.size();
+    if (std::from_chars(begin, path.data() + path.size(), version).ec == std::errc()) return version;
+  }
+  return 0;
+}
 
 std::string OsRelease::Get(std::string_view key) const {
   std::string_view rest = text;

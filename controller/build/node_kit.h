@@ -40,6 +40,9 @@ Result<Bytes> ReadKernel(const Tree& tree);
 // "6.1.0-56-cloud-amd64", from the setup header of an x86 bzImage; empty when it holds none.
 std::string KernelRelease(ByteView kernel);
 
+// Major version of the tree's systemd, from the name of its private library; 0 where it does not tell.
+unsigned InstalledSystemd(const Tree& tree);
+
 struct NodeKitOptions {
   // Of the stub; systemd must be at least 252.
   unsigned systemd_major = 0;

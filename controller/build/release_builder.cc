@@ -2,10 +2,13 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
+
 #include "controller/build/initrd.h"
 #include "controller/build/node_kit.h"
 #include "controller/source/scratch_file.h"
 #include "shared/base/ids.h"
+#include "shared/crypto/hash.h"
 #include "shared/efi/auth_variable.h"
 #include "shared/uki/sections.h"
 
@@ -28,7 +31,6 @@ Result<Bytes> ReadPart(const Tree& tree, const std::filesystem::path& named, std
 struct Parts {
   Bytes stub;
   Bytes boot_loader;
-  Bytes kernel;
   uki::SystemdMagic stub_magic;
   uki::SystemdMagic loader_magic;
 };
@@ -46,11 +48,6 @@ Result<Parts> ReadParts(const Tree& tree, const ReleaseOptions& options) {
   SEALIFT_ASSIGN_OR_RETURN(parts.stub, ReadPart(tree, options.stub, kStubPath, "--stub"));
   SEALIFT_ASSIGN_OR_RETURN(parts.boot_loader,
                            ReadPart(tree, options.boot_loader, kBootLoaderPath, "--sdboot"));
-  if (options.kernel.empty()) {
-    SEALIFT_ASSIGN_OR_RETURN(parts.kernel, ReadKernel(tree));
-  } else {
-    SEALIFT_ASSIGN_OR_RETURN(parts.kernel, ReadFile(options.kernel, kMaxPartBytes));
-  }
   SEALIFT_ASSIGN_OR_RETURN(parts.stub_magic, MagicOf(parts.stub, "systemd-stub"));
   SEALIFT_ASSIGN_OR_RETURN(parts.loader_magic, MagicOf(parts.boot_loader, "systemd-boot"));
   return parts;
@@ -97,6 +94,30 @@ Status CheckKeyChain(const ReleaseKeys& keys, ByteView boot_loader) {
                   MessageOf(status)));
 }
 
+// The OS as it goes in, and what preflight has to say about it.
+struct Prepared {
+  Tree tree;
+  std::vector<MenuEntry> menu;
+  Result<Bytes> kernel = Bytes();
+  std::vector<Finding> findings;
+};
+
+Result<Prepared> Prepare(const ReleaseOptions& options) {
+  Prepared prepared;
+  SEALIFT_ASSIGN_OR_RETURN(prepared.menu, PlanMenu(options.command_line, options.menu));
+  SEALIFT_ASSIGN_OR_RETURN(prepared.tree, Tree::Read(options.rootfs));
+  prepared.kernel =
+      options.kernel.empty() ? ReadKernel(prepared.tree) : ReadFile(options.kernel, kMaxPartBytes);
+  prepared.findings =
+      InspectTree({.tree = &prepared.tree,
+                   .menu = &prepared.menu,
+                   .node_config = options.node_config,
+                   .kernel = prepared.kernel.status(),
+                   .kernel_release = prepared.kernel.ok() ? KernelRelease(*prepared.kernel) : std::string(),
+                   .version = options.version});
+  return prepared;
+}
+
 Result<OsRelease> VersionedOsRelease(Tree& tree, const std::string& version) {
   SEALIFT_ASSIGN_OR_RETURN(OsRelease os_release, ReadOsRelease(tree));
   if (!version.empty() && version != os_release.Version()) os_release.SetImageVersion(tree, version);
@@ -107,7 +128,73 @@ Result<OsRelease> VersionedOsRelease(Tree& tree, const std::string& version) {
                   os_release.Version()));
 }
 
+// One image a menu entry, each with the same OS inside.
+class ImageWriter {
+ public:
+  ImageWriter(const ReleaseOptions& options, const ReleaseKeys& keys, UkiParts common,
+              const Sha256Digest& boot_loader, EspTree& tree)
+      : options_(options), keys_(keys), parts_(std::move(common)), boot_loader_(boot_loader), tree_(tree) {}
+
+  // Appends what the image is measured as.
+  Status Write(const MenuEntry& entry, const std::string& version, std::vector<ImageMeasurements>& images) {
+    parts_.command_line = entry.command_line;
+    parts_.subject = fmt::format("{} {}", entry.image_path(), version);
+    parts_.signed_phases = entry.unlocks ? options_.signed_phases : std::vector<std::string>();
+    SEALIFT_ASSIGN_OR_RETURN(const std::filesystem::path place, tree_.PlaceFor(entry.image_path()));
+    SEALIFT_ASSIGN_OR_RETURN(BuiltUki uki,
+                             BuildUkiFile(parts_,
+                                          {.secure_boot = keys_.secure_boot,
+                                           .secure_boot_certificate = keys_.secure_boot_certificate,
+                                           .pcr = keys_.pcr},
+                                          place));
+    SEALIFT_RETURN_IF_ERROR(tree_.AddWritten(entry.image_path(), FileRole::kUki, &uki.image.digest));
+    largest_ = std::max(largest_, uki.size);
+    for (ImageMeasurements& image : uki.images) {
+      image.path = entry.image_path();
+      image.pcr4.boot_loader = boot_loader_;
+      images.push_back(std::move(image));
+    }
+    return OkStatus();
+  }
+  std::uint64_t largest() const { return largest_; }
+
+ private:
+  const ReleaseOptions& options_;
+  const ReleaseKeys& keys_;
+  UkiParts parts_;
+  Sha256Digest boot_loader_;
+  EspTree& tree_;
+  std::uint64_t largest_ = 0;
+};
+
+// loader.conf, the entries and the enrolment files: everything but images.
+Status WriteConfiguration(const ReleaseOptions& options, const ReleaseKeys& keys,
+                          const std::vector<MenuEntry>& menu, const std::string& version, EspTree& tree) {
+  const efi::LoaderConf loader_conf{.timeout_seconds = options.menu_timeout_seconds,
+                                    .secure_boot_enroll = options.secure_boot_enroll};
+  SEALIFT_RETURN_IF_ERROR(tree.Write(kLoaderConfFile, FileRole::kLoaderConf, AsBytes(loader_conf.Format())));
+  for (const MenuEntry& entry : menu) {
+    const std::string text = EntryText(entry, version, options.menu);
+    SEALIFT_RETURN_IF_ERROR(tree.Write(entry.entry_path(), FileRole::kEntry, AsBytes(text)));
+  }
+  const std::pair<const char*, const Bytes*> files[] = {
+      {"PK", &keys.pk_auth}, {"KEK", &keys.kek_auth}, {"db", &keys.db_auth}, {"dbx", &keys.dbx_auth}};
+  for (const auto& [name, auth] : files) {
+    if (auth->empty()) continue;
+    SEALIFT_RETURN_IF_ERROR(
+        tree.Write(fmt::format("loader/keys/auto/{}.auth", name), FileRole::kEnrolmentKey, *auth));
+  }
+  return OkStatus();
+}
+
 }  // namespace
+
+Result<std::vector<Finding>> CheckRelease(const ReleaseOptions& options) {
+  SEALIFT_ASSIGN_OR_RETURN(Prepared prepared, Prepare(options));
+  const Status verdict = Judge(prepared.findings, options.allowed_findings);
+  if (!verdict.ok() && ReasonOf(verdict) != Reason::kPreflightFailed) return verdict;
+  return std::move(prepared.findings);
+}
 
 Result<BuiltRelease> BuildRelease(const ReleaseOptions& options, const ReleaseKeys& keys,
                                   const Progress& progress) {
@@ -116,32 +203,25 @@ Result<BuiltRelease> BuildRelease(const ReleaseOptions& options, const ReleaseKe
   };
   SEALIFT_RETURN_IF_ERROR(CheckOutputFolder(options.out));
   stage("read");
-  SEALIFT_ASSIGN_OR_RETURN(Tree tree, Tree::Read(options.rootfs));
+  SEALIFT_ASSIGN_OR_RETURN(Prepared prepared, Prepare(options));
+  SEALIFT_RETURN_IF_ERROR(Judge(prepared.findings, options.allowed_findings));
+  Tree& tree = prepared.tree;
+  if (!prepared.kernel.ok()) return prepared.kernel.status();
+  const Bytes& kernel = *prepared.kernel;
   SEALIFT_ASSIGN_OR_RETURN(const Parts parts, ReadParts(tree, options));
   SEALIFT_RETURN_IF_ERROR(CheckEnrolment(options, parts.loader_magic));
   SEALIFT_ASSIGN_OR_RETURN(const OsRelease os_release, VersionedOsRelease(tree, options.version));
+  const std::string version = os_release.Version();
   BuiltRelease built;
   SEALIFT_ASSIGN_OR_RETURN(built.remarks, MakeBootable(tree, {.systemd_major = parts.stub_magic.major,
-                                                              .kernel_release = KernelRelease(parts.kernel),
+                                                              .kernel_release = KernelRelease(kernel),
                                                               .built = options.built,
                                                               .node_config = options.node_config}));
-  const std::string version = os_release.Version();
-  EspContents contents{.version = version,
-                       .title = os_release.Title(),
-                       .built = options.built,
-                       .loader_conf = {.timeout_seconds = options.menu_timeout_seconds,
-                                       .secure_boot_enroll = options.secure_boot_enroll},
-                       .pk_auth = keys.pk_auth,
-                       .kek_auth = keys.kek_auth,
-                       .db_auth = keys.db_auth,
-                       .dbx_auth = keys.dbx_auth,
-                       .secure_boot_certificate = keys.secure_boot_certificate,
-                       .pcr_keys = keys.pcr_keys};
   // The short signature first: wrong keys show before the long work.
-  SEALIFT_ASSIGN_OR_RETURN(contents.boot_loader,
+  SEALIFT_ASSIGN_OR_RETURN(const efi::SignedImage boot_loader,
                            efi::SignImage(parts.boot_loader, *keys.secure_boot, keys.secure_boot_certificate,
                                           fmt::format("authenticode {} {}", kBootLoaderFile, version)));
-  SEALIFT_RETURN_IF_ERROR(CheckKeyChain(keys, contents.boot_loader.bytes));
+  SEALIFT_RETURN_IF_ERROR(CheckKeyChain(keys, boot_loader.bytes));
   if (!keys.dbx_auth.empty() && parts.loader_magic.major < kLoaderThatEnrolsDbx) {
     built.remarks.push_back(fmt::format(
         "systemd-boot {} does not enrol dbx.auth ({} and later do); enrol it with the firmware's setup, or "
@@ -160,20 +240,36 @@ Result<BuiltRelease> BuildRelease(const ReleaseOptions& options, const ReleaseKe
   built.initrd_bytes = initrd.index.size;
   built.unpacked_bytes = initrd.unpacked_bytes;
   built.frames = initrd.index.frames.size();
-  contents.frame_index = content::SerializeFrameIndex(initrd.index);
-  stage("sign");
-  SEALIFT_ASSIGN_OR_RETURN(contents.uki, BuildUki({.stub = parts.stub,
-                                                   .kernel = parts.kernel,
-                                                   .initrd = initrd_bytes,
-                                                   .os_release = os_release.text,
-                                                   .command_line = options.command_line,
-                                                   .subject = fmt::format("{} {}", kUkiFile, version),
-                                                   .signed_phases = options.signed_phases},
-                                                  {.secure_boot = keys.secure_boot,
-                                                   .secure_boot_certificate = keys.secure_boot_certificate,
-                                                   .pcr = keys.pcr}));
+
+  Manifest manifest{.version = version,
+                    .minimum_agent_version = SEALIFT_VERSION,
+                    .hardware_class = "generic-x86_64",
+                    .built = options.built,
+                    .stub_version = parts.stub_magic.version,
+                    .secure_boot_certificates = {Sha256(keys.secure_boot_certificate)},
+                    .pcr_keys = keys.pcr_keys};
+  SEALIFT_ASSIGN_OR_RETURN(EspTree esp, EspTree::Create(options.out));
+  SEALIFT_RETURN_IF_ERROR(
+      esp.Write(kBootLoaderFile, FileRole::kBootLoader, boot_loader.bytes, &boot_loader.digest));
+  ImageWriter images(
+      options, keys,
+      {.stub = parts.stub, .kernel = kernel, .initrd = initrd_bytes, .os_release = os_release.text},
+      boot_loader.digest, esp);
+  for (const MenuEntry& entry : prepared.menu) {
+    stage(fmt::format("sign {}", entry.id));
+    SEALIFT_RETURN_IF_ERROR(images.Write(entry, version, manifest.images));
+  }
+  manifest.pcr11 = manifest.images.front().pcr11;
+  manifest.sections = manifest.images.front().sections;
+  SEALIFT_RETURN_IF_ERROR(WriteConfiguration(options, keys, prepared.menu, version, esp));
+  SEALIFT_RETURN_IF_ERROR(
+      esp.Write(kFrameIndexFile, FileRole::kFrameIndex, AsBytes(content::SerializeFrameIndex(initrd.index))));
+  std::vector<Finding> sizes = InspectSizes(images.largest(), esp.total_bytes(), options.sizes);
+  SEALIFT_RETURN_IF_ERROR(Judge(sizes, options.allowed_findings));
   stage("write");
-  SEALIFT_ASSIGN_OR_RETURN(built.manifest, WriteEspTree(options.out, contents));
+  SEALIFT_ASSIGN_OR_RETURN(built.manifest, esp.Commit(std::move(manifest)));
+  built.findings = std::move(prepared.findings);
+  built.findings.insert(built.findings.end(), sizes.begin(), sizes.end());
   return built;
 }
 

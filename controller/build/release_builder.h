@@ -1,6 +1,7 @@
 // The whole build: a folder with an OS in, a signed release out.
 //
-//   read tree -> make it bootable -> pack initrd -> lay out, predict, sign -> check as firmware will -> write
+//   read tree -> preflight -> make it bootable -> pack initrd -> lay out, predict, sign -> check -> move to
+//   its place
 //
 // Not thread-safe per output folder. Signers are borrowed for the call.
 #pragma once
@@ -11,7 +12,11 @@
 #include <string>
 #include <vector>
 
+#include "controller/build/boot_menu.h"
 #include "controller/build/esp_tree.h"
+#include "controller/build/preflight.h"
+#include "controller/build/uki_builder.h"
+#include "shared/efi/boot_entry.h"
 
 namespace sealift::build {
 
@@ -38,7 +43,9 @@ struct ReleaseOptions {
   std::filesystem::path stub;
   std::filesystem::path boot_loader;
   std::filesystem::path kernel;
+  // The default one; `menu` says what other entries add to it.
   std::string command_line;
+  MenuOptions menu;
   // Becomes /usr/lib/sealift/node.toml.
   std::optional<std::string> node_config;
   std::vector<std::string> signed_phases = {""};
@@ -51,6 +58,9 @@ struct ReleaseOptions {
   std::string version;
   int zstd_level = 9;
   UnixMillis built;
+  SizeLimits sizes;
+  // Names of preflight findings that are meant.
+  std::vector<std::string> allowed_findings;
 };
 
 // "pack" with bytes, or a stage without numbers (total 0). Called from one thread at a time.
@@ -58,6 +68,8 @@ using Progress = std::function<void(std::string_view stage, std::uint64_t done, 
 
 struct BuiltRelease {
   Manifest manifest;
+  // Warnings, and errors that were allowed.
+  std::vector<Finding> findings;
   // Things the operator should know, one sentence each.
   std::vector<std::string> remarks;
   std::uint64_t initrd_bytes = 0;
@@ -65,9 +77,14 @@ struct BuiltRelease {
   std::size_t frames = 0;
 };
 
-// Nothing is written before everything is built and checked. Errors: ROOTFS_UNUSABLE, OUTPUT_NOT_EMPTY,
-// ENROLL_MODE_UNKNOWN, ENROLL_CONSENT_MISSING; KEY_MISMATCH when the enrolment files would leave firmware
-// with keys that do not start this release; those of BuildUki.
+// What preflight says, without keys and without building. Errors: those of reading the tree;
+// COMMAND_LINE_INVALID, FILE_NAME_CLASH; INVALID_ARGUMENT for a name of a finding that cannot be.
+// PREFLIGHT_FAILED is none: the list says it.
+Result<std::vector<Finding>> CheckRelease(const ReleaseOptions& options);
+
+// The output appears when everything is built and checked. Errors: PREFLIGHT_FAILED, ROOTFS_UNUSABLE,
+// OUTPUT_NOT_EMPTY, ENROLL_MODE_UNKNOWN, ENROLL_CONSENT_MISSING; KEY_MISMATCH when the enrolment files would
+// leave firmware with keys that do not start this release; those of BuildUki.
 Result<BuiltRelease> BuildRelease(const ReleaseOptions& options, const ReleaseKeys& keys,
                                   const Progress& progress);
 

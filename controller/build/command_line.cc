@@ -1,0 +1,99 @@
+#include "controller/build/command_line.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <array>
+
+namespace sealift::build {
+namespace {
+
+// What the kernel and systemd take for "no".
+bool IsOff(std::string_view value) {
+  constexpr std::array<std::string_view, 7> kOff = {"0", "no", "n", "false", "f", "off", "N"};
+  return std::find(kOff.begin(), kOff.end(), value) != kOff.end();
+}
+
+struct Word {
+  // With '_' for '-'.
+  std::string name;
+  std::string value;
+  bool has_value = false;
+};
+
+Word Split(const std::string& text) {
+  const std::size_t equals = text.find('=');
+  Word word{.name = text.substr(0, equals), .has_value = equals != std::string::npos};
+  if (word.has_value) word.value = text.substr(equals + 1);
+  std::replace(word.name.begin(), word.name.end(), '-', '_');
+  return word;
+}
+
+// The finding's name, empty for a harmless word.
+std::string_view Judge(const Word& word) {
+  std::string_view name = word.name;
+  const bool on = !word.has_value || !IsOff(word.value);
+  if (name == "init" || name == "rdinit") return word.has_value ? "cmdline-init" : "";
+  if (name == "module.sig_enforce") return on ? "" : "cmdline-module-signatures-off";
+  if (name == "lockdown") return word.value == "none" ? "cmdline-lockdown-none" : "";
+  // systemd takes its own words with "rd." before them too, for an initrd.
+  if (name.starts_with("rd.") && name != "rd.shell") name.remove_prefix(3);
+  if (name == "rd.shell") return on ? "cmdline-rd-shell" : "";
+  if (name == "debug_shell" || name == "systemd.debug_shell") return on ? "cmdline-debug-shell" : "";
+  const bool unit = name == "systemd.unit";
+  if (name == "emergency" || name == "b" || (unit && word.value == "emergency.target"))
+    return "cmdline-emergency";
+  if (name == "rescue" || name == "single" || name == "s" || name == "S" || name == "1" ||
+      (unit && word.value == "rescue.target"))
+    return "cmdline-rescue";
+  // systemd.wants=debug-shell.service and its kin.
+  if (word.value.starts_with("debug-shell")) return "cmdline-debug-shell";
+  return {};
+}
+
+}  // namespace
+
+Status CheckCommandLine(std::string_view command_line, std::string_view what) {
+  std::string problem;
+  if (command_line.size() > kMaxCommandLine)
+    problem = fmt::format("it has {} characters, {} are possible", command_line.size(), kMaxCommandLine);
+  const auto control = [](char c) { return static_cast<unsigned char>(c) < 0x20 || c == 0x7f; };
+  if (std::any_of(command_line.begin(), command_line.end(), control))
+    problem = "it holds a line end or another control character";
+  if (problem.empty()) return OkStatus();
+  return MakeError(Code::kInvalidArgument, Reason::kCommandLineInvalid,
+                   fmt::format("take {}: {}", what, problem));
+}
+
+std::vector<std::string> CommandLineWords(std::string_view command_line) {
+  std::vector<std::string> words;
+  std::string word;
+  bool quoted = false;
+  bool any = false;
+  for (const char c : command_line) {
+    if (c == '"') {
+      quoted = !quoted;
+      any = true;
+    } else if (c == ' ' && !quoted) {
+      if (any) words.push_back(std::move(word));
+      word.clear();
+      any = false;
+    } else {
+      word += c;
+      any = true;
+    }
+  }
+  if (any) words.push_back(std::move(word));
+  return words;
+}
+
+std::vector<RiskyWord> FindRiskyWords(std::string_view command_line) {
+  std::vector<RiskyWord> found;
+  for (const std::string& text : CommandLineWords(command_line)) {
+    const std::string_view finding = Judge(Split(text));
+    if (!finding.empty()) found.push_back({.finding = std::string(finding), .word = text});
+  }
+  return found;
+}
+
+}  // namespace sealift::build

@@ -1,0 +1,96 @@
+#include "controller/cli/build_options.h"
+
+#include "controller/cli/key_material.h"
+
+namespace sealift::cli {
+namespace {
+
+// A failing kernel reboots by itself, so that boot counting moves on to the previous image.
+constexpr char kDefaultCommandLine[] = "console=tty1 console=ttyS0 panic=5 systemd.crash_reboot=yes";
+
+void AddSourceOptions(CLI::App& verb, BuildArguments& arguments) {
+  build::ReleaseOptions& release = arguments.release;
+  verb.add_option("source", arguments.source, "dir:ROOTFS, the OS that becomes the release")->required();
+  CLI::Option* stub = verb.add_option("--stub", release.stub, "systemd-stub, if not the tree's own");
+  CLI::Option* sdboot =
+      verb.add_option("--sdboot", release.boot_loader, "systemd-boot, if not the tree's own");
+  verb.add_flag("--sdboot-in-source", "Stub and boot loader are those of the tree (the default)")
+      ->excludes(stub)
+      ->excludes(sdboot);
+  verb.add_option("--kernel", release.kernel, "Kernel, if not the tree's /boot/vmlinuz");
+  verb.add_option("--node-config", arguments.node_config_file,
+                  "Becomes /usr/lib/sealift/node.toml in the image");
+  verb.add_option("--version", release.version, "Version, if not os-release's own");
+  verb.add_option("--zstd-level", release.zstd_level, "1 (fast) to 19 (small)")->capture_default_str();
+}
+
+void AddOutputOptions(CLI::App& verb, BuildArguments& arguments) {
+  verb.add_option("-t,--output-type", arguments.type, "uki: the files of an EFI system partition")
+      ->check(CLI::IsMember({"uki"}))
+      ->capture_default_str();
+  verb.add_option("-d,--output-dir", arguments.out,
+                  "Folder for the release: new, empty or an earlier release; appears whole or not at all");
+  verb.add_option("--efi-size-warn", arguments.efi_size_warn,
+                  "MiB of an image above which a warning is given")
+      ->capture_default_str();
+  verb.add_option("--esp-size", arguments.esp_size, "MiB that the machines' EFI system partitions hold")
+      ->capture_default_str();
+}
+
+void AddMenuOptions(CLI::App& verb, BuildArguments& arguments) {
+  build::ReleaseOptions& release = arguments.release;
+  build::MenuOptions& menu = release.menu;
+  release.command_line = kDefaultCommandLine;
+  verb.add_option("--boot-branding", menu.branding, "Title of every boot entry")->capture_default_str();
+  verb.add_flag("--include-version-in-config", menu.include_version, "Boot entries say the version");
+  verb.add_flag("--include-cmdline-in-config", menu.include_command_line,
+                "Boot entries say what they add to the default command line");
+  verb.add_option("--cmdline", release.command_line, "Default kernel command line, signed and measured")
+      ->capture_default_str();
+  CLI::Option* extend =
+      verb.add_option("--extend-cmdline", menu.extend, "Words more for the default entries");
+  verb.add_option("--extra-cmdline", menu.extra,
+                  "Words of one more entry beside each default one; cannot unlock disks; repeatable")
+      ->allow_extra_args(false)
+      ->excludes(extend);
+  verb.add_option(
+          "--single-efi-cmdline", menu.single,
+          "\"Title: words\" of one entry apart from the default ones; cannot unlock disks; repeatable")
+      ->allow_extra_args(false);
+  verb.add_option("--unlock-with-extra-cmdline", menu.unlock_with,
+                  "Title, words or file name of an extra or single entry that may unlock disks; repeatable")
+      ->allow_extra_args(false);
+  verb.add_option("--menu-timeout", release.menu_timeout_seconds, "Seconds the boot menu shows")
+      ->capture_default_str();
+}
+
+void AddKeyOptions(CLI::App& verb, BuildArguments& arguments) {
+  build::ReleaseOptions& release = arguments.release;
+  verb.add_option("-k,--keys", arguments.keys_folder, "Folder written by `sealift keys init`");
+  AddTokenOption(verb, arguments.tokens);
+  AddJournalOption(verb, arguments.journal);
+  AddExpiredOption(verb, arguments.allow_expired);
+  verb.add_option(
+      "--sign-phase", release.signed_phases,
+      "Phase in which disks may be unsealed: '' (before sysinit, the default), sysinit, sysinit:ready");
+  verb.add_option("--secure-boot-enroll", release.secure_boot_enroll,
+                  "What systemd-boot does with our keys in setup mode: off, manual, if-safe (253 on), force");
+  verb.add_flag("--i-verified-these-keys-on-this-hardware", release.keys_verified_on_hardware,
+                "Needed for force: option ROMs signed by others stop working");
+}
+
+}  // namespace
+
+void AddBuildOptions(CLI::App& verb, BuildArguments& arguments) {
+  AddSourceOptions(verb, arguments);
+  AddOutputOptions(verb, arguments);
+  AddMenuOptions(verb, arguments);
+  AddKeyOptions(verb, arguments);
+  verb.add_flag("--preflight-only", arguments.preflight_only,
+                "Only print what is wrong with the image; needs no keys and no output folder");
+  verb.add_option("--allow-finding", arguments.release.allowed_findings,
+                  "Name of a preflight finding that is meant; repeatable")
+      ->allow_extra_args(false);
+}
+
+}  // namespace sealift::cli
