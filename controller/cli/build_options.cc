@@ -14,7 +14,8 @@ void AddSourceOptions(CLI::App& verb, BuildArguments& arguments) {
   CLI::Option* stub = verb.add_option("--stub", release.stub, "systemd-stub, if not the tree's own");
   CLI::Option* sdboot =
       verb.add_option("--sdboot", release.boot_loader, "systemd-boot, if not the tree's own");
-  verb.add_flag("--sdboot-in-source", "Stub and boot loader are those of the tree (the default)")
+  verb.add_flag("--sdboot-in-source", arguments.parts_from_source,
+                "Stub and boot loader are those of the tree (the default)")
       ->excludes(stub)
       ->excludes(sdboot);
   verb.add_option("--kernel", release.kernel, "Kernel, if not the tree's /boot/vmlinuz");
@@ -25,11 +26,21 @@ void AddSourceOptions(CLI::App& verb, BuildArguments& arguments) {
 }
 
 void AddOutputOptions(CLI::App& verb, BuildArguments& arguments) {
-  verb.add_option("-t,--output-type", arguments.type, "uki: the files of an EFI system partition")
-      ->check(CLI::IsMember({"uki"}))
+  verb.add_option(
+          "-t,--output-type", arguments.type,
+          "uki: the files of an EFI system partition; iso: an install medium, for CD and disk; container: an "
+          "OCI image of the files")
+      ->check(CLI::IsMember({"uki", "iso", "container"}))
       ->capture_default_str();
-  verb.add_option("-d,--output-dir", arguments.out,
-                  "Folder for the release: new, empty or an earlier release; appears whole or not at all");
+  verb.add_option(
+      "-d,--output-dir", arguments.out,
+      "Folder for the result, which appears whole or not at all; for uki it is new, empty or holds an "
+      "earlier release");
+  verb.add_option(
+      "-n,--name", arguments.name,
+      "File name of the ISO or archive, without extension (default: kairos_VERSION, kairos_uki_VERSION)");
+  verb.add_option("--overlay-iso", arguments.overlay_iso,
+                  "Folder whose files go into the root of the ISO; neither signed nor measured");
   verb.add_option("--efi-size-warn", arguments.efi_size_warn,
                   "MiB of an image above which a warning is given")
       ->capture_default_str();

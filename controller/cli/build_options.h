@@ -22,6 +22,8 @@ struct BuildArguments {
   std::string node_config_file;
   bool allow_expired = false;
   bool preflight_only = false;
+  // What happens anyway; the option excludes others.
+  bool parts_from_source = false;
   // MiB.
   std::uint64_t efi_size_warn = 1024;
   std::uint64_t esp_size = 1024;

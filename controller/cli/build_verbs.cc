@@ -8,6 +8,7 @@
 #include <memory>
 #include <nlohmann/json.hpp>
 
+#include "controller/cli/build_media.h"
 #include "controller/cli/build_options.h"
 #include "controller/cli/build_progress.h"
 #include "controller/cli/key_material.h"
@@ -56,10 +57,13 @@ void PrintFindings(const std::vector<build::Finding>& findings, std::FILE* to) {
     fmt::print(to, "{:<8} {}: {}\n", SeverityName(finding), finding.name, finding.text);
 }
 
-void Print(const Session& session, const std::filesystem::path& out, const build::BuiltRelease& built) {
+// `out`: the folder of a release tree, or the file of a medium.
+void Print(const Session& session, const std::string& type, const std::filesystem::path& out,
+           const build::BuiltRelease& built) {
   const std::string manifest = SerializeManifest(built.manifest);
   if (session.json()) {
-    const json result = {{"out", out.string()},
+    const json result = {{"type", type},
+                         {"out", out.string()},
                          {"release", ReleaseIdOf(manifest).hex()},
                          {"manifest", json::parse(manifest)},
                          {"initrd_bytes", built.initrd_bytes},
@@ -72,7 +76,7 @@ void Print(const Session& session, const std::filesystem::path& out, const build
   }
   PrintFindings(built.findings, stderr);
   for (const std::string& remark : built.remarks) std::fprintf(stderr, "note: %s\n", remark.c_str());
-  fmt::print("release {} in {}\n", built.manifest.version, out.string());
+  fmt::print("release {} as {} in {}\n", built.manifest.version, type, out.string());
   for (const ReleaseFile& file : built.manifest.files)
     fmt::print("  {:<30} {:>12} bytes  {}\n", file.path, file.size, file.digest.hex().substr(0, 16));
   fmt::print("  initrd: {} MiB unpacked, {} MiB in {} frames; systemd-stub {}\n", built.unpacked_bytes >> 20,
@@ -129,12 +133,43 @@ Result<OpenKeys> OpenKeySet(const BuildArguments& arguments) {
   return open;
 }
 
+// A tree in the output folder itself.
+Result<std::filesystem::path> BuildTree(const BuildArguments& arguments, const build::ReleaseKeys& keys,
+                                        const build::Progress& progress, build::BuiltRelease& built) {
+  build::ReleaseOptions options = arguments.release;
+  options.out = arguments.out;
+  SEALIFT_ASSIGN_OR_RETURN(built, build::BuildRelease(options, keys, progress));
+  return options.out;
+}
+
+// One file in the output folder, whatever else lies there.
+Result<std::filesystem::path> BuildMedium(const BuildArguments& arguments, const build::ReleaseKeys& keys,
+                                          const build::Progress& progress, build::BuiltRelease& built) {
+  const MediumOptions medium{.type = arguments.type,
+                             .name = arguments.name,
+                             .overlay = arguments.overlay_iso,
+                             .keys_folder = arguments.keys_folder,
+                             .built = arguments.release.built};
+  SEALIFT_RETURN_IF_ERROR(CheckMediumOptions(medium));
+  const std::filesystem::path folder = arguments.out;
+  SEALIFT_ASSIGN_OR_RETURN(build::OutputFolder work, build::OutputFolder::Create(folder / arguments.type));
+  build::ReleaseOptions options = arguments.release;
+  options.out = work.path() / "tree";
+  SEALIFT_ASSIGN_OR_RETURN(built, build::BuildRelease(options, keys, progress));
+  if (progress) progress(arguments.type, 0, 0);
+  SEALIFT_ASSIGN_OR_RETURN(const std::string name, MakeMedium(medium, work.path(), built.manifest));
+  SEALIFT_RETURN_IF_ERROR(work.CommitFile(name));
+  if (!medium.overlay.empty())
+    built.remarks.push_back(
+        "files of --overlay-iso are neither signed nor measured: trust none of them unchecked");
+  return folder / name;
+}
+
 Status Build(Session& session, BuildArguments& arguments) {
   if (!arguments.source.starts_with(kFolderPrefix))
     return Usage(fmt::format("build from '{}': write dir:FOLDER", arguments.source));
   build::ReleaseOptions& options = arguments.release;
   options.rootfs = arguments.source.substr(kFolderPrefix.size());
-  options.out = arguments.out;
   options.sizes = {.warn_image_bytes = arguments.efi_size_warn << 20, .esp_bytes = arguments.esp_size << 20};
   SEALIFT_ASSIGN_OR_RETURN(options.built, BuildTime());
   if (!arguments.node_config_file.empty()) {
@@ -143,12 +178,17 @@ Status Build(Session& session, BuildArguments& arguments) {
   if (arguments.preflight_only) return Preflight(session, options);
   if (arguments.out.empty() || arguments.keys_folder.empty() || arguments.tokens.empty())
     return Usage("build release: --output-dir, --keys and --token are needed");
+  const bool tree = arguments.type == "uki";
+  if (tree && !(arguments.name.empty() && arguments.overlay_iso.empty()))
+    return Usage("build release: --name and --overlay-iso are for -t iso and -t container");
   SEALIFT_ASSIGN_OR_RETURN(const OpenKeys open, OpenKeySet(arguments));
   const build::Progress progress = ShowBuildProgress(session);
-  const Result<build::BuiltRelease> built = build::BuildRelease(options, open.keys, progress);
+  build::BuiltRelease built;
+  const auto out = tree ? BuildTree(arguments, open.keys, progress, built)
+                        : BuildMedium(arguments, open.keys, progress, built);
   if (progress) progress({}, 0, 0);
-  if (!built.ok()) return built.status();
-  Print(session, options.out, *built);
+  if (!out.ok()) return out.status();
+  Print(session, arguments.type, *out, built);
   return OkStatus();
 }
 

@@ -102,7 +102,7 @@ TEST_F(ReleaseTest, ManifestSaysWhatLiesThere) {
   const efi::SignatureLists db = efi::ParseSignatureLists(keys_->Esl(keys_->db)).value();
   EXPECT_EQ(efi::VerifyImage(uki, db, {})->digest, *manifest.OnlyFile(FileRole::kUki)->authenticode);
   EXPECT_TRUE(efi::VerifyImage(Read("EFI/BOOT/BOOTX64.EFI"), db, {}).ok());
-  EXPECT_EQ(AsText(Read("loader/entries/norole.conf")), "title Test OS 1.2\nefi /EFI/kairos/norole.efi\n");
+  EXPECT_EQ(AsText(Read("loader/entries/norole.conf")), "title Kairos\nefi /EFI/kairos/norole.efi\n");
   EXPECT_EQ(AsText(Read("loader/loader.conf")), "timeout 5\neditor no\n");
   // The predictions are those of the sections that really are in the image.
   const efi::PeImage image = efi::PeImage::Parse(uki).value();
@@ -156,7 +156,7 @@ TEST_F(ReleaseTest, VersionGoesIntoOsReleaseOfSectionAndTree) {
   EXPECT_NE(test::UnpackFrames(uki::UkiSectionContents(image, ".initrd").value()).find("IMAGE_VERSION=2.0"),
             std::string::npos);
   options.version = "not a version";
-  EXPECT_EQ(ReasonIdFrom(Build(options)), "ROOTFS_UNUSABLE");
+  EXPECT_EQ(ReasonIdFrom(Build(options)), "PREFLIGHT_FAILED");
 }
 
 TEST_F(ReleaseTest, EnrolmentByForceNeedsConsentAndAKnownValue) {
@@ -210,6 +210,77 @@ TEST_F(ReleaseTest, ForeignFoldersAreLeftAlone) {
   ASSERT_TRUE(WriteFileAtomically(options.out / "thesis.txt", AsBytes("x")).ok());
   EXPECT_EQ(ReasonIdFrom(Build(options)), "OUTPUT_NOT_EMPTY");
   EXPECT_TRUE(std::filesystem::exists(options.out / "thesis.txt"));
+}
+
+TEST_F(ReleaseTest, AnEarlierReleaseIsReplacedWholeOrNotAtAll) {
+  ASSERT_TRUE(Build(Options()).ok());
+  const Bytes before = Read("release.json");
+  ReleaseOptions wrong = Options();
+  wrong.signed_phases = {"enter-initrd"};  // found out when the initrd is packed
+  EXPECT_FALSE(Build(wrong).ok());
+  EXPECT_EQ(Read("release.json"), before);
+  ReleaseOptions next = Options();
+  next.version = "1.3";
+  ASSERT_TRUE(Build(next).ok());
+  EXPECT_EQ(ParseManifest(AsText(Read("release.json")))->version, "1.3");
+  std::vector<std::string> left;
+  for (const auto& item : std::filesystem::directory_iterator(out_.path()))
+    left.push_back(item.path().filename());
+  EXPECT_EQ(left, std::vector<std::string>{"release"}) << "something was left beside it";
+}
+
+TEST_F(ReleaseTest, WhatAKilledBuildLeftIsRemovedByTheNext) {
+  const auto abandoned = out_.path() / ".release.partial-abcdef";
+  std::filesystem::create_directories(abandoned / "EFI");
+  // Another build is at work there: it holds the lock.
+  const OutputFolder busy = OutputFolder::Create(out_.path() / "release").value();
+  EXPECT_FALSE(std::filesystem::exists(abandoned));
+  ASSERT_TRUE(Build(Options()).ok());
+  EXPECT_TRUE(std::filesystem::exists(busy.path()));
+}
+
+TEST_F(ReleaseTest, OtherEntriesAreImagesOfTheirOwnThatUnlockNothing) {
+  ReleaseOptions options = Options();
+  options.menu.extra = {"rd.debug"};
+  options.menu.single = {"Lets debug: rd.debug rd.immucore.debug"};
+  options.menu.unlock_with = {"Lets debug"};
+  const auto built = Build(options);
+  ASSERT_TRUE(built.ok()) << built.status();
+  const Manifest manifest = ParseManifest(AsText(Read("release.json"))).value();
+  ASSERT_EQ(manifest.images.size(), 3u);
+  EXPECT_EQ(manifest.OnlyFile(FileRole::kUki)->path, "EFI/kairos/norole.efi");
+  const std::vector<std::pair<std::string, bool>> expected = {{"EFI/kairos/norole.efi", true},
+                                                              {"EFI/kairos/norole_rd.debug.efi", false},
+                                                              {"EFI/kairos/Lets_debug.efi", true}};
+  const efi::SignatureLists db = efi::ParseSignatureLists(keys_->Esl(keys_->db)).value();
+  for (std::size_t i = 0; i < expected.size(); ++i) {
+    const ImageMeasurements& image = manifest.images[i];
+    EXPECT_EQ(image.path, expected[i].first);
+    const Bytes bytes = Read(image.path);
+    const efi::PeImage pe = efi::PeImage::Parse(bytes).value();
+    EXPECT_EQ(uki::UkiSectionContents(pe, uki::kPcrSignature).ok(), expected[i].second) << image.path;
+    EXPECT_EQ(AsText(uki::UkiSectionContents(pe, ".cmdline").value()), image.command_line);
+    EXPECT_EQ(uki::DigestMeasuredSections(pe, 252).value(), image.sections);
+    EXPECT_EQ(efi::VerifyImage(bytes, db, {})->digest, image.pcr4.uki);
+    EXPECT_NE(i != 0, image.pcr11[0].pcr11 == manifest.pcr11[0].pcr11);
+  }
+}
+
+TEST_F(ReleaseTest, PreflightStopsTheBuildUnlessTheFindingIsMeant) {
+  ReleaseOptions options = Options();
+  options.command_line = "quiet rd.shell init=/bin/sh";
+  const auto refused = Build(options);
+  EXPECT_EQ(ReasonIdFrom(refused), "PREFLIGHT_FAILED");
+  EXPECT_NE(MessageOf(refused.status()).find("cmdline-rd-shell"), std::string::npos);
+  EXPECT_NE(MessageOf(refused.status()).find("cmdline-init"), std::string::npos);
+  EXPECT_FALSE(std::filesystem::exists(options.out));
+  options.allowed_findings = {"cmdline-init", "cmdline-rd-shell"};
+  EXPECT_TRUE(Build(options).ok());
+  options.allowed_findings.push_back("no-such-finding");
+  EXPECT_EQ(ReasonIdFrom(Build(options)), "INVALID_ARGUMENT");
+  options = Options();
+  options.sizes.esp_bytes = 1000;
+  EXPECT_EQ(ReasonIdFrom(Build(options)), "PREFLIGHT_FAILED");
 }
 
 TEST_F(ReleaseTest, CommandLineIsOneLine) {

@@ -1,0 +1,31 @@
+// From a release tree to one file: an install ISO or a container archive.
+#pragma once
+
+#include <filesystem>
+#include <string>
+
+#include "controller/build/release_builder.h"
+
+namespace sealift::cli {
+
+struct MediumOptions {
+  // "iso" or "container".
+  std::string type;
+  // Without extension; empty: kairos_VERSION or kairos_uki_VERSION.
+  std::string name;
+  // Files for the root of the ISO; empty: none.
+  std::filesystem::path overlay;
+  // Whose .der, .esl and .auth files go onto an ISO.
+  std::filesystem::path keys_folder;
+  UnixMillis built;
+};
+
+// Before the long work: names in the overlay. Errors: INVALID_ARGUMENT, FILE_NAME_CLASH.
+Status CheckMediumOptions(const MediumOptions& options);
+
+// Makes the medium of the release tree `folder`/tree and puts it into `folder` under the returned name.
+// Errors: those of media::WriteInstallIso and WriteOciArchive.
+Result<std::string> MakeMedium(const MediumOptions& options, const std::filesystem::path& folder,
+                               const Manifest& manifest);
+
+}  // namespace sealift::cli
