@@ -41,9 +41,11 @@ std::string_view Judge(const Word& word) {
   if (name == "rd.shell") return on ? "cmdline-rd-shell" : "";
   if (name == "debug_shell" || name == "systemd.debug_shell") return on ? "cmdline-debug-shell" : "";
   const bool unit = name == "systemd.unit";
-  if (name == "emergency" || name == "b" || (unit && word.value == "emergency.target"))
+  // What the kernel does not know and has no value goes to the first process, which takes it for a target.
+  const std::string_view bare = word.has_value ? std::string_view() : name;
+  if (bare == "emergency" || bare == "b" || (unit && word.value == "emergency.target"))
     return "cmdline-emergency";
-  if (name == "rescue" || name == "single" || name == "s" || name == "S" || name == "1" ||
+  if (bare == "rescue" || bare == "single" || bare == "s" || bare == "S" || bare == "1" ||
       (unit && word.value == "rescue.target"))
     return "cmdline-rescue";
   // systemd.wants=debug-shell.service and its kin.
