@@ -1,21 +1,16 @@
 #include "controller/build/esp_tree.h"
 
-#include <fcntl.h>
 #include <fmt/format.h>
-#include <unistd.h>
-
-#include <cerrno>
 
 #include "controller/build/fat_names.h"
 #include "shared/base/files.h"
 #include "shared/crypto/hash.h"
+#include "shared/uki/content_source.h"
 
 namespace sealift::build {
 namespace {
 
 namespace fs = std::filesystem;
-
-constexpr std::size_t kBuffer = 256u << 10;
 
 }  // namespace
 
@@ -50,22 +45,9 @@ Result<fs::path> EspTree::PlaceFor(const std::string& path) {
 }
 
 Status EspTree::AddWritten(const std::string& path, FileRole role, const Sha256Digest* authenticode) {
-  const UniqueFd fd(::open((folder_.path() / path).c_str(), O_RDONLY | O_CLOEXEC));
-  Sha256Hasher hasher;
-  Bytes buffer(kBuffer);
-  std::uint64_t size = 0;
-  while (true) {
-    const ssize_t got = ::read(fd.get(), buffer.data(), buffer.size());
-    if (got < 0 && errno == EINTR) continue;
-    if (got < 0) {
-      return ErrnoError(Code::kFailedPrecondition, Reason::kFileUnreadable, fmt::format("read '{}'", path),
-                        "read", errno);
-    }
-    if (got == 0) break;
-    hasher.Update(ByteView(buffer).first(static_cast<std::size_t>(got)));
-    size += static_cast<std::uint64_t>(got);
-  }
-  Add({.path = path, .role = role, .digest = hasher.Finish(), .size = size}, authenticode);
+  SEALIFT_ASSIGN_OR_RETURN(const uki::SourceFile file, uki::OpenSource(folder_.path() / path, UINT32_MAX));
+  SEALIFT_ASSIGN_OR_RETURN(const Sha256Digest digest, uki::DigestSource(file.source));
+  Add({.path = path, .role = role, .digest = digest, .size = file.source.size()}, authenticode);
   return OkStatus();
 }
 

@@ -6,6 +6,7 @@
 
 #include "controller/build/initrd.h"
 #include "controller/build/node_kit.h"
+#include "controller/build/overlay.h"
 #include "controller/source/scratch_file.h"
 #include "shared/base/ids.h"
 #include "shared/crypto/hash.h"
@@ -16,6 +17,7 @@ namespace sealift::build {
 namespace {
 
 constexpr std::uint64_t kMaxPartBytes = 256u << 20;
+constexpr std::uint64_t kMaxSplashBytes = 16u << 20;
 // The first systemd-boot that takes loader/keys/NAME/dbx.auth.
 constexpr unsigned kLoaderThatEnrolsDbx = 256;
 
@@ -31,9 +33,19 @@ Result<Bytes> ReadPart(const Tree& tree, const std::filesystem::path& named, std
 struct Parts {
   Bytes stub;
   Bytes boot_loader;
+  Bytes splash;
   uki::SystemdMagic stub_magic;
   uki::SystemdMagic loader_magic;
 };
+
+// The firmware's stub shows nothing else, and says nothing either when it cannot.
+Result<Bytes> ReadSplash(const std::filesystem::path& path) {
+  if (path.empty()) return Bytes();
+  SEALIFT_ASSIGN_OR_RETURN(Bytes picture, ReadFile(path, kMaxSplashBytes));
+  if (AsText(picture).starts_with("BM")) return picture;
+  return MakeError(Code::kInvalidArgument, Reason::kInvalidArgument,
+                   fmt::format("read splash '{}': it is not a BMP picture", path.string()));
+}
 
 Result<uki::SystemdMagic> MagicOf(ByteView file, std::string_view component) {
   SEALIFT_ASSIGN_OR_RETURN(const efi::PeImage image, efi::PeImage::Parse(file));
@@ -48,6 +60,7 @@ Result<Parts> ReadParts(const Tree& tree, const ReleaseOptions& options) {
   SEALIFT_ASSIGN_OR_RETURN(parts.stub, ReadPart(tree, options.stub, kStubPath, "--stub"));
   SEALIFT_ASSIGN_OR_RETURN(parts.boot_loader,
                            ReadPart(tree, options.boot_loader, kBootLoaderPath, "--sdboot"));
+  SEALIFT_ASSIGN_OR_RETURN(parts.splash, ReadSplash(options.splash));
   SEALIFT_ASSIGN_OR_RETURN(parts.stub_magic, MagicOf(parts.stub, "systemd-stub"));
   SEALIFT_ASSIGN_OR_RETURN(parts.loader_magic, MagicOf(parts.boot_loader, "systemd-boot"));
   return parts;
@@ -106,6 +119,7 @@ Result<Prepared> Prepare(const ReleaseOptions& options) {
   Prepared prepared;
   SEALIFT_ASSIGN_OR_RETURN(prepared.menu, PlanMenu(options.command_line, options.menu));
   SEALIFT_ASSIGN_OR_RETURN(prepared.tree, Tree::Read(options.rootfs));
+  if (!options.overlay.empty()) SEALIFT_RETURN_IF_ERROR(ApplyOverlay(options.overlay, prepared.tree));
   prepared.kernel =
       options.kernel.empty() ? ReadKernel(prepared.tree) : ReadFile(options.kernel, kMaxPartBytes);
   prepared.findings =
@@ -236,7 +250,6 @@ Result<BuiltRelease> BuildRelease(const ReleaseOptions& options, const ReleaseKe
   SEALIFT_ASSIGN_OR_RETURN(const Initrd initrd, PackInitrd(tree, packages, packing, [&](ByteView piece) {
                              return initrd_file.Append(piece);
                            }));
-  SEALIFT_ASSIGN_OR_RETURN(const ByteView initrd_bytes, initrd_file.Map());
   built.initrd_bytes = initrd.index.size;
   built.unpacked_bytes = initrd.unpacked_bytes;
   built.frames = initrd.index.frames.size();
@@ -251,10 +264,13 @@ Result<BuiltRelease> BuildRelease(const ReleaseOptions& options, const ReleaseKe
   SEALIFT_ASSIGN_OR_RETURN(EspTree esp, EspTree::Create(options.out));
   SEALIFT_RETURN_IF_ERROR(
       esp.Write(kBootLoaderFile, FileRole::kBootLoader, boot_loader.bytes, &boot_loader.digest));
-  ImageWriter images(
-      options, keys,
-      {.stub = parts.stub, .kernel = kernel, .initrd = initrd_bytes, .os_release = os_release.text},
-      boot_loader.digest, esp);
+  ImageWriter images(options, keys,
+                     {.stub = parts.stub,
+                      .kernel = kernel,
+                      .initrd = uki::ContentSource(*initrd_file.fd(), "packed initrd", 0, initrd_file.size()),
+                      .os_release = os_release.text,
+                      .splash = parts.splash},
+                     boot_loader.digest, esp);
   for (const MenuEntry& entry : prepared.menu) {
     stage(fmt::format("sign {}", entry.id));
     SEALIFT_RETURN_IF_ERROR(images.Write(entry, version, manifest.images));

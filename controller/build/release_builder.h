@@ -38,11 +38,15 @@ struct ReleaseKeys {
 
 struct ReleaseOptions {
   std::filesystem::path rootfs;
+  // Laid over it; empty: nothing.
+  std::filesystem::path overlay;
   std::filesystem::path out;
   // Empty: from the tree.
   std::filesystem::path stub;
   std::filesystem::path boot_loader;
   std::filesystem::path kernel;
+  // A BMP picture shown while the kernel starts; empty: none.
+  std::filesystem::path splash;
   // The default one; `menu` says what other entries add to it.
   std::string command_line;
   MenuOptions menu;

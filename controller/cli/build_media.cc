@@ -58,7 +58,8 @@ Status CheckMediumOptions(const MediumOptions& options) {
   }
   SEALIFT_ASSIGN_OR_RETURN(std::vector<media::MediaFile> files, OverlayFiles(options.overlay));
   Append(files, KeyFiles(options.keys_folder));
-  std::vector<std::string> paths = {media::kEspImageFile, "boot.catalog", build::kManifestFile};
+  std::vector<std::string> paths = {media::kEspImageFile, "boot.catalog", build::kManifestFile,
+                                    build::kFrameIndexFile};
   for (const media::MediaFile& file : files) paths.push_back(file.path);
   return build::CheckFatNames(paths, "files beside the EFI system partition");
 }
@@ -79,10 +80,15 @@ Result<std::string> MakeMedium(const MediumOptions& options, const fs::path& fol
     return name;
   }
   const std::vector<media::MediaFile> keys = KeyFiles(options.keys_folder);
-  Append(files, keys);
   SEALIFT_ASSIGN_OR_RETURN(std::vector<media::MediaFile> root, OverlayFiles(options.overlay));
   Append(root, keys);
-  root.push_back({.path = build::kManifestFile, .source = tree / build::kManifestFile});
+  // What only describes the release (index, packages) needs no room on the EFI system partition.
+  for (const media::MediaFile& file : files)
+    if (file.path.find('/') == std::string::npos) root.push_back(file);
+  std::erase_if(files, [](const media::MediaFile& file) {
+    return file.path.find('/') == std::string::npos && file.path != build::kManifestFile;
+  });
+  Append(files, keys);
   SEALIFT_RETURN_IF_ERROR(
       media::WriteInstallIso(folder / name, work, {.esp = std::move(files), .root = std::move(root)}, stamp));
   return name;

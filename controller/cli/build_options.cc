@@ -18,6 +18,9 @@ void AddSourceOptions(CLI::App& verb, BuildArguments& arguments) {
                 "Stub and boot loader are those of the tree (the default)")
       ->excludes(stub)
       ->excludes(sdboot);
+  verb.add_option("--overlay-rootfs", release.overlay,
+                  "Folder whose files are laid over the root file system, and so are signed and measured");
+  verb.add_option("--splash", release.splash, "BMP picture that is shown while the kernel starts");
   verb.add_option("--kernel", release.kernel, "Kernel, if not the tree's /boot/vmlinuz");
   verb.add_option("--node-config", arguments.node_config_file,
                   "Becomes /usr/lib/sealift/node.toml in the image");

@@ -108,8 +108,12 @@ TEST_F(BuildUkiTest, EveryOptionGivesTheFilesOfTheSeedPage) {
     ASSERT_EQ(built.exit_code, 0) << built.err;
     EXPECT_EQ(ConfigurationOf(out), one.expected);
     // An image for each entry, the boot loader, the enrolment files, the manifest, and nothing else.
-    std::vector<std::string> names = {"EFI/BOOT/BOOTX64.EFI", "loader/keys/auto/KEK.auth",
-                                      "loader/keys/auto/PK.auth", "loader/keys/auto/db.auth", "release.json"};
+    std::vector<std::string> names = {"EFI/BOOT/BOOTX64.EFI",
+                                      "loader/keys/auto/KEK.auth",
+                                      "loader/keys/auto/PK.auth",
+                                      "loader/keys/auto/db.auth",
+                                      "release.json",
+                                      "frames.json"};
     for (const auto& [path, text] : one.expected) {
       names.push_back(path);
       if (path == "loader/loader.conf") continue;
@@ -135,6 +139,38 @@ TEST_F(BuildUkiTest, OnlyNamedEntriesCarryADiskUnlockSignature) {
     EXPECT_NE(sections.out.find(".cmdline"), std::string::npos) << name;
     EXPECT_EQ(sections.out.find(".pcrsig") != std::string::npos, unlocks) << name;
   }
+}
+
+TEST_F(BuildUkiTest, OverlayAndSplashAreInTheSignedImage) {
+  SEALIFT_NEED_TOOL("objcopy");
+  SEALIFT_NEED_TOOL("zstd");
+  SEALIFT_NEED_TOOL("cpio");
+  Write("overlay/etc/motd", "from the overlay");
+  Write("overlay/lib/extra.conf", "goes where /lib leads");
+  Write("splash.bmp", "BM picture");
+  const std::vector<std::string> options = {"--overlay-rootfs", Path("overlay"), "--splash",
+                                            Path("splash.bmp")};
+  os_.Write("etc/motd", "from the OS");
+  const CommandOutput built = Build("out", options);
+  ASSERT_EQ(built.exit_code, 0) << built.err;
+  for (const char* section : {"initrd", "splash"}) {
+    const CommandOutput dumped =
+        test::RunTool({"objcopy", "--dump-section", std::string(".") + section + "=" + Path(section),
+                       Path("out/EFI/kairos/norole.efi"), Path("ignored")});
+    ASSERT_EQ(dumped.exit_code, 0) << dumped.err;
+  }
+  EXPECT_EQ(ToText(ReadFile(Path("splash")).value()).substr(0, 10), "BM picture");
+  const auto manifest = json::parse(Files("out").at("release.json"));
+  EXPECT_EQ(manifest.at("sections").count(".splash"), 1u) << "it is not measured";
+  const CommandOutput names =
+      test::RunTool({"sh", "-c", "zstd -dc \"$0\" 2>/dev/null | cpio -it --quiet", Path("initrd")});
+  EXPECT_NE(names.out.find("usr/lib/extra.conf\n"), std::string::npos) << names.out << names.err;
+  EXPECT_EQ(names.out.find("\nlib/extra.conf\n"), std::string::npos);
+  const CommandOutput motd = test::RunTool(
+      {"sh", "-c", "zstd -dc \"$0\" 2>/dev/null | cpio -i --quiet --to-stdout etc/motd", Path("initrd")});
+  EXPECT_EQ(motd.out, "from the overlay");
+  Write("splash.bmp", "\x89PNG");
+  EXPECT_EQ(Build("out", options).exit_code, 2);
 }
 
 TEST_F(BuildUkiTest, LoaderOf253KnowsIfSafeAnd252DoesNot) {
