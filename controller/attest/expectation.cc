@@ -32,6 +32,13 @@ ExpectedValue FromPrediction(std::string label, const uki::PcrPrediction& predic
   return value;
 }
 
+ExpectedValue FromEvents(std::string_view what, const std::vector<ParameterEvent>& events) {
+  uki::PcrPrediction prediction;
+  for (const ParameterEvent& event : events)
+    prediction.events.push_back({.description = event.description, .digest = event.digest});
+  return FromPrediction(fmt::format("{} {}", events.empty() ? "no" : "listed", what), prediction);
+}
+
 Result<unsigned> StubMajor(const std::string& version) {
   unsigned major = 0;
   const auto [end, error] = std::from_chars(version.data(), version.data() + version.size(), major);
@@ -190,8 +197,11 @@ Result<ExpectedRelease> ExpectRelease(std::string_view manifest_json, const KeyS
   if (boot_loaders.empty()) return BadManifest("no boot loader is known");
   SEALIFT_ASSIGN_OR_RETURN(expected.registers[kSecureBootPcr], ExpectPcr7(manifest, keys, boot_loaders));
   SEALIFT_ASSIGN_OR_RETURN(expected.registers[kImagePcr], ExpectPcr11(manifest));
-  expected.registers[kParameterPcr] = {FromPrediction("no parameters", uki::PredictPcr12(""))};
-  expected.registers[kExtensionPcr] = {{.label = "no extensions", .value = {}, .events = {}}};
+  const bool measured = !manifest.images.empty();
+  expected.registers[kParameterPcr] = {
+      FromEvents("parameters", measured ? manifest.images.front().pcr12 : std::vector<ParameterEvent>())};
+  expected.registers[kExtensionPcr] = {
+      FromEvents("extensions", measured ? manifest.images.front().pcr13 : std::vector<ParameterEvent>())};
   return expected;
 }
 

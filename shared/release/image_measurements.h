@@ -31,7 +31,8 @@ struct StartedImages {
   std::optional<Sha256Digest> kernel;
 };
 
-// One event of PCR 12: a command line that the boot entry passes, an addon, a profile number.
+// One event of PCR 12 or 13: a command line that the boot entry passes, an addon, a profile number; the
+// system extensions beside the image.
 struct ParameterEvent {
   std::string description;
   Sha256Digest digest;
@@ -53,6 +54,8 @@ struct ImageMeasurements {
   StartedImages pcr4;
   // In order; none: PCR 12 stays zero.
   std::vector<ParameterEvent> pcr12;
+  // The same of PCR 13.
+  std::vector<ParameterEvent> pcr13;
 };
 
 }  // namespace sealift

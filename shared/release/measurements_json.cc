@@ -70,18 +70,24 @@ json SectionsJson(const std::map<std::string, Sha256Digest>& sections) {
   return object;
 }
 
+json EventsJson(const std::vector<ParameterEvent>& events) {
+  json list = json::array();
+  for (const ParameterEvent& event : events)
+    list.push_back({{"description", event.description}, {"sha256", event.digest.hex()}});
+  return list;
+}
+
 json ImageJson(const ImageMeasurements& image) {
   json value = {{"path", image.path},
                 {"command_line", image.command_line},
                 {"sections", SectionsJson(image.sections)},
                 {"pcr11", Pcr11Json(image.pcr11)},
                 {"pcr4", {{"boot_loader", image.pcr4.boot_loader.hex()}, {"uki", image.pcr4.uki.hex()}}},
-                {"pcr12", json::array()}};
+                {"pcr12", EventsJson(image.pcr12)}};
+  if (!image.pcr13.empty()) value["pcr13"] = EventsJson(image.pcr13);
   if (image.profile != 0) value["profile"] = image.profile;
   if (image.pcr4.kernel.has_value()) value["pcr4"]["kernel"] = image.pcr4.kernel->hex();
   for (const auto& [phase, digest] : image.pcr11_sha384) value["pcr11_sha384"][phase] = digest.hex();
-  for (const ParameterEvent& event : image.pcr12)
-    value["pcr12"].push_back({{"description", event.description}, {"sha256", event.digest.hex()}});
   return value;
 }
 
@@ -113,6 +119,18 @@ Result<std::map<std::string, Sha256Digest>> ReadSections(tuf::ObjectReader& read
   return sections;
 }
 
+Result<std::vector<ParameterEvent>> ReadEvents(tuf::ObjectReader& reader, const char* member) {
+  std::vector<ParameterEvent> events;
+  for (const json& event : reader.Array(member, kMaxListed)) {
+    tuf::ObjectReader item(event, "event of release manifest");
+    events.push_back(
+        {.description = item.String("description", kMaxPathBytes), .digest = item.Digest("sha256")});
+    if (!item.ok()) return InvalidManifest(MessageOf(item.status()));
+    if (HasControl(events.back().description)) return InvalidManifest("a description is not one line");
+  }
+  return events;
+}
+
 Result<ImageMeasurements> ReadImage(const json& value) {
   tuf::ObjectReader reader(value, "image of release manifest");
   ImageMeasurements image;
@@ -125,12 +143,9 @@ Result<ImageMeasurements> ReadImage(const json& value) {
   SEALIFT_ASSIGN_OR_RETURN(image.pcr11, ReadPcr11(reader));
   SEALIFT_RETURN_IF_ERROR(ReadStarted(reader.Object("pcr4", kMaxListed), image.pcr4));
   if (reader.Has("pcr11_sha384")) SEALIFT_RETURN_IF_ERROR(ReadSha384(reader, image));
-  for (const json& event : reader.Array("pcr12", kMaxListed)) {
-    tuf::ObjectReader item(event, "pcr12 of release manifest");
-    image.pcr12.push_back(
-        {.description = item.String("description", kMaxPathBytes), .digest = item.Digest("sha256")});
-    if (!item.ok()) return InvalidManifest(MessageOf(item.status()));
-    if (HasControl(image.pcr12.back().description)) return InvalidManifest("a description is not one line");
+  SEALIFT_ASSIGN_OR_RETURN(image.pcr12, ReadEvents(reader, "pcr12"));
+  if (reader.Has("pcr13")) {
+    SEALIFT_ASSIGN_OR_RETURN(image.pcr13, ReadEvents(reader, "pcr13"));
   }
   if (!reader.ok()) return InvalidManifest(MessageOf(reader.status()));
   return image;

@@ -1,0 +1,109 @@
+#include "shared/uki/companion_archive.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <array>
+#include <vector>
+
+#include "shared/crypto/hash.h"
+
+namespace sealift::uki {
+namespace {
+
+constexpr std::string_view kSuffix = ".raw";
+constexpr std::size_t kMaxNameBytes = 255;
+constexpr std::array<std::uint8_t, 4> kFourZeros{};
+constexpr unsigned kFolderMode = 0040555;
+constexpr unsigned kFileMode = 0100444;
+// Spelt out in the stub, with a length in upper case, unlike every other number; four zeros follow.
+constexpr std::string_view kTrailer =
+    "070701"
+    "00000000"
+    "00000000"
+    "00000000"
+    "00000000"
+    "00000001"
+    "00000000"
+    "00000000"
+    "00000000"
+    "00000000"
+    "00000000"
+    "00000000"
+    "0000000B"
+    "00000000"
+    "TRAILER!!!";
+
+Status Bad(std::string_view what) {
+  return MakeError(Code::kInvalidArgument, Reason::kExtensionInvalid,
+                   fmt::format("predict PCR 13: {}", what));
+}
+
+bool PassedOver(std::string_view name) {
+  return name.size() <= kSuffix.size() || name.size() > kMaxNameBytes || !name.ends_with(kSuffix) ||
+         name.front() == '.' ||
+         std::ranges::any_of(name, [](char c) { return c <= ' ' || c > '~' || c == '/' || c == '\\'; });
+}
+
+// The archive as it grows, hashed and not held.
+class Archive {
+ public:
+  void Header(unsigned mode, std::uint64_t size, std::string_view name, unsigned inode, unsigned links) {
+    const std::string header =
+        fmt::format("070701{:08x}{:08x}{:08x}{:08x}{:08x}{:08x}{:08x}{:08x}{:08x}{:08x}{:08x}{:08x}{:08x}",
+                    inode, mode, 0, 0, links, 0, size, 0, 0, 0, 0, name.size() + 1, 0);
+    Write(AsBytes(header));
+    Write(AsBytes(name));
+    Write(ByteView(kFourZeros).first(1));
+    Pad();
+  }
+  void Write(ByteView bytes) {
+    hasher_.Update(bytes);
+    written_ += bytes.size();
+  }
+  void Pad() { Write(ByteView(kFourZeros).first((4 - written_ % 4) % 4)); }
+  Sha256Digest Finish() { return hasher_.Finish(); }
+
+ private:
+  Sha256Hasher hasher_;
+  std::uint64_t written_ = 0;
+};
+
+Status Add(Archive& archive, const CompanionFile& file, unsigned inode) {
+  archive.Header(kFileMode, file.size, fmt::format("{}/{}", kExtensionFolder, file.name), inode, 1);
+  std::uint64_t handed = 0;
+  SEALIFT_RETURN_IF_ERROR(file.read([&](ByteView piece) {
+    handed += piece.size();
+    if (handed <= file.size) archive.Write(piece);
+  }));
+  archive.Pad();
+  if (handed == file.size) return OkStatus();
+  return Bad(fmt::format("'{}' has {} bytes instead of {}", file.name, handed, file.size));
+}
+
+}  // namespace
+
+Result<PcrPrediction> PredictPcr13(std::span<const CompanionFile> extensions) {
+  PcrPrediction prediction;
+  if (extensions.empty()) return prediction;
+  std::vector<const CompanionFile*> sorted;
+  for (const CompanionFile& file : extensions) {
+    if (PassedOver(file.name)) return Bad(fmt::format("the stub takes no file called '{}'", file.name));
+    if (file.size > UINT32_MAX) return Bad(fmt::format("'{}' is larger than 4 GiB", file.name));
+    sorted.push_back(&file);
+  }
+  std::ranges::sort(sorted, {}, &CompanionFile::name);
+  Archive archive;
+  unsigned inode = 1;
+  for (std::size_t slash = kExtensionFolder.find('/');; slash = kExtensionFolder.find('/', slash + 1)) {
+    archive.Header(kFolderMode, 0, kExtensionFolder.substr(0, slash), inode++, 1);
+    if (slash == std::string_view::npos) break;
+  }
+  for (const CompanionFile* file : sorted) SEALIFT_RETURN_IF_ERROR(Add(archive, *file, inode++));
+  archive.Write(AsBytes(kTrailer));
+  archive.Write(kFourZeros);
+  prediction.events.push_back({.description = "system extensions", .digest = archive.Finish()});
+  return prediction;
+}
+
+}  // namespace sealift::uki

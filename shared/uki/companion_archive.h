@@ -1,0 +1,32 @@
+// The archive that a systemd-stub makes of files beside a UKI before it starts the kernel, and its
+// measurement: system extensions go to /.extra/sysext and into PCR 13 (systemd-stub(7); src/boot/efi/cpio.c).
+//
+// The stub writes newc with inodes from 1, no times and owners, folders 0555 and files 0444, files in the
+// order of their names, and measures the whole archive as one event. Thread-safe.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <span>
+#include <string>
+
+#include "shared/uki/pcr_prediction.h"
+
+namespace sealift::uki {
+
+inline constexpr std::string_view kExtensionFolder = ".extra/sysext";
+
+struct CompanionFile {
+  // "tools.raw": ASCII, without a folder. The stub's order is that of UTF-16 code units.
+  std::string name;
+  std::uint64_t size = 0;
+  // Hands over all of it, in pieces.
+  std::function<Status(const std::function<void(ByteView)>& sink)> read;
+};
+
+// PCR 13 for these files in `<image>.efi.extra.d/`; no event for none. Reads each once, holds none. Errors:
+// INVALID_ARGUMENT/EXTENSION_INVALID for a name the stub would pass over, a size of 4 GiB or more, or a file
+// that hands over another number of bytes; those of `read`.
+Result<PcrPrediction> PredictPcr13(std::span<const CompanionFile> extensions);
+
+}  // namespace sealift::uki
