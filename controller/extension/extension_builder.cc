@@ -14,6 +14,7 @@
 #include "shared/base/files.h"
 #include "shared/base/ids.h"
 #include "shared/base/subprocess.h"
+#include "shared/content/download.h"
 #include "shared/crypto/hash.h"
 #include "shared/ddi/extension_image.h"
 #include "shared/efi/signed_data.h"
@@ -195,21 +196,6 @@ Status Assemble(const fs::path& image, std::vector<Part> parts, const Sha256Dige
   return fd.Close();
 }
 
-Result<Sha256Digest> HashFile(int fd, std::uint64_t size) {
-  Sha256Hasher hasher;
-  Bytes buffer(kCopyBytes);
-  for (std::uint64_t at = 0; at < size;) {
-    const ssize_t got = ::pread(fd, buffer.data(), buffer.size(), static_cast<off_t>(at));
-    if (got < 0 && errno == EINTR) continue;
-    if (got <= 0)
-      return ErrnoError(Code::kUnavailable, Reason::kFileUnreadable, "read extension image", "pread",
-                        got == 0 ? EIO : errno);
-    hasher.Update(ByteView(buffer).first(static_cast<std::size_t>(got)));
-    at += static_cast<std::uint64_t>(got);
-  }
-  return hasher.Finish();
-}
-
 }  // namespace
 
 Result<ListedExtension> BuildExtension(const ExtensionOptions& options, Signer& signer,
@@ -254,7 +240,7 @@ Result<ListedExtension> BuildExtension(const ExtensionOptions& options, Signer& 
     const std::vector<Bytes> certificates = {ToBytes(certificate_der)};
     SEALIFT_ASSIGN_OR_RETURN(const ddi::ExtensionImage image, ddi::ExtensionImage::Open(partial));
     SEALIFT_RETURN_IF_ERROR(image.Verify(certificates));
-    SEALIFT_ASSIGN_OR_RETURN(const Sha256Digest digest, HashFile(image.fd(), image.file_size()));
+    SEALIFT_ASSIGN_OR_RETURN(const Sha256Digest digest, content::HashFile(image.path(), image.file_size()));
     if (::rename(partial.c_str(), options.out.c_str()) != 0)
       return ErrnoError(Code::kUnavailable, Reason::kFileUnwritable,
                         fmt::format("write '{}'", options.out.string()), "rename", errno);
@@ -290,7 +276,7 @@ Result<ListedExtension> DescribeExtension(const fs::path& path, std::span<const 
                      fmt::format("read extension '{}': it has no {} that names an OS and a version",
                                  path.string(), ExtensionReleasePath(name)));
   }
-  SEALIFT_ASSIGN_OR_RETURN(const Sha256Digest digest, HashFile(image.fd(), image.file_size()));
+  SEALIFT_ASSIGN_OR_RETURN(const Sha256Digest digest, content::HashFile(image.path(), image.file_size()));
   return ListedExtension{.name = name,
                          .version = release.version,
                          .digest = digest,

@@ -6,6 +6,7 @@
 #include "node-agent/app/settings.h"
 #include "node-agent/app/status_file.h"
 #include "node-agent/app/system.h"
+#include "node-agent/extension/activation.h"
 #include "shared/base/files.h"
 #include "shared/base/log.h"
 
@@ -23,6 +24,7 @@ constexpr const char* kFooter =
     "  sealift-agent run\n"
     "  sealift-agent run --check-config --config ./node.toml\n"
     "  sealift-agent status -o json\n"
+    "  sealift-agent activate-extensions\n"
     "\n"
     "Exit codes: 0 success; 1 failure, with the reason on stderr; 2 wrong usage; 3 no agent runs (status).\n"
     "The daemon stops in order on SIGTERM and SIGINT, and may be killed at any moment without harm.\n"
@@ -48,6 +50,17 @@ int ShowStatus(const std::filesystem::path& runtime, const std::string& format) 
   if (!text.ok()) return Fail(text.status());
   std::cout << *text;
   return kExitOk;
+}
+
+// Everything that was refused is told; one refusal is a failed unit, which the health check sees.
+int ActivateAndTell() {
+  SystemMounter mounter;
+  const Result<Activation> activation = ActivateExtensions({}, mounter);
+  if (!activation.ok()) return Fail(activation.status());
+  for (const std::string& name : activation->merged) std::cout << "extension " << name << ": merged\n";
+  for (const RefusedExtension& one : activation->refused)
+    std::cerr << "sealift-agent: extension " << one.name << " refused: " << Describe(one.why) << "\n";
+  return activation->refused.empty() ? kExitOk : kExitFailed;
 }
 
 int RunOrCheck(const std::filesystem::path& config, bool check_only) {
@@ -85,6 +98,10 @@ int Main(int argc, char** argv) {
       ->check(CLI::IsMember({"text", "json"}))
       ->capture_default_str();
 
+  const CLI::App* activate = app.add_subcommand(
+      "activate-extensions",
+      "Lay the system extensions that the image lists over /usr and /opt, after checking them (once a boot)");
+
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {
@@ -92,6 +109,7 @@ int Main(int argc, char** argv) {
     return code == 0 ? kExitOk : kExitUsage;
   }
   if (status->parsed()) return ShowStatus(runtime, format);
+  if (activate->parsed()) return ActivateAndTell();
   const Result<log::Level> parsed = log::ParseLevel(level);
   if (!parsed.ok()) return Fail(parsed.status());
   log::SetLevel(*parsed);
