@@ -4,6 +4,7 @@
 
 #include <algorithm>
 
+#include "controller/build/extension_bundle.h"
 #include "controller/build/initrd.h"
 #include "controller/build/node_kit.h"
 #include "controller/build/overlay.h"
@@ -146,8 +147,13 @@ Result<OsRelease> VersionedOsRelease(Tree& tree, const std::string& version) {
 class ImageWriter {
  public:
   ImageWriter(const ReleaseOptions& options, const ReleaseKeys& keys, UkiParts common,
-              const Sha256Digest& boot_loader, EspTree& tree)
-      : options_(options), keys_(keys), parts_(std::move(common)), boot_loader_(boot_loader), tree_(tree) {}
+              const Sha256Digest& boot_loader, const ExtensionBundle& extensions, EspTree& tree)
+      : options_(options),
+        keys_(keys),
+        parts_(std::move(common)),
+        boot_loader_(boot_loader),
+        extensions_(extensions),
+        tree_(tree) {}
 
   // Appends what the image is measured as.
   Status Write(const MenuEntry& entry, const std::string& version, std::vector<ImageMeasurements>& images) {
@@ -166,9 +172,10 @@ class ImageWriter {
     for (ImageMeasurements& image : uki.images) {
       image.path = entry.image_path();
       image.pcr4.boot_loader = boot_loader_;
+      image.pcr13 = extensions_.pcr13;
       images.push_back(std::move(image));
     }
-    return OkStatus();
+    return WriteExtensions(extensions_, entry.image_path(), tree_);
   }
   std::uint64_t largest() const { return largest_; }
 
@@ -177,6 +184,7 @@ class ImageWriter {
   const ReleaseKeys& keys_;
   UkiParts parts_;
   Sha256Digest boot_loader_;
+  const ExtensionBundle& extensions_;
   EspTree& tree_;
   std::uint64_t largest_ = 0;
 };
@@ -231,6 +239,9 @@ Result<BuiltRelease> BuildRelease(const ReleaseOptions& options, const ReleaseKe
                                                               .kernel_release = KernelRelease(kernel),
                                                               .built = options.built,
                                                               .node_config = options.node_config}));
+  SEALIFT_ASSIGN_OR_RETURN(
+      const ExtensionBundle extensions,
+      BundleExtensions(options.extensions, keys.extension_certificates, os_release, tree));
   // The short signature first: wrong keys show before the long work.
   SEALIFT_ASSIGN_OR_RETURN(const efi::SignedImage boot_loader,
                            efi::SignImage(parts.boot_loader, *keys.secure_boot, keys.secure_boot_certificate,
@@ -270,7 +281,7 @@ Result<BuiltRelease> BuildRelease(const ReleaseOptions& options, const ReleaseKe
                       .initrd = uki::ContentSource(*initrd_file.fd(), "packed initrd", 0, initrd_file.size()),
                       .os_release = os_release.text,
                       .splash = parts.splash},
-                     boot_loader.digest, esp);
+                     boot_loader.digest, extensions, esp);
   for (const MenuEntry& entry : prepared.menu) {
     stage(fmt::format("sign {}", entry.id));
     SEALIFT_RETURN_IF_ERROR(images.Write(entry, version, manifest.images));

@@ -34,6 +34,8 @@ struct ReleaseKeys {
   Bytes dbx_auth;
   // SHA-256 of the SubjectPublicKeyInfo of every PCR key generation that nodes may accept.
   std::vector<Sha256Digest> pcr_keys;
+  // DER of the certificate of every `extensions` key generation.
+  std::vector<Bytes> extension_certificates;
 };
 
 struct ReleaseOptions {
@@ -50,6 +52,8 @@ struct ReleaseOptions {
   // The default one; `menu` says what other entries add to it.
   std::string command_line;
   MenuOptions menu;
+  // Signed system extensions, to lie beside every image.
+  std::vector<std::filesystem::path> extensions;
   // Becomes /usr/lib/sealift/node.toml.
   std::optional<std::string> node_config;
   std::vector<std::string> signed_phases = {""};
@@ -88,7 +92,7 @@ Result<std::vector<Finding>> CheckRelease(const ReleaseOptions& options);
 
 // The output appears when everything is built and checked. Errors: PREFLIGHT_FAILED, ROOTFS_UNUSABLE,
 // OUTPUT_NOT_EMPTY, ENROLL_MODE_UNKNOWN, ENROLL_CONSENT_MISSING; KEY_MISMATCH when the enrolment files would
-// leave firmware with keys that do not start this release; those of BuildUki.
+// leave firmware with keys that do not start this release; those of BuildUki and BundleExtensions.
 Result<BuiltRelease> BuildRelease(const ReleaseOptions& options, const ReleaseKeys& keys,
                                   const Progress& progress);
 

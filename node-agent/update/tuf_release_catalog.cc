@@ -53,6 +53,14 @@ Result<TrustedRelease> TufReleaseCatalog::Judge(const DesiredRelease& desired,
     return Mixed(desired, fmt::format("the manifest is of release {} of channel {}", manifest.version,
                                       manifest.channel));
   }
+  // Booted without them it would measure other things than the release says.
+  const auto is_extension = [](const ReleaseFile& file) { return file.role == FileRole::kExtension; };
+  if (std::ranges::any_of(manifest.files, is_extension)) {
+    return MakeError(Code::kFailedPrecondition, Reason::kReleaseNotForNode,
+                     fmt::format("use release {} of channel {}: it has system extensions, which this agent "
+                                 "does not bring to the ESP",
+                                 desired.version, desired.channel));
+  }
   auto image = manifest.OnlyFile(FileRole::kUki);
   if (!image.ok()) {
     return MakeError(Code::kInvalidArgument, Reason::kReleaseFileMissing, MessageOf(image.status()));

@@ -32,7 +32,8 @@ constexpr RoleRow kRoles[] = {{FileRole::kBootLoader, "boot-loader"},
                               {FileRole::kEntry, "entry"},
                               {FileRole::kEnrolmentKey, "enrolment-key"},
                               {FileRole::kFrameIndex, "frame-index"},
-                              {FileRole::kSbom, "sbom"}};
+                              {FileRole::kSbom, "sbom"},
+                              {FileRole::kExtension, "extension"}};
 
 bool OnlyOf(std::string_view text, std::string_view extra) {
   return std::all_of(text.begin(), text.end(), [&](char c) {

@@ -21,10 +21,10 @@
 
 namespace sealift {
 
-// What a file is for. Text forms in JSON: "boot-loader", "uki", "loader-conf", "entry", "enrolment-key"; and
-// of what describes the image and lies on no ESP: "frame-index" (shared/content/frame_index.h), "sbom" (SPDX
-// 2.3 as JSON).
-enum class FileRole { kBootLoader, kUki, kLoaderConf, kEntry, kEnrolmentKey, kFrameIndex, kSbom };
+// What a file is for. Text forms in JSON: "boot-loader", "uki", "loader-conf", "entry", "enrolment-key",
+// "extension" (beside an image, in its .extra.d folder); and of what describes the image and lies on no ESP:
+// "frame-index" (shared/content/frame_index.h), "sbom" (SPDX 2.3 as JSON).
+enum class FileRole { kBootLoader, kUki, kLoaderConf, kEntry, kEnrolmentKey, kFrameIndex, kSbom, kExtension };
 
 struct ReleaseFile {
   // Where it lies on the medium, with forward slashes: "EFI/kairos/norole.efi".

@@ -12,6 +12,7 @@ namespace sealift::uki {
 namespace {
 
 constexpr std::string_view kSuffix = ".raw";
+constexpr std::size_t kScratchBytes = 256u << 10;
 constexpr std::size_t kMaxNameBytes = 255;
 constexpr std::array<std::uint8_t, 4> kFourZeros{};
 constexpr unsigned kFolderMode = 0040555;
@@ -70,15 +71,14 @@ class Archive {
 };
 
 Status Add(Archive& archive, const CompanionFile& file, unsigned inode) {
-  archive.Header(kFileMode, file.size, fmt::format("{}/{}", kExtensionFolder, file.name), inode, 1);
-  std::uint64_t handed = 0;
-  SEALIFT_RETURN_IF_ERROR(file.read([&](ByteView piece) {
-    handed += piece.size();
-    if (handed <= file.size) archive.Write(piece);
+  archive.Header(kFileMode, file.content.size(), fmt::format("{}/{}", kExtensionFolder, file.name), inode, 1);
+  Bytes scratch(kScratchBytes);
+  SEALIFT_RETURN_IF_ERROR(file.content.ForEach(scratch, 0, [&archive](ByteView piece) {
+    archive.Write(piece);
+    return OkStatus();
   }));
   archive.Pad();
-  if (handed == file.size) return OkStatus();
-  return Bad(fmt::format("'{}' has {} bytes instead of {}", file.name, handed, file.size));
+  return OkStatus();
 }
 
 }  // namespace
@@ -89,7 +89,7 @@ Result<PcrPrediction> PredictPcr13(std::span<const CompanionFile> extensions) {
   std::vector<const CompanionFile*> sorted;
   for (const CompanionFile& file : extensions) {
     if (PassedOver(file.name)) return Bad(fmt::format("the stub takes no file called '{}'", file.name));
-    if (file.size > UINT32_MAX) return Bad(fmt::format("'{}' is larger than 4 GiB", file.name));
+    if (file.content.size() > UINT32_MAX) return Bad(fmt::format("'{}' is larger than 4 GiB", file.name));
     sorted.push_back(&file);
   }
   std::ranges::sort(sorted, {}, &CompanionFile::name);

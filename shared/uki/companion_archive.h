@@ -5,11 +5,11 @@
 // order of their names, and measures the whole archive as one event. Thread-safe.
 #pragma once
 
-#include <cstdint>
-#include <functional>
 #include <span>
 #include <string>
+#include <string_view>
 
+#include "shared/uki/content_source.h"
 #include "shared/uki/pcr_prediction.h"
 
 namespace sealift::uki {
@@ -19,14 +19,12 @@ inline constexpr std::string_view kExtensionFolder = ".extra/sysext";
 struct CompanionFile {
   // "tools.raw": ASCII, without a folder. The stub's order is that of UTF-16 code units.
   std::string name;
-  std::uint64_t size = 0;
-  // Hands over all of it, in pieces.
-  std::function<Status(const std::function<void(ByteView)>& sink)> read;
+  ContentSource content;
 };
 
 // PCR 13 for these files in `<image>.efi.extra.d/`; no event for none. Reads each once, holds none. Errors:
-// INVALID_ARGUMENT/EXTENSION_INVALID for a name the stub would pass over, a size of 4 GiB or more, or a file
-// that hands over another number of bytes; those of `read`.
+// INVALID_ARGUMENT/EXTENSION_INVALID for a name the stub would pass over or a size of 4 GiB or more; those of
+// ContentSource.
 Result<PcrPrediction> PredictPcr13(std::span<const CompanionFile> extensions);
 
 }  // namespace sealift::uki
