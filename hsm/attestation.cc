@@ -81,9 +81,8 @@ Result<json> KeyToJson(const KeyRing& ring, const KeyAccount& account) {
                  {"label", key.label},
                  {"born_in_token", account.born_in_token()}};
   if (json token = TokenToJson(account); !token.is_null()) object["token"] = std::move(token);
-  // The folder holds the newest generation's.
-  if (key.has_certificate && ring.inventory().Newest(key.role) == &key) {
-    SEALIFT_ASSIGN_OR_RETURN(const Certificate certificate, ring.CertificateFor(key.role));
+  if (key.has_certificate) {
+    SEALIFT_ASSIGN_OR_RETURN(const Certificate certificate, ring.CertificateFor(key));
     object["certificate"] = Base64Encode(certificate.der());
   }
   if (account.uses.has_value()) {
@@ -163,17 +162,18 @@ Status CheckSignature(const json& envelope, std::string_view payload, const Publ
 
 }  // namespace
 
-Result<std::vector<KeyAccount>> AccountForKeys(const Inventory& inventory,
-                                               const std::map<Group, std::shared_ptr<Token>>& tokens,
+Result<std::vector<KeyAccount>> AccountForKeys(const Inventory& inventory, const TokensByGroup& tokens,
                                                const std::vector<JournalReport>& journals) {
   std::vector<KeyAccount> accounts;
   for (const InventoryKey& key : inventory.keys) {
     KeyAccount account{.key = &key};
-    if (const auto token = tokens.find(key.group); token != tokens.end()) {
-      SEALIFT_ASSIGN_OR_RETURN(account.in_token, token->second->keys().HoldsPrivateKey(key.key_id));
-      if (*account.in_token) {
-        SEALIFT_ASSIGN_OR_RETURN(account.custody, token->second->keys().ReadCustody(key.key_id));
-      }
+    const auto of_group = tokens.find(key.group);
+    if (of_group != tokens.end()) account.in_token = false;
+    for (std::size_t i = 0; account.in_token == false && i < of_group->second.size(); ++i) {
+      KeyStore& keys = of_group->second[i]->keys();
+      SEALIFT_ASSIGN_OR_RETURN(account.in_token, keys.HoldsPrivateKey(key.key_id));
+      if (!*account.in_token) continue;
+      SEALIFT_ASSIGN_OR_RETURN(account.custody, keys.ReadCustody(key.key_id));
     }
     if (!journals.empty()) account.uses.emplace();
     for (const JournalReport& journal : journals) {

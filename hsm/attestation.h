@@ -38,8 +38,7 @@ struct KeyAccount {
 };
 
 // In the inventory's order; borrows the inventory. Errors: those of the tokens.
-Result<std::vector<KeyAccount>> AccountForKeys(const Inventory& inventory,
-                                               const std::map<Group, std::shared_ptr<Token>>& tokens,
+Result<std::vector<KeyAccount>> AccountForKeys(const Inventory& inventory, const TokensByGroup& tokens,
                                                const std::vector<JournalReport>& journals);
 
 // `signer` may be null: an unsigned statement. Errors: KEY_SET_INVALID for public files that do not fit the

@@ -5,13 +5,12 @@
 #include <algorithm>
 #include <array>
 #include <cctype>
-#include <set>
+#include <optional>
 #include <utility>
 
 #include "hsm/ceremony_files.h"
 #include "hsm/journal.h"
 #include "hsm/secure_boot.h"
-#include "hsm/set_marker.h"
 #include "hsm/token_signer.h"
 #include "shared/base/files.h"
 #include "shared/base/log.h"
@@ -45,14 +44,13 @@ efi::Guid RandomGuid() {
   return guid;
 }
 
-KeyType TypeOf(KeyAlgorithm algorithm) {
-  return algorithm == KeyAlgorithm::kEcP256 ? KeyType::kEcP256 : KeyType::kRsa;
-}
-
 // One run of InitialiseKeySet. Steps run in the order of the public functions.
 class Ceremony {
  public:
-  Ceremony(const KeySetOptions& options, const Progress& progress) : options_(options), progress_(progress) {}
+  Ceremony(const KeySetOptions& options, const Progress& progress)
+      : options_(options),
+        progress_(progress),
+        maker_(options.set, fmt::format("make key set '{}'", options.set), options.set, progress) {}
 
   Status Check();
   Status BeginJournal();
@@ -63,18 +61,13 @@ class Ceremony {
   Result<Inventory> Write();
   // A journal that did not come into the folder.
   void DropJournal();
-  // After a failure: keys that can be destroyed are, the others stay marked for the next run. Returns `why`,
-  // with what became of them.
-  Status TakeBack(const Status& why);
+  // The journal goes as well, so it is told nothing.
+  Status TakeBack(const Status& why) { return maker_.TakeBack(why, nullptr); }
 
  private:
   Status CheckNames();
-  // Its token can do it, and holds no such key, or one that an unfinished run left.
-  Status CheckRole(const Role& role);
-  std::set<std::shared_ptr<Token>> Tokens() const;
-  Status Unmark();
+  Status CheckAlgorithms();
   Status EndJournal();
-  Status MakeKey(const Role& role);
   Status Certify(std::string_view role, CertificateSpec spec);
   Status CertifyController();
   efi::SignatureLists ContentOf(std::string_view variable, std::string_view role) const;
@@ -87,8 +80,7 @@ class Ceremony {
   std::vector<std::string> dns_names_;
   std::vector<std::string> ip_addresses_;
   Inventory inventory_;
-  // By role: what an unfinished run made.
-  std::map<std::string, PublicKey, std::less<>> left_;
+  KeyMaker maker_;
   std::shared_ptr<Journal> journal_;
   std::map<std::string, std::shared_ptr<Signer>, std::less<>> signers_;
   std::map<std::string, Certificate, std::less<>> certificates_;
@@ -134,80 +126,26 @@ Status Ceremony::Check() {
       return BadOption(fmt::format("no token for group '{0}'; add --token {0}=URI", GroupName(group)));
     }
   }
+  SEALIFT_RETURN_IF_ERROR(CheckAlgorithms());
   SEALIFT_RETURN_IF_ERROR(CheckAbsent(options_.folder));
-  for (const Role& role : AllRoles()) SEALIFT_RETURN_IF_ERROR(CheckRole(role));
+  for (const Role& role : AllRoles()) {
+    const auto wanted = options_.algorithms.find(role.name);
+    SEALIFT_RETURN_IF_ERROR(maker_.Plan(
+        role, 1, options_.tokens.at(role.group),
+        wanted == options_.algorithms.end() ? std::nullopt : std::optional<KeyAlgorithm>(wanted->second)));
+  }
   return OkStatus();
 }
 
-Status Ceremony::CheckRole(const Role& role) {
-  Token& token = *options_.tokens.at(role.group);
-  const auto object = [&] {
-    return fmt::format("make key '{}' of group '{}'", role.name, GroupName(role.group));
-  };
-  SEALIFT_ASSIGN_OR_RETURN(const bool has_ec, token.keys().HasEc());
-  SEALIFT_ASSIGN_OR_RETURN(const KeyAlgorithm algorithm, AlgorithmFor(role, has_ec));
-  if (const Status able = token.keys().CheckMechanisms(algorithm, role.use); !able.ok()) {
-    return Annotate(able, object());
+// Before any token is asked.
+Status Ceremony::CheckAlgorithms() {
+  for (const auto& [name, algorithm] : options_.algorithms) {
+    const Role* role = FindRole(name);
+    if (role == nullptr)
+      return BadOption(fmt::format("there is no role '{}' to choose an algorithm for", name));
+    SEALIFT_RETURN_IF_ERROR(CheckAlgorithm(*role, algorithm));
   }
-  const std::string label = KeyLabel(options_.set, role.name, 1);
-  SEALIFT_ASSIGN_OR_RETURN(const auto taken, token.keys().FindByLabel(label));
-  if (taken.empty()) return OkStatus();
-  SEALIFT_ASSIGN_OR_RETURN(const bool unfinished, HasSetMarker(*token.pool(), options_.set));
-  if (!unfinished || taken.size() > 1) {
-    return MakeError(
-        Code::kAlreadyExists, Reason::kHsmKeyExists,
-        fmt::format("make key set '{}': token '{}' holds '{}' already", options_.set, token.label(), label));
-  }
-  SEALIFT_ASSIGN_OR_RETURN(const Sha256Digest id, Sha256Digest::FromBytes(taken.front().id));
-  SEALIFT_ASSIGN_OR_RETURN(const KeyCustody custody, token.keys().ReadCustody(id));
-  SEALIFT_ASSIGN_OR_RETURN(const PublicKey key, token.keys().ReadPublicHalf(id));
-  if (custody.born_in_token() && custody.extractable == false && key.type() == TypeOf(algorithm)) {
-    left_.emplace(role.name, key);
-    return OkStatus();
-  }
-  return MakeError(Code::kAlreadyExists, Reason::kHsmKeyExists,
-                   fmt::format("{}: '{}', left in token '{}' by an earlier run, is no such key", object(),
-                               label, token.label()));
-}
-
-std::set<std::shared_ptr<Token>> Ceremony::Tokens() const {
-  std::set<std::shared_ptr<Token>> tokens;
-  for (const auto& [group, token] : options_.tokens) tokens.insert(token);
-  return tokens;
-}
-
-Status Ceremony::Unmark() {
-  for (const auto& token : Tokens()) SEALIFT_RETURN_IF_ERROR(RemoveSetMarker(*token->pool(), options_.set));
   return OkStatus();
-}
-
-Status Ceremony::TakeBack(const Status& why) {
-  std::set<std::string> staying;
-  for (const auto& token : Tokens()) {
-    bool all_gone = true;
-    const auto destroy = [&](const Sha256Digest& id) {
-      const auto gone = token->keys().Destroy(id);
-      all_gone = all_gone && gone.ok() && *gone;
-    };
-    for (const InventoryKey& key : inventory_.keys) {
-      if (options_.tokens.at(key.group) == token) destroy(key.key_id);
-    }
-    for (const auto& [role, key] : left_) {
-      if (options_.tokens.at(FindRole(role)->group) == token) destroy(key.key_id());
-    }
-    if (all_gone && RemoveSetMarker(*token->pool(), options_.set).ok()) continue;
-    // Also when writing failed, after the marks were taken away.
-    const auto marked = PlaceSetMarker(*token->pool(), options_.set);
-    staying.insert(fmt::format("'{}'{}", token->label(), marked.ok() && *marked ? "" : " (for good)"));
-  }
-  if (staying.empty()) {
-    return Annotate(why,
-                    fmt::format("make key set '{}', whose first keys were destroyed again", options_.set));
-  }
-  return Annotate(why,
-                  fmt::format("make key set '{}', whose first keys stay in token {} until the same set is "
-                              "made again, which takes them over",
-                              options_.set, fmt::join(staying, ", ")));
 }
 
 // The folder appears at the end, so the journal begins beside it. A killed ceremony leaves it there, and the
@@ -245,45 +183,18 @@ void Ceremony::DropJournal() {
   if (error) log::Warning("journal of the ceremony stays", {{"path", journal_->path().string()}});
 }
 
-Status Ceremony::MakeKey(const Role& role) {
-  const std::shared_ptr<Token>& token = options_.tokens.at(role.group);
-  SEALIFT_ASSIGN_OR_RETURN(const bool has_ec, token->keys().HasEc());
-  SEALIFT_ASSIGN_OR_RETURN(const KeyAlgorithm algorithm, AlgorithmFor(role, has_ec));
-  const std::string label = KeyLabel(options_.set, role.name, 1);
-  progress_(fmt::format("{} ({}) in token '{}'", role.name, AlgorithmName(algorithm), token->label()));
-  const auto left = left_.find(role.name);
-  const auto made = left == left_.end() ? token->keys().Generate(algorithm, role.use, label) : left->second;
-  if (!made.ok()) return made.status();
-  const PublicKey& key = *made;
-  InventoryKey entry{.role = std::string(role.name),
-                     .group = role.group,
-                     .generation = 1,
-                     .algorithm = algorithm,
-                     .key_id = key.key_id(),
-                     .label = label,
-                     .token_uri = token->uri().Text()};
-  SEALIFT_ASSIGN_OR_RETURN(const KeyCustody custody, token->keys().ReadCustody(entry.key_id));
-  entry.born_in_token = custody.born_in_token();
-  inventory_.keys.push_back(entry);
-  const std::string name = KeyName(role.name, 1);
-  journal_->NameKey(entry.key_id, name);
-  SEALIFT_RETURN_IF_ERROR(journal_->RecordKeyEvent(
-      {.event = "generated", .key_id = entry.key_id, .key_name = name, .label = label}));
-  files_[PublicKeyFile(role.name, 1)] = ToBytes(key.Pem());
-  if (role.use != KeyUse::kSign) return OkStatus();
-  SEALIFT_ASSIGN_OR_RETURN(std::shared_ptr<Signer> signer, TokenSigner::Open(token, entry.key_id));
-  signers_.emplace(role.name, std::move(signer));
-  return OkStatus();
-}
-
 Status Ceremony::MakeKeys() {
   inventory_.set = options_.set;
   inventory_.owner = RandomGuid();
   inventory_.created = options_.now;
-  for (const auto& token : Tokens()) {
-    SEALIFT_RETURN_IF_ERROR(PlaceSetMarker(*token->pool(), options_.set).status());
+  SEALIFT_RETURN_IF_ERROR(maker_.Mark());
+  for (;;) {
+    SEALIFT_ASSIGN_OR_RETURN(const MadeKey* made, maker_.MakeNext(*journal_));
+    if (made == nullptr) break;
+    inventory_.keys.push_back(made->entry);
+    files_[PublicKeyFile(made->entry.role, 1)] = ToBytes(made->public_key.Pem());
+    if (made->signer != nullptr) signers_.emplace(made->entry.role, made->signer);
   }
-  for (const Role& role : AllRoles()) SEALIFT_RETURN_IF_ERROR(MakeKey(role));
   files_["tpm2-pcr-public.pem"] = files_.at(PublicKeyFile("pcr", 1));
   return OkStatus();
 }
@@ -308,7 +219,7 @@ Status Ceremony::Certify(std::string_view role, CertificateSpec spec) {
   entry.certificate_fingerprint = certificate->fingerprint();
   entry.not_before = certificate->not_before();
   entry.not_after = certificate->not_after();
-  files_[std::string(CertificateFile(role))] = ToBytes(certificate->Pem());
+  files_[CertificateFile(role)] = ToBytes(certificate->Pem());
   certificates_.emplace(role, *certificate);
   return OkStatus();
 }
@@ -398,7 +309,7 @@ Result<Inventory> Ceremony::Write() {
   SEALIFT_RETURN_IF_ERROR(EndJournal());
   files_[kInventoryFile] = ToBytes(inventory_.Serialize());
   // Before the folder appears: a kill in between must never let a later run take a finished set's keys.
-  SEALIFT_RETURN_IF_ERROR(Unmark());
+  SEALIFT_RETURN_IF_ERROR(maker_.Unmark());
   SEALIFT_RETURN_IF_ERROR(WriteFolderAtOnce(options_.folder, files_));
   progress_(fmt::format("wrote {} files to '{}'", files_.size(), options_.folder.string()));
   return inventory_;

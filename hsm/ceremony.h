@@ -6,7 +6,6 @@
 
 #include <cstdint>
 #include <filesystem>
-#include <functional>
 #include <map>
 #include <memory>
 #include <string>
@@ -16,15 +15,13 @@
 #include "hsm/enrolment_content.h"
 #include "hsm/hierarchy.h"
 #include "hsm/inventory.h"
+#include "hsm/key_maker.h"
 #include "hsm/key_ring.h"
 #include "hsm/token.h"
 #include "shared/base/clock.h"
 #include "shared/crypto/certificate.h"
 
 namespace sealift::hsm {
-
-// Told what is being done, one line each.
-using Progress = std::function<void(const std::string& line)>;
 
 struct KeySetOptions {
   // IsValidSetName.
@@ -33,6 +30,8 @@ struct KeySetOptions {
   std::filesystem::path folder;
   // All four groups; several may share a token.
   std::map<Group, std::shared_ptr<Token>> tokens;
+  // By role, instead of its own.
+  std::map<std::string, KeyAlgorithm, std::less<>> algorithms;
   // Life of certificates and of the TUF root, from now; not beyond the year 9999, where certificates end.
   std::int64_t expiration_days = 365;
   // What KEK, db and dbx hold beside the set's own certificates.
@@ -57,10 +56,10 @@ struct KeySetOptions {
 //   inventory.json                 what is where
 //
 // PK signs PK and KEK, KEK signs db and dbx. Needs InstallKeyProvider().
-// Errors: ALREADY_EXISTS/KEY_SET_EXISTS; INVALID_ARGUMENT; HSM_KEY_EXISTS before anything was made; those of
-// the tokens. HSM_MECHANISM_MISSING before anything was made. After a failure the same call may be made
-// again: keys that were made are destroyed, or stay marked in tokens that forbid it and are taken over
-// (set_marker.h).
+// Errors: ALREADY_EXISTS/KEY_SET_EXISTS; INVALID_ARGUMENT; KEY_ALGORITHM_UNSUPPORTED; HSM_KEY_EXISTS before
+// anything was made; those of the tokens. HSM_MECHANISM_MISSING before anything was made. After a failure the
+// same call may be made again: keys that were made are destroyed, or stay marked in tokens that forbid it and
+// are taken over (set_marker.h).
 Result<Inventory> InitialiseKeySet(const KeySetOptions& options, const Progress& progress);
 
 struct OperatorCertificateOptions {

@@ -9,6 +9,7 @@
 
 #include <cerrno>
 #include <cstdio>
+#include <set>
 
 #include "shared/base/files.h"
 #include "shared/base/log.h"
@@ -86,15 +87,22 @@ Status ReplaceFiles(const std::filesystem::path& folder,
   }
   const Scratch cleanup(scratch);
   for (const auto& [name, content] : files) {
-    SEALIFT_RETURN_IF_ERROR(
-        WriteFileAtomically(std::filesystem::path(scratch) / name, content, ModeOf(name)));
+    const auto staged = std::filesystem::path(scratch) / name;
+    SEALIFT_RETURN_IF_ERROR(MakeDirectories(staged.parent_path()));
+    SEALIFT_RETURN_IF_ERROR(WriteFileAtomically(staged, content, ModeOf(name)));
+    SEALIFT_RETURN_IF_ERROR(MakeDirectories((folder / name).parent_path()));
   }
+  std::set<std::filesystem::path> folders;
   for (const auto& [name, content] : files) {
+    if (&name == &files.back().first) {
+      for (const auto& one : folders) SEALIFT_RETURN_IF_ERROR(SyncDirectory(one));
+    }
+    folders.insert((folder / name).parent_path());
     if (rename((std::filesystem::path(scratch) / name).c_str(), (folder / name).c_str()) == 0) continue;
     return ErrnoError(Code::kInternal, Reason::kFileUnwritable,
                       fmt::format("write key set '{}'", folder.string()), "rename", errno);
   }
-  return SyncDirectory(folder);
+  return SyncDirectory((folder / files.back().first).parent_path());
 }
 
 Result<FolderLock> FolderLock::Take(const std::filesystem::path& folder) {

@@ -21,9 +21,9 @@ Status CheckAbsent(const std::filesystem::path& folder);
 // Errors: KEY_SET_EXISTS; those of WriteFileAtomically. Nothing stays behind.
 Status WriteFolderAtOnce(const std::filesystem::path& folder, const std::map<std::string, Bytes>& files);
 
-// Replaces files of a folder that is there: all new contents are written beside the old and made durable,
-// then renamed into place in the order given. A failure before the first rename changes nothing. Errors:
-// FILE_UNWRITABLE, DISK_FULL.
+// Adds and replaces files of a folder that is there (paths inside it): all contents are written beside the
+// old ones and made durable, then renamed into place in the order given, the last when the others are
+// durable. A failure before the first rename changes nothing. Errors: FILE_UNWRITABLE, DISK_FULL.
 Status ReplaceFiles(const std::filesystem::path& folder,
                     const std::vector<std::pair<std::string, Bytes>>& files);
 

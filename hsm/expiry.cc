@@ -13,26 +13,37 @@ std::vector<ExpiringCertificate> ExpiringCertificates(const Inventory& inventory
   for (const Role& role : AllRoles()) {
     if (!roles.empty() && std::find(roles.begin(), roles.end(), role.name) == roles.end()) continue;
     const InventoryKey* key = inventory.Newest(role.name);
-    if (key == nullptr || !key->has_certificate || key->not_after - now > kExpiryWarning) continue;
-    ExpiringCertificate one{.role = key->role, .not_after = key->not_after};
-    one.days_left = static_cast<long>(std::chrono::floor<std::chrono::days>(key->not_after - now).count());
-    one.expired = key->not_after < now;
-    one.text = one.expired
-                   ? fmt::format("certificate of '{}' ended at {}", one.role, FormatRfc3339(one.not_after))
-                   : fmt::format("certificate of '{}' ends at {}, in {} days", one.role,
-                                 FormatRfc3339(one.not_after), one.days_left);
-    found.push_back(std::move(one));
+    if (key == nullptr) continue;
+    if (auto one = ExpiringCertificateOf(*key, now); one.has_value()) found.push_back(*std::move(one));
   }
   return found;
+}
+
+std::optional<ExpiringCertificate> ExpiringCertificateOf(const InventoryKey& key, UnixMillis now) {
+  if (!key.has_certificate || key.not_after - now > kExpiryWarning) return std::nullopt;
+  ExpiringCertificate one{.role = key.role, .not_after = key.not_after};
+  one.days_left = static_cast<long>(std::chrono::floor<std::chrono::days>(key.not_after - now).count());
+  one.expired = key.not_after < now;
+  const std::string which = key.generation == 1 ? "" : fmt::format(" generation {}", key.generation);
+  one.text = one.expired ? fmt::format("certificate of '{}'{} ended at {}", one.role, which,
+                                       FormatRfc3339(one.not_after))
+                         : fmt::format("certificate of '{}'{} ends at {}, in {} days", one.role, which,
+                                       FormatRfc3339(one.not_after), one.days_left);
+  return one;
+}
+
+Status CheckNotExpired(const InventoryKey& key, UnixMillis now) {
+  const auto one = ExpiringCertificateOf(key, now);
+  if (!one.has_value() || !one->expired) return OkStatus();
+  return MakeError(Code::kFailedPrecondition, Reason::kSignerCertificateExpired,
+                   fmt::format("sign with key '{}': its certificate ended at {}", one->role,
+                               FormatRfc3339(one->not_after)));
 }
 
 Status CheckNotExpired(const Inventory& inventory, const std::vector<std::string_view>& roles,
                        UnixMillis now) {
   for (const ExpiringCertificate& one : ExpiringCertificates(inventory, roles, now)) {
-    if (!one.expired) continue;
-    return MakeError(Code::kFailedPrecondition, Reason::kSignerCertificateExpired,
-                     fmt::format("sign with key '{}': its certificate ended at {}", one.role,
-                                 FormatRfc3339(one.not_after)));
+    SEALIFT_RETURN_IF_ERROR(CheckNotExpired(*inventory.Newest(one.role), now));
   }
   return OkStatus();
 }

@@ -3,6 +3,7 @@
 // Pure functions; thread-safe.
 #pragma once
 
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -27,6 +28,10 @@ struct ExpiringCertificate {
 std::vector<ExpiringCertificate> ExpiringCertificates(const Inventory& inventory,
                                                       const std::vector<std::string_view>& roles,
                                                       UnixMillis now);
+// Of one generation; nothing where it has no certificate or a long time yet.
+std::optional<ExpiringCertificate> ExpiringCertificateOf(const InventoryKey& key, UnixMillis now);
+// Errors: FAILED_PRECONDITION/SIGNER_CERTIFICATE_EXPIRED naming role and time.
+Status CheckNotExpired(const InventoryKey& key, UnixMillis now);
 // Errors: FAILED_PRECONDITION/SIGNER_CERTIFICATE_EXPIRED naming role and time.
 Status CheckNotExpired(const Inventory& inventory, const std::vector<std::string_view>& roles,
                        UnixMillis now);

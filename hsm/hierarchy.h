@@ -11,6 +11,7 @@
 #include <string_view>
 
 #include "shared/base/status.h"
+#include "shared/crypto/public_key.h"
 
 namespace sealift::hsm {
 
@@ -22,10 +23,18 @@ std::string_view GroupName(Group group);
 // Errors: INVALID_ARGUMENT naming the groups there are.
 Result<Group> ParseGroup(std::string_view name);
 
-enum class KeyAlgorithm { kRsa2048, kRsa3072, kEcP256 };
-// "rsa-2048", "rsa-3072", "ec-p256".
+enum class KeyAlgorithm { kRsa2048, kRsa3072, kRsa4096, kEcP256, kEcP384 };
+// "rsa-2048", "rsa-3072", "rsa-4096", "ec-p256", "ec-p384".
 std::string_view AlgorithmName(KeyAlgorithm algorithm);
 std::optional<KeyAlgorithm> AlgorithmFromName(std::string_view name);
+// As people write it: "rsa2048", "p384", or one of the names above.
+// Errors: INVALID_ARGUMENT/KEY_ALGORITHM_UNSUPPORTED naming those there are.
+Result<KeyAlgorithm> ParseAlgorithm(std::string_view text);
+bool IsEc(KeyAlgorithm algorithm);
+// Of the modulus or of the curve.
+unsigned BitsOf(KeyAlgorithm algorithm);
+// What a public half is; nothing for an RSA key of another size.
+std::optional<KeyAlgorithm> AlgorithmOf(const PublicKey& key);
 
 enum class KeyUse { kSign, kDecrypt };
 
@@ -45,6 +54,13 @@ const Role* FindRole(std::string_view name);
 // The role's algorithm, or RSA-2048 where the token cannot do EC.
 // Errors: FAILED_PRECONDITION/HSM_MECHANISM_MISSING for a role that cannot live without EC.
 Result<KeyAlgorithm> AlgorithmFor(const Role& role, bool token_has_ec);
+
+// Those that the standards behind the role allow; docs/keys.md has the table with its reasons.
+std::span<const KeyAlgorithm> AllowedAlgorithms(const Role& role);
+// Errors: FAILED_PRECONDITION/KEY_ALGORITHM_UNSUPPORTED naming the allowed ones and why.
+Status CheckAlgorithm(const Role& role, KeyAlgorithm algorithm);
+// One line of warning for an allowed choice that some machines do not take; empty for others.
+std::string AlgorithmRemark(const Role& role, KeyAlgorithm algorithm);
 
 // CKA_LABEL: "sealift:<set>:<role>:<generation>".
 std::string KeyLabel(std::string_view set, std::string_view role, std::uint32_t generation);

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <array>
+#include <charconv>
 #include <set>
 #include <utility>
 
@@ -11,20 +12,22 @@
 #include "shared/base/files.h"
 #include "shared/base/log.h"
 #include "shared/crypto/key_reference.h"
+#include "shared/efi/signature_list.h"
 
 namespace sealift::hsm {
 namespace {
 
 constexpr auto kCertificateFiles = std::to_array<std::pair<std::string_view, std::string_view>>({
-    {"pk", "PK.pem"},
-    {"kek", "KEK.pem"},
-    {"db", "db.pem"},
-    {"node-ca", "node-ca.pem"},
-    {"operator-ca", "operator-ca.pem"},
-    {"controller-tls", "controller-tls.pem"},
+    {"pk", "PK"},
+    {"kek", "KEK"},
+    {"db", "db"},
+    {"node-ca", "node-ca"},
+    {"operator-ca", "operator-ca"},
+    {"controller-tls", "controller-tls"},
 });
 
 constexpr std::string_view kJournalRole = "journal";
+constexpr std::string_view kPkRole = "pk";
 
 Status NotThere(const InventoryKey& key) {
   return MakeError(
@@ -32,6 +35,11 @@ Status NotThere(const InventoryKey& key) {
       fmt::format("use key '{}': no token of group '{}' was given; add --token {}=URI, the key was "
                   "made in {}",
                   key.role, GroupName(key.group), GroupName(key.group), key.token_uri));
+}
+
+Status BadChoice(std::string_view text, std::string_view what) {
+  return MakeError(Code::kInvalidArgument, Reason::kInvalidArgument,
+                   fmt::format("choose generation '{}': {}", text, what));
 }
 
 Result<std::shared_ptr<Signer>> ResolveReference(std::string_view text) {
@@ -44,9 +52,10 @@ Result<std::shared_ptr<Signer>> ResolveReference(std::string_view text) {
 
 }  // namespace
 
-std::string_view CertificateFile(std::string_view role) {
-  for (const auto& [its_role, file] : kCertificateFiles) {
-    if (its_role == role) return file;
+std::string CertificateFile(std::string_view role, std::uint32_t generation) {
+  for (const auto& [its_role, stem] : kCertificateFiles) {
+    if (its_role != role) continue;
+    return generation == 1 ? fmt::format("{}.pem", stem) : fmt::format("{}-{}.pem", stem, generation);
   }
   return {};
 }
@@ -62,7 +71,20 @@ TokenUri KeyUri(const TokenUri& token, const Sha256Digest& key_id) {
 }
 
 Result<std::map<Group, std::shared_ptr<Token>>> OpenTokens(const std::vector<std::string>& token_args) {
+  SEALIFT_ASSIGN_OR_RETURN(const TokensByGroup all, OpenTokensByGroup(token_args));
   std::map<Group, std::shared_ptr<Token>> tokens;
+  for (const auto& [group, of_group] : all) {
+    if (of_group.size() > 1) {
+      return MakeError(Code::kInvalidArgument, Reason::kInvalidArgument,
+                       fmt::format("open tokens: two are given for group '{}'", GroupName(group)));
+    }
+    tokens.emplace(group, of_group.front());
+  }
+  return tokens;
+}
+
+Result<TokensByGroup> OpenTokensByGroup(const std::vector<std::string>& token_args) {
+  TokensByGroup tokens;
   std::shared_ptr<Token> for_all;
   for (const std::string& text : token_args) {
     SEALIFT_ASSIGN_OR_RETURN(const TokenArgument argument, TokenArgument::Parse(text));
@@ -70,29 +92,39 @@ Result<std::map<Group, std::shared_ptr<Token>>> OpenTokens(const std::vector<std
     if (!argument.group.empty()) {
       SEALIFT_ASSIGN_OR_RETURN(group, ParseGroup(argument.group));
     }
-    if (group.has_value() ? tokens.count(*group) != 0 : for_all != nullptr) {
+    SEALIFT_ASSIGN_OR_RETURN(std::shared_ptr<Token> token, Token::Open(argument.uri));
+    if (!group.has_value()) {
+      if (for_all != nullptr) {
+        return MakeError(Code::kInvalidArgument, Reason::kInvalidArgument,
+                         "open tokens: two are given for all groups");
+      }
+      for_all = std::move(token);
+      continue;
+    }
+    std::vector<std::shared_ptr<Token>>& of_group = tokens[*group];
+    if (std::ranges::find(of_group, token) != of_group.end()) {
       return MakeError(
           Code::kInvalidArgument, Reason::kInvalidArgument,
-          fmt::format("open tokens: two are given for {}",
-                      group.has_value() ? fmt::format("group '{}'", argument.group) : "all groups"));
+          fmt::format("open tokens: '{}' is given twice for group '{}'", token->label(), argument.group));
     }
-    SEALIFT_ASSIGN_OR_RETURN(std::shared_ptr<Token> token, Token::Open(argument.uri));
-    (group.has_value() ? tokens[*group] : for_all) = std::move(token);
+    of_group.push_back(std::move(token));
   }
   if (for_all != nullptr) {
     log::Warning("one token serves every key group: whoever holds its PIN holds them all",
                  {{"token", for_all->label()}});
-    for (const Group group : AllGroups()) tokens.emplace(group, for_all);
+    for (const Group group : AllGroups()) tokens.try_emplace(group, 1, for_all);
   }
   return tokens;
 }
 
 Result<std::unique_ptr<KeyRing>> KeyRing::Open(const std::filesystem::path& keys_folder,
                                                const std::vector<std::string>& token_args,
-                                               const std::filesystem::path& journal) {
+                                               const std::filesystem::path& journal,
+                                               const std::vector<std::string>& generations) {
   SEALIFT_ASSIGN_OR_RETURN(Inventory inventory, Inventory::Load(keys_folder));
   std::unique_ptr<KeyRing> ring(new KeyRing(keys_folder, std::move(inventory)));
-  SEALIFT_ASSIGN_OR_RETURN(ring->tokens_, OpenTokens(token_args));
+  for (const std::string& text : generations) SEALIFT_RETURN_IF_ERROR(ring->Choose(text));
+  SEALIFT_ASSIGN_OR_RETURN(ring->tokens_, OpenTokensByGroup(token_args));
   if (!ring->tokens_.empty()) {
     SEALIFT_RETURN_IF_ERROR(ring->OpenJournal(journal.empty() ? keys_folder / kJournalFileName : journal));
   }
@@ -109,16 +141,90 @@ Status KeyRing::OpenJournal(const std::filesystem::path& path) {
   for (const InventoryKey& key : inventory_.keys) {
     journal_->NameKey(key.key_id, KeyName(key.role, key.generation));
   }
-  for (const auto& [group, token] : tokens_) token->RecordIn(journal_);
-  const InventoryKey* key = inventory_.Newest(kJournalRole);
-  const auto token = key == nullptr ? tokens_.end() : tokens_.find(key->group);
-  if (token == tokens_.end()) return OkStatus();
-  SEALIFT_ASSIGN_OR_RETURN(const bool held, token->second->keys().HoldsPrivateKey(key->key_id));
-  if (!held) return OkStatus();
+  for (const auto& [group, of_group] : tokens_) {
+    for (const auto& token : of_group) token->RecordIn(journal_);
+  }
+  if (inventory_.Newest(kJournalRole) == nullptr) return OkStatus();
+  SEALIFT_ASSIGN_OR_RETURN(const InventoryKey* key, KeyFor(kJournalRole));
+  auto token = TokenFor(*key);
+  if (!token.ok()) return ReasonOf(token.status()) == Reason::kHsmKeyMissing ? OkStatus() : token.status();
   SEALIFT_ASSIGN_OR_RETURN(std::shared_ptr<Signer> signer,
-                           TokenSigner::OpenForCheckpoints(token->second, key->key_id));
+                           TokenSigner::OpenForCheckpoints(*std::move(token), key->key_id));
   journal_->SetCheckpointSigner(std::move(signer));
   return OkStatus();
+}
+
+Status KeyRing::Choose(std::string_view text) {
+  const auto split = text.find('=');
+  if (split == std::string_view::npos) return BadChoice(text, "it is not ROLE=N");
+  const std::string_view role = text.substr(0, split);
+  const std::string_view number = text.substr(split + 1);
+  std::uint32_t generation = 0;
+  const auto [end, error] = std::from_chars(number.data(), number.data() + number.size(), generation);
+  if (error != std::errc() || end != number.data() + number.size()) {
+    return BadChoice(text, "its generation is no number");
+  }
+  if (FindRole(role) == nullptr) return BadChoice(text, "there is no such role");
+  if (chosen_.find(role) != chosen_.end()) return BadChoice(text, "another is chosen already");
+  for (const InventoryKey* key : inventory_.Generations(role)) {
+    if (key->generation != generation) continue;
+    chosen_.emplace(role, key);
+    return OkStatus();
+  }
+  return MakeError(Code::kNotFound, Reason::kHsmKeyMissing,
+                   fmt::format("choose generation '{}': the set '{}' has it not", text, inventory_.set));
+}
+
+const InventoryKey* KeyRing::EnrolledPk() const {
+  const auto bytes = ReadFile(folder_ / "PK.esl", efi::kMaxSignatureListBytes);
+  if (!bytes.ok()) return nullptr;
+  const auto lists = efi::ParseSignatureLists(*bytes);
+  if (!lists.ok()) return nullptr;
+  for (const efi::SignatureEntry* entry : efi::EntriesOfType(*lists, efi::kCertX509)) {
+    const auto certificate = Certificate::FromDer(entry->data);
+    if (!certificate.ok()) continue;
+    for (const InventoryKey* key : inventory_.Generations(kPkRole)) {
+      if (key->key_id == certificate->public_key().key_id()) return key;
+    }
+  }
+  return nullptr;
+}
+
+Result<const InventoryKey*> KeyRing::KeyFor(std::string_view role) {
+  {
+    const std::lock_guard lock(mutex_);
+    if (const auto known = chosen_.find(role); known != chosen_.end()) return known->second;
+  }
+  std::vector<const InventoryKey*> generations = inventory_.Generations(role);
+  if (generations.empty()) {
+    return MakeError(Code::kNotFound, Reason::kHsmKeyMissing,
+                     fmt::format("use key '{}': the set '{}' has no such role", role, inventory_.set));
+  }
+  std::ranges::sort(generations, std::greater<>(), [](const InventoryKey* key) { return key->generation; });
+  const InventoryKey* found = generations.size() > 1 && role == kPkRole ? EnrolledPk() : nullptr;
+  if (generations.size() == 1) found = generations.front();
+  for (const InventoryKey* key : generations) {
+    if (found != nullptr) break;
+    const auto token = TokenFor(*key);
+    if (token.ok()) found = key;
+    if (!token.ok() && ReasonOf(token.status()) != Reason::kHsmKeyMissing) return token.status();
+  }
+  if (found == nullptr) found = generations.front();
+  const std::lock_guard lock(mutex_);
+  return chosen_.emplace(role, found).first->second;
+}
+
+Result<std::shared_ptr<Token>> KeyRing::TokenFor(const InventoryKey& key) {
+  const auto tokens = tokens_.find(key.group);
+  if (tokens == tokens_.end()) return NotThere(key);
+  for (const std::shared_ptr<Token>& token : tokens->second) {
+    SEALIFT_ASSIGN_OR_RETURN(const bool held, token->keys().HoldsPrivateKey(key.key_id));
+    if (held) return token;
+  }
+  return MakeError(Code::kNotFound, Reason::kHsmKeyMissing,
+                   fmt::format("use key '{}' generation {} of group '{}': no token given holds it; it was "
+                               "made in {}",
+                               key.role, key.generation, GroupName(key.group), key.token_uri));
 }
 
 KeyRing::~KeyRing() {
@@ -130,10 +236,8 @@ KeyRing::~KeyRing() {
 }
 
 Result<std::shared_ptr<Signer>> KeyRing::SignerFor(std::string_view role) {
-  const InventoryKey* key = inventory_.Newest(role);
-  if (key != nullptr) return SignerFor(*key);
-  return MakeError(Code::kNotFound, Reason::kHsmKeyMissing,
-                   fmt::format("use key '{}': the set '{}' has no such role", role, inventory_.set));
+  SEALIFT_ASSIGN_OR_RETURN(const InventoryKey* key, KeyFor(role));
+  return SignerFor(*key);
 }
 
 Result<std::shared_ptr<Signer>> KeyRing::SignerFor(const InventoryKey& key) {
@@ -141,13 +245,12 @@ Result<std::shared_ptr<Signer>> KeyRing::SignerFor(const InventoryKey& key) {
     return MakeError(Code::kInvalidArgument, Reason::kInvalidArgument,
                      fmt::format("use key '{}': it decrypts and never signs", key.role));
   }
-  const auto token = tokens_.find(key.group);
-  if (token == tokens_.end()) return NotThere(key);
   {
     const std::lock_guard lock(mutex_);
     if (const auto known = signers_.find(key.key_id); known != signers_.end()) return known->second;
   }
-  auto signer = TokenSigner::Open(token->second, key.key_id);
+  SEALIFT_ASSIGN_OR_RETURN(std::shared_ptr<Token> token, TokenFor(key));
+  auto signer = TokenSigner::Open(std::move(token), key.key_id);
   if (!signer.ok()) {
     return Annotate(signer.status(),
                     fmt::format("use key '{}' of group '{}'", key.role, GroupName(key.group)));
@@ -156,21 +259,37 @@ Result<std::shared_ptr<Signer>> KeyRing::SignerFor(const InventoryKey& key) {
   return signers_.emplace(key.key_id, *std::move(signer)).first->second;
 }
 
-Result<Certificate> KeyRing::CertificateFor(std::string_view role) const {
-  const InventoryKey* key = inventory_.Newest(role);
-  const std::string_view file = CertificateFile(role);
-  if (key == nullptr || file.empty()) {
+Result<Certificate> KeyRing::CertificateFor(std::string_view role) {
+  const auto key = KeyFor(role);
+  if (key.ok()) return CertificateFor(**key);
+  if (ReasonOf(key.status()) != Reason::kHsmKeyMissing) return key.status();
+  return MakeError(Code::kInvalidArgument, Reason::kInvalidArgument,
+                   fmt::format("read certificate of '{}': the role has none", role));
+}
+
+Result<std::vector<Certificate>> KeyRing::CertificatesFor(std::string_view role) const {
+  std::vector<Certificate> certificates;
+  for (const InventoryKey* key : inventory_.Generations(role)) {
+    SEALIFT_ASSIGN_OR_RETURN(Certificate certificate, CertificateFor(*key));
+    certificates.push_back(std::move(certificate));
+  }
+  return certificates;
+}
+
+Result<Certificate> KeyRing::CertificateFor(const InventoryKey& key) const {
+  const std::string file = CertificateFile(key.role, key.generation);
+  if (file.empty()) {
     return MakeError(Code::kInvalidArgument, Reason::kInvalidArgument,
-                     fmt::format("read certificate of '{}': the role has none", role));
+                     fmt::format("read certificate of '{}': the role has none", key.role));
   }
   SEALIFT_ASSIGN_OR_RETURN(const std::string pem, ReadTextFile(folder_ / file, kMaxCertificateBytes));
   SEALIFT_ASSIGN_OR_RETURN(Certificate certificate, Certificate::FromPem(pem));
-  if (certificate.fingerprint() == key->certificate_fingerprint &&
-      certificate.public_key().key_id() == key->key_id) {
+  if (certificate.fingerprint() == key.certificate_fingerprint &&
+      certificate.public_key().key_id() == key.key_id) {
     return certificate;
   }
   return MakeError(Code::kFailedPrecondition, Reason::kKeySetInvalid,
-                   fmt::format("read certificate of '{}': '{}' is not the one the inventory lists", role,
+                   fmt::format("read certificate of '{}': '{}' is not the one the inventory lists", key.role,
                                (folder_ / file).string()));
 }
 
@@ -185,7 +304,7 @@ Result<PublicKey> KeyRing::PublicKeyFor(const InventoryKey& key) const {
 
 Result<std::vector<Group>> KeyRing::HeldGroups() {
   std::set<std::shared_ptr<Token>> distinct;
-  for (const auto& [group, token] : tokens_) distinct.insert(token);
+  for (const auto& [group, of_group] : tokens_) distinct.insert(of_group.begin(), of_group.end());
   std::set<Group> held;
   for (const auto& token : distinct) {
     SEALIFT_ASSIGN_OR_RETURN(const auto stored, token->keys().List());

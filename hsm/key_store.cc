@@ -16,10 +16,6 @@ TokenView View(SessionPool& pool, const SessionPool::Lease& lease) {
   return {.api = &pool.api(), .session = lease.handle(), .token = pool.Name()};
 }
 
-bool IsEc(KeyAlgorithm algorithm) { return algorithm == KeyAlgorithm::kEcP256; }
-
-CK_ULONG RsaBits(KeyAlgorithm algorithm) { return algorithm == KeyAlgorithm::kRsa3072 ? 3072 : 2048; }
-
 struct KeyPair {
   CK_OBJECT_HANDLE public_key = CK_INVALID_HANDLE;
   CK_OBJECT_HANDLE private_key = CK_INVALID_HANDLE;
@@ -36,10 +32,10 @@ Template PublicTemplate(KeyAlgorithm algorithm, KeyUse use, std::string_view lab
       .Flag(CKA_WRAP, false)
       .Data(CKA_LABEL, AsBytes(label));
   if (IsEc(algorithm)) {
-    wanted.Data(CKA_EC_PARAMS, P256Parameters());
+    wanted.Data(CKA_EC_PARAMS, CurveParameters(BitsOf(algorithm)));
   } else {
     constexpr auto kExponent = std::to_array<std::uint8_t>({0x01, 0x00, 0x01});
-    wanted.Number(CKA_MODULUS_BITS, RsaBits(algorithm)).Data(CKA_PUBLIC_EXPONENT, kExponent);
+    wanted.Number(CKA_MODULUS_BITS, BitsOf(algorithm)).Data(CKA_PUBLIC_EXPONENT, kExponent);
   }
   return wanted;
 }
@@ -298,13 +294,12 @@ Status KeyStore::CheckMechanism(CK_MECHANISM_TYPE mechanism, std::string_view na
 }
 
 Status KeyStore::CheckMechanisms(KeyAlgorithm algorithm, KeyUse use) {
+  const CK_ULONG bits = BitsOf(algorithm);
   if (IsEc(algorithm)) {
-    constexpr CK_ULONG kBits = 256;
     SEALIFT_RETURN_IF_ERROR(
-        CheckMechanism(CKM_EC_KEY_PAIR_GEN, "CKM_EC_KEY_PAIR_GEN", CKF_GENERATE_KEY_PAIR, kBits));
-    return CheckMechanism(CKM_ECDSA, "CKM_ECDSA", CKF_SIGN, kBits);
+        CheckMechanism(CKM_EC_KEY_PAIR_GEN, "CKM_EC_KEY_PAIR_GEN", CKF_GENERATE_KEY_PAIR, bits));
+    return CheckMechanism(CKM_ECDSA, "CKM_ECDSA", CKF_SIGN, bits);
   }
-  const CK_ULONG bits = RsaBits(algorithm);
   SEALIFT_RETURN_IF_ERROR(
       CheckMechanism(CKM_RSA_PKCS_KEY_PAIR_GEN, "CKM_RSA_PKCS_KEY_PAIR_GEN", CKF_GENERATE_KEY_PAIR, bits));
   if (use == KeyUse::kSign) return CheckMechanism(CKM_RSA_PKCS, "CKM_RSA_PKCS", CKF_SIGN, bits);

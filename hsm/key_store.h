@@ -74,7 +74,7 @@ class KeyStore {
   // Takes both halves away. False when the token forbids it (CKA_DESTROYABLE false); true also when neither
   // is there.
   Result<bool> Destroy(const Sha256Digest& id);
-  // Whether the token generates P-256 keys.
+  // Whether the token generates EC keys.
   Result<bool> HasEc();
   // Whether it generates such a key and then does with it what it is for. Makes nothing.
   // Errors: FAILED_PRECONDITION/HSM_MECHANISM_MISSING naming mechanism and token.

@@ -4,6 +4,7 @@
 #include <openssl/core_names.h>
 #include <openssl/param_build.h>
 
+#include <algorithm>
 #include <array>
 #include <cstring>
 #include <utility>
@@ -18,6 +19,8 @@ constexpr std::size_t kMaxObjects = 4096;
 // OBJECT IDENTIFIER 1.2.840.10045.3.1.7.
 constexpr auto kP256 =
     std::to_array<std::uint8_t>({0x06, 0x08, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x03, 0x01, 0x07});
+// OBJECT IDENTIFIER 1.3.132.0.34.
+constexpr auto kP384 = std::to_array<std::uint8_t>({0x06, 0x05, 0x2b, 0x81, 0x04, 0x00, 0x22});
 
 using ParamBuilderPtr = CPtr<OSSL_PARAM_BLD, OSSL_PARAM_BLD_free>;
 using ParamsPtr = CPtr<OSSL_PARAM, OSSL_PARAM_free>;
@@ -48,9 +51,10 @@ Result<PublicKey> ReadRsa(const TokenView& view, CK_OBJECT_HANDLE object) {
 
 Result<PublicKey> ReadEc(const TokenView& view, CK_OBJECT_HANDLE object) {
   SEALIFT_ASSIGN_OR_RETURN(const Bytes curve, ReadAttribute(view, object, CKA_EC_PARAMS));
-  if (!std::equal(curve.begin(), curve.end(), kP256.begin(), kP256.end())) {
+  const bool p384 = std::ranges::equal(curve, kP384);
+  if (!p384 && !std::ranges::equal(curve, kP256)) {
     return MakeError(Code::kFailedPrecondition, Reason::kHsmFailed,
-                     fmt::format("read EC key from {}: its curve is not P-256", view.token));
+                     fmt::format("read EC key from {}: its curve is neither P-256 nor P-384", view.token));
   }
   SEALIFT_ASSIGN_OR_RETURN(Bytes point, ReadAttribute(view, object, CKA_EC_POINT));
   // A DER OCTET STRING by the standard; some tokens give the bare point (2.40 section 2.3.3 and its errata).
@@ -61,8 +65,8 @@ Result<PublicKey> ReadEc(const TokenView& view, CK_OBJECT_HANDLE object) {
     point = Bytes(data, data + ASN1_STRING_length(octets.get()));
   }
   const ParamBuilderPtr builder(OSSL_PARAM_BLD_new());
-  SEALIFT_CHECK(OSSL_PARAM_BLD_push_utf8_string(builder.get(), OSSL_PKEY_PARAM_GROUP_NAME, "prime256v1", 0) ==
-                1);
+  const char* group = p384 ? "secp384r1" : "prime256v1";
+  SEALIFT_CHECK(OSSL_PARAM_BLD_push_utf8_string(builder.get(), OSSL_PKEY_PARAM_GROUP_NAME, group, 0) == 1);
   SEALIFT_CHECK(OSSL_PARAM_BLD_push_octet_string(builder.get(), OSSL_PKEY_PARAM_PUB_KEY, point.data(),
                                                  point.size()) == 1);
   return Assemble("EC", builder.get());
@@ -70,7 +74,7 @@ Result<PublicKey> ReadEc(const TokenView& view, CK_OBJECT_HANDLE object) {
 
 }  // namespace
 
-ByteView P256Parameters() { return kP256; }
+ByteView CurveParameters(unsigned bits) { return bits == 384 ? ByteView(kP384) : ByteView(kP256); }
 
 Template& Template::Data(CK_ATTRIBUTE_TYPE type, ByteView value) {
   values_.push_back(ToBytes(value));

@@ -50,7 +50,7 @@ std::optional<bool> ReadFlag(const TokenView& view, CK_OBJECT_HANDLE object, CK_
 // From CKA_MODULUS and CKA_PUBLIC_EXPONENT, or CKA_EC_PARAMS and CKA_EC_POINT.
 Result<PublicKey> ReadPublicKey(const TokenView& view, CK_OBJECT_HANDLE object);
 
-// DER of the named curve P-256, as CKA_EC_PARAMS.
-ByteView P256Parameters();
+// DER of the named curve, as CKA_EC_PARAMS. `bits`: 256 or 384.
+ByteView CurveParameters(unsigned bits);
 
 }  // namespace sealift::hsm

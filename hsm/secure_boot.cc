@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <array>
+#include <functional>
 #include <vector>
 
 #include "hsm/ceremony_files.h"
@@ -27,16 +28,6 @@ constexpr auto kVariables = std::to_array<VariableRoles>(
 
 Status Refused(std::string_view what) {
   return MakeError(Code::kInvalidArgument, Reason::kInvalidArgument, what);
-}
-
-// Signs, and then is the firmware: what does not verify never leaves.
-Result<Bytes> SignAndVerify(const efi::VariableTarget& target, UnixMillis time, ByteView content,
-                            Signer& signer, const Certificate& certificate) {
-  SEALIFT_ASSIGN_OR_RETURN(Bytes auth,
-                           efi::BuildAuthenticatedVariable(target, time, content, signer, certificate.der()));
-  const efi::SignatureLists trusted = {efi::X509SignatureList({}, certificate.der())};
-  SEALIFT_RETURN_IF_ERROR(efi::VerifyAuthenticatedVariable(auth, target, trusted).status());
-  return auth;
 }
 
 Result<efi::SignatureLists> ReadLists(const std::filesystem::path& file) {
@@ -93,21 +84,23 @@ class Import {
 
   Status Take(std::string_view role, const Certificate& certificate) {
     const std::string variable(VariableOfRole(role));
+    const Sha256Digest id = certificate.public_key().key_id();
     const auto key = std::find_if(inventory_.keys.begin(), inventory_.keys.end(),
-                                  [&](const InventoryKey& one) { return &one == inventory_.Newest(role); });
+                                  [&](const InventoryKey& one) { return one.key_id == id; });
+    const std::string pem = CertificateFile(role, key->generation);
     SEALIFT_ASSIGN_OR_RETURN(efi::SignatureLists lists, ReadLists(ring_.folder() / (variable + ".esl")));
     SEALIFT_RETURN_IF_ERROR(ReplaceOwn(lists, inventory_, key->key_id, certificate));
     key->has_certificate = true;
     key->certificate_fingerprint = certificate.fingerprint();
     key->not_before = certificate.not_before();
     key->not_after = certificate.not_after();
-    files_.emplace_back(variable + ".pem", ToBytes(certificate.Pem()));
-    files_.emplace_back(variable + ".der", certificate.der());
+    files_.emplace_back(pem, ToBytes(certificate.Pem()));
+    files_.emplace_back(std::filesystem::path(pem).replace_extension(".der"), certificate.der());
     files_.emplace_back(variable + ".esl", efi::SerializeSignatureLists(lists));
     for (const VariableRoles& one : kVariables) {
       const bool carries = one.signer == role || one.role == role;
       if (!carries || !Exists(one.variable)) continue;
-      SEALIFT_RETURN_IF_ERROR(Sign(one, role, certificate));
+      SEALIFT_RETURN_IF_ERROR(Sign(one, certificate));
     }
     return OkStatus();
   }
@@ -124,7 +117,7 @@ class Import {
     return std::filesystem::exists(ring_.folder() / fmt::format("{}.esl", variable), error);
   }
 
-  Status Sign(const VariableRoles& one, std::string_view role, const Certificate& certificate) {
+  Status Sign(const VariableRoles& one, const Certificate& certificate) {
     const std::string file = fmt::format("{}.esl", one.variable);
     const auto staged =
         std::find_if(files_.begin(), files_.end(), [&](const auto& entry) { return entry.first == file; });
@@ -136,11 +129,11 @@ class Import {
     }
     SEALIFT_ASSIGN_OR_RETURN(const std::shared_ptr<Signer> signer, ring_.SignerFor(one.signer));
     Result<Certificate> by = certificate;
-    if (one.signer != role) by = ring_.CertificateFor(one.signer);
+    if (!(signer->public_key() == certificate.public_key())) by = ring_.CertificateFor(one.signer);
     if (!by.ok()) return by.status();
-    SEALIFT_ASSIGN_OR_RETURN(const efi::VariableTarget target, efi::SecureBootVariable(one.variable));
     SEALIFT_ASSIGN_OR_RETURN(const UnixMillis time, NextVariableTime(inventory_, one.variable, now_));
-    SEALIFT_ASSIGN_OR_RETURN(Bytes auth, SignAndVerify(target, time, content, *signer, *by));
+    SEALIFT_ASSIGN_OR_RETURN(Bytes auth,
+                             SignAndVerifyVariable(one.variable, false, time, content, *signer, *by));
     files_.emplace_back(fmt::format("{}.auth", one.variable), std::move(auth));
     return OkStatus();
   }
@@ -170,6 +163,18 @@ std::string_view VariableOfRole(std::string_view role) {
   return {};
 }
 
+Result<Bytes> SignAndVerifyVariable(std::string_view variable, bool append, UnixMillis time, ByteView content,
+                                    Signer& signer, const Certificate& certificate) {
+  SEALIFT_ASSIGN_OR_RETURN(
+      const efi::VariableTarget target,
+      efi::SecureBootVariable(variable, append ? efi::kAppendAttributes : efi::kReplaceAttributes));
+  SEALIFT_ASSIGN_OR_RETURN(Bytes auth,
+                           efi::BuildAuthenticatedVariable(target, time, content, signer, certificate.der()));
+  const efi::SignatureLists trusted = {efi::X509SignatureList({}, certificate.der())};
+  SEALIFT_RETURN_IF_ERROR(efi::VerifyAuthenticatedVariable(auth, target, trusted).status());
+  return auth;
+}
+
 Result<UnixMillis> NextVariableTime(Inventory& inventory, std::string_view variable, UnixMillis now) {
   UnixMillis time = std::chrono::floor<std::chrono::seconds>(now);
   const auto last = inventory.variable_times.find(std::string(variable));
@@ -193,26 +198,23 @@ Result<SignedUpdate> SignVariableUpdate(KeyRing& ring, const VariableUpdate& upd
   }
   efi::SignatureLists lists;
   SEALIFT_RETURN_IF_ERROR(CheckContent(update, lists));
-  if (!update.allow_expired) {
-    SEALIFT_RETURN_IF_ERROR(CheckNotExpired(ring.inventory(), {by}, update.now));
-  }
-  SEALIFT_ASSIGN_OR_RETURN(const std::shared_ptr<Signer> signer, ring.SignerFor(by));
-  SEALIFT_ASSIGN_OR_RETURN(const Certificate certificate, ring.CertificateFor(by));
+  SEALIFT_ASSIGN_OR_RETURN(const InventoryKey* key, ring.KeyFor(by));
+  if (!update.allow_expired) SEALIFT_RETURN_IF_ERROR(CheckNotExpired(*key, update.now));
+  SEALIFT_ASSIGN_OR_RETURN(const std::shared_ptr<Signer> signer, ring.SignerFor(*key));
+  SEALIFT_ASSIGN_OR_RETURN(const Certificate certificate, ring.CertificateFor(*key));
   SEALIFT_ASSIGN_OR_RETURN(const FolderLock lock, FolderLock::Take(ring.folder()));
   SEALIFT_ASSIGN_OR_RETURN(Inventory inventory, Inventory::Load(ring.folder()));
   SEALIFT_ASSIGN_OR_RETURN(const UnixMillis time, NextVariableTime(inventory, update.variable, update.now));
-  SEALIFT_ASSIGN_OR_RETURN(const efi::VariableTarget target,
-                           efi::SecureBootVariable(update.variable, update.append ? efi::kAppendAttributes
-                                                                                  : efi::kReplaceAttributes));
-  SEALIFT_ASSIGN_OR_RETURN(Bytes auth, SignAndVerify(target, time, update.content, *signer, certificate));
+  SEALIFT_ASSIGN_OR_RETURN(Bytes auth, SignAndVerifyVariable(update.variable, update.append, time,
+                                                             update.content, *signer, certificate));
   SEALIFT_RETURN_IF_ERROR(
       WriteFileAtomically(ring.folder() / kInventoryFile, AsBytes(inventory.Serialize())));
-  const InventoryKey* own =
-      update.variable == "dbx" ? nullptr : inventory.Newest(update.variable == "db" ? "db" : "kek");
-  return SignedUpdate{
-      .auth = std::move(auth),
-      .time = time,
-      .drops_own_certificate = !update.append && own != nullptr && !HoldsKey(lists, own->key_id)};
+  // That of one generation is enough: dropping an old one is what follows a rotation.
+  const auto own = inventory.Generations(update.variable == "KEK" ? "kek" : update.variable);
+  const bool keeps = update.append || own.empty() || std::ranges::any_of(own, [&](const InventoryKey* one) {
+                       return HoldsKey(lists, one->key_id);
+                     });
+  return SignedUpdate{.auth = std::move(auth), .time = time, .drops_own_certificate = !keeps};
 }
 
 Result<Bytes> RequestCertificate(KeyRing& ring, std::string_view role, const std::string& common_name) {
@@ -228,12 +230,13 @@ Result<Inventory> ImportCertificate(KeyRing& ring, std::string_view role, const 
   SEALIFT_RETURN_IF_ERROR(CheckRole(role));
   SEALIFT_ASSIGN_OR_RETURN(const FolderLock lock, FolderLock::Take(ring.folder()));
   SEALIFT_ASSIGN_OR_RETURN(Inventory inventory, Inventory::Load(ring.folder()));
-  const InventoryKey* key = inventory.Newest(role);
-  if (key == nullptr) {
+  const auto generations = inventory.Generations(role);
+  if (generations.empty()) {
     return MakeError(Code::kNotFound, Reason::kHsmKeyMissing,
                      fmt::format("import certificate of '{}': the set has no such key", role));
   }
-  if (certificate.public_key().key_id() != key->key_id) {
+  const auto key = std::ranges::find(generations, certificate.public_key().key_id(), &InventoryKey::key_id);
+  if (key == generations.end()) {
     return MakeError(
         Code::kFailedPrecondition, Reason::kKeyMismatch,
         fmt::format("import certificate of '{}': '{}' is of another key than the one in the token", role,
@@ -244,8 +247,13 @@ Result<Inventory> ImportCertificate(KeyRing& ring, std::string_view role, const 
                      fmt::format("import certificate of '{}': it ended at {}", role,
                                  FormatRfc3339(certificate.not_after())));
   }
+  const JournalKeyEvent event{.event = "imported",
+                              .key_id = (*key)->key_id,
+                              .key_name = KeyName(role, (*key)->generation),
+                              .label = fmt::format("certificate {}", certificate.fingerprint().hex())};
   Import import(ring, std::move(inventory), now);
   SEALIFT_RETURN_IF_ERROR(import.Take(role, certificate));
+  if (ring.journal() != nullptr) SEALIFT_RETURN_IF_ERROR(ring.journal()->RecordKeyEvent(event));
   return import.Write();
 }
 

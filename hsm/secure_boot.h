@@ -21,6 +21,11 @@ std::string_view SignerRoleOf(std::string_view variable);
 // "PK" for "pk", "KEK", "db"; empty for a role without a variable.
 std::string_view VariableOfRole(std::string_view role);
 
+// Signs what replaces a variable's content, or is added to it, and then is the firmware: what does not verify
+// under `certificate`, the signer's, never leaves.
+Result<Bytes> SignAndVerifyVariable(std::string_view variable, bool append, UnixMillis time, ByteView content,
+                                    Signer& signer, const Certificate& certificate);
+
 // Takes the next time stamp of a variable and notes it in `inventory`. It is `now`, or a second after the
 // last one where that is not ten seconds ahead. Errors: FAILED_PRECONDITION/TIMESTAMP_NOT_NEWER.
 Result<UnixMillis> NextVariableTime(Inventory& inventory, std::string_view variable, UnixMillis now);
@@ -52,8 +57,9 @@ Result<SignedUpdate> SignVariableUpdate(KeyRing& ring, const VariableUpdate& upd
 // Errors: INVALID_ARGUMENT; those of KeyRing.
 Result<Bytes> RequestCertificate(KeyRing& ring, std::string_view role, const std::string& common_name);
 
-// Puts `certificate` in the place of the role's own: .pem, .der, .esl and .auth of its variable, and the
-// .auth files that carry it as their signer's. All are staged before the first is replaced, the inventory
+// Puts `certificate` in the place of the own one of its key, of whatever generation: its .pem and .der, .esl
+// and .auth of its variable, and the .auth files that carry it as their signer's. Recorded in the ring's
+// journal as "imported". All are staged before the first is replaced, the inventory
 // last; after a power cut in between, the same call again mends the set. Errors:
 // FAILED_PRECONDITION/KEY_MISMATCH when it is of another key; SIGNER_CERTIFICATE_EXPIRED;
 // TIMESTAMP_NOT_NEWER; KEY_SET_INVALID; those of KeyRing.

@@ -102,7 +102,8 @@ Result<Bytes> TokenSigner::Try(const SigningRequest& request, const SessionPool:
 }
 
 Result<Bytes> TokenSigner::SignNow(const SigningRequest& request) {
-  if (request.scheme != public_key_.default_scheme() || request.digest.size() != 32) {
+  const std::size_t digest_bytes = request.scheme == SignatureScheme::kEcdsaSha384 ? 48 : 32;
+  if (request.scheme != public_key_.default_scheme() || request.digest.size() != digest_bytes) {
     return MakeError(Code::kInvalidArgument, Reason::kInvalidArgument,
                      fmt::format("sign {}: scheme or digest do not fit the key", request.intent));
   }

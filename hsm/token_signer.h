@@ -9,7 +9,8 @@
 // none.
 //
 // Thread-safe; concurrent calls use sessions of their own. RSA is PKCS#1 v1.5 with SHA-256 (CKM_RSA_PKCS over
-// the DigestInfo, RFC 8017 section 9.2), EC is ECDSA (CKM_ECDSA; r and s become DER).
+// the DigestInfo, RFC 8017 section 9.2), EC is ECDSA with the hash of the curve's size, SHA-256 for P-256 and
+// SHA-384 for P-384 (CKM_ECDSA; r and s become DER).
 //
 // A lost session, a lost login, a token that came back or a restarted p11-kit server is mended within the
 // call (SessionPool::Run): bounded tries, and never with a PIN that was refused.

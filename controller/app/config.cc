@@ -61,6 +61,7 @@ Result<ControllerConfig> ParseControllerConfig(std::string_view text, const std:
   out.state_dir = folder / config.RequiredString("state_dir");
   out.keys = folder / config.RequiredString("keys");
   out.tokens = config.Strings("tokens");
+  out.generations = config.Strings("generations");
   out.journal = folder / config.String("journal", (out.state_dir / "journal").string());
   if (out.tokens.empty()) config.Problem("tokens", "required: the online token, as [\"online=pkcs11:...\"]");
   out.listen_fleet = Address(config, "listen.fleet", "0.0.0.0:7443", false);

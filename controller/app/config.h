@@ -3,6 +3,7 @@
 //   state_dir = "/var/lib/sealift"            # database, evidence, content, published metadata
 //   keys = "/etc/sealift/keys"                # the public folder that `sealift keys init` wrote
 //   tokens = ["online=pkcs11:token=..."]      # as --token; `online` only: root and custody are refused
+//   generations = []                          # "ROLE=N": which one signs, not the highest in a token
 //   journal = "<state_dir>/journal"           # signing journal; sealift journal verify reads it
 //
 //   [listen]
@@ -18,7 +19,8 @@
 //                                             init`
 //
 //   [tuf]
-//   root = "<keys>/tuf/1.root.json"           # the first root of this set of keys
+//   root = "<keys>/tuf/1.root.json"           # the first root of this set of keys; later ones beside it are
+//                                             # taken over at each start
 //   snapshot_hours = 168                      # how long a signature holds; renewed at half time
 //   timestamp_hours = 24
 //
@@ -56,6 +58,8 @@ struct ControllerConfig {
   std::filesystem::path state_dir;
   std::filesystem::path keys;
   std::vector<std::string> tokens;
+  // As --generation of `sealift`.
+  std::vector<std::string> generations;
   std::filesystem::path journal;
   std::string listen_fleet;
   std::string listen_enrolment;

@@ -33,15 +33,15 @@ Status RefuseForeignGroups(hsm::KeyRing& ring) {
 }
 
 // A reference names the key by token and id; the token is open, so no PIN is asked for.
-Result<std::string> TlsKeyReference(const ControllerConfig& config, const PublicKey& key) {
+Result<std::string> TlsKeyReference(const ControllerConfig& config, hsm::KeyRing& ring) {
+  SEALIFT_ASSIGN_OR_RETURN(const hsm::InventoryKey* key, ring.KeyFor("controller-tls"));
+  SEALIFT_ASSIGN_OR_RETURN(const auto token, ring.TokenFor(*key));
   for (const std::string& argument : config.tokens) {
-    SEALIFT_ASSIGN_OR_RETURN(const auto token, hsm::TokenArgument::Parse(argument));
-    if (token.group.empty() || token.group == hsm::GroupName(hsm::Group::kOnline)) {
-      return KeyReferencePem(hsm::KeyUri(token.uri, key.key_id()).Text());
-    }
+    SEALIFT_ASSIGN_OR_RETURN(const auto parsed, hsm::TokenArgument::Parse(argument));
+    SEALIFT_ASSIGN_OR_RETURN(const auto opened, hsm::Token::Open(parsed.uri));
+    if (opened == token) return KeyReferencePem(hsm::KeyUri(parsed.uri, key->key_id).Text());
   }
-  return MakeError(Code::kInvalidArgument, Reason::kConfigInvalid,
-                   "open tokens: none is given for group 'online'");
+  return KeyReferencePem(hsm::KeyUri(token->uri(), key->key_id).Text());
 }
 
 }  // namespace
@@ -62,10 +62,13 @@ Result<OnlineKeys> OpenOnlineKeys(const ControllerConfig& config, const Clock& c
   SEALIFT_RETURN_IF_ERROR(InstallKeyProvider());
   hsm::RegisterPkcs11Resolver();
   SEALIFT_RETURN_IF_ERROR(MakeDirectories(config.state_dir, 0700));
-  SEALIFT_ASSIGN_OR_RETURN(const auto ring, hsm::KeyRing::Open(config.keys, config.tokens, config.journal));
+  SEALIFT_ASSIGN_OR_RETURN(
+      const auto ring, hsm::KeyRing::Open(config.keys, config.tokens, config.journal, config.generations));
   SEALIFT_RETURN_IF_ERROR(RefuseForeignGroups(*ring));
   SEALIFT_ASSIGN_OR_RETURN(Certificate node_ca_certificate, ring->CertificateFor("node-ca"));
-  SEALIFT_ASSIGN_OR_RETURN(const Certificate operator_ca, ring->CertificateFor("operator-ca"));
+  // Certificates by an older generation stay in use until they end.
+  SEALIFT_ASSIGN_OR_RETURN(auto node_cas, ring->CertificatesFor("node-ca"));
+  SEALIFT_ASSIGN_OR_RETURN(auto operator_cas, ring->CertificatesFor("operator-ca"));
   SEALIFT_ASSIGN_OR_RETURN(auto node_ca, ring->SignerFor("node-ca"));
   SEALIFT_ASSIGN_OR_RETURN(const auto tls, ring->SignerFor("controller-tls"));
   OnlineSigners tuf;
@@ -76,12 +79,12 @@ Result<OnlineKeys> OpenOnlineKeys(const ControllerConfig& config, const Clock& c
       config.dns_names.empty() && config.ip_addresses.empty()
           ? ring->CertificateFor("controller-tls")
           : IssueServerCertificate(config, tls->public_key(), node_ca, node_ca_certificate, clock.Now()));
-  SEALIFT_ASSIGN_OR_RETURN(std::string key, TlsKeyReference(config, tls->public_key()));
+  SEALIFT_ASSIGN_OR_RETURN(std::string key, TlsKeyReference(config, *ring));
   return OnlineKeys{.tuf = std::move(tuf),
                     .node_ca = std::move(node_ca),
                     .node_ca_certificate = node_ca_certificate,
-                    .node_cas = {node_ca_certificate},
-                    .operator_cas = {operator_ca},
+                    .node_cas = std::move(node_cas),
+                    .operator_cas = std::move(operator_cas),
                     .tls = {.certificate_chain = server.Pem(), .key = std::move(key)},
                     .journal = ring->journal(),
                     .inventory = ring->inventory()};

@@ -140,6 +140,7 @@ Status ControllerServer::Parts::OpenStores() {
   SEALIFT_ASSIGN_OR_RETURN(content, ContentStore::Open(config.state_dir / "content"));
   SEALIFT_ASSIGN_OR_RETURN(const std::string root, ReadTextFile(config.tuf_root));
   TufRepositoryOptions options{.directory = config.state_dir / "tuf",
+                               .newer_roots = config.tuf_root.parent_path(),
                                .snapshot_lifetime = config.snapshot_lifetime,
                                .timestamp_lifetime = config.timestamp_lifetime};
   if (keys.journal != nullptr) {

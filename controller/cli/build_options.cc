@@ -83,6 +83,7 @@ void AddKeyOptions(CLI::App& verb, BuildArguments& arguments) {
   verb.add_option("-k,--keys", arguments.keys_folder, "Folder written by `sealift keys init`");
   AddTokenOption(verb, arguments.tokens);
   AddJournalOption(verb, arguments.journal);
+  AddGenerationOption(verb, arguments.generations);
   AddExpiredOption(verb, arguments.allow_expired);
   verb.add_option(
       "--sign-phase", release.signed_phases,

@@ -19,6 +19,7 @@ struct BuildArguments {
   std::string keys_folder;
   std::vector<std::string> tokens;
   std::string journal;
+  std::vector<std::string> generations;
   std::string node_config_file;
   bool allow_expired = false;
   bool preflight_only = false;

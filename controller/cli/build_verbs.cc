@@ -113,9 +113,10 @@ struct OpenKeys {
 Result<OpenKeys> OpenKeySet(const BuildArguments& arguments) {
   const std::filesystem::path folder = arguments.keys_folder;
   OpenKeys open;
-  SEALIFT_ASSIGN_OR_RETURN(open.ring, hsm::KeyRing::Open(folder, arguments.tokens, arguments.journal));
+  SEALIFT_ASSIGN_OR_RETURN(
+      open.ring, hsm::KeyRing::Open(folder, arguments.tokens, arguments.journal, arguments.generations));
   const hsm::Inventory& inventory = open.ring->inventory();
-  SEALIFT_RETURN_IF_ERROR(CheckCertificates(inventory, {"db"}, arguments.allow_expired));
+  SEALIFT_RETURN_IF_ERROR(CheckCertificates(*open.ring, {"db"}, arguments.allow_expired));
   SEALIFT_ASSIGN_OR_RETURN(open.db, open.ring->SignerFor("db"));
   SEALIFT_ASSIGN_OR_RETURN(open.pcr, open.ring->SignerFor("pcr"));
   SEALIFT_ASSIGN_OR_RETURN(const Certificate certificate, open.ring->CertificateFor("db"));

@@ -32,16 +32,18 @@ struct RingArguments {
   std::string folder;
   std::vector<std::string> tokens;
   std::string journal;
+  std::vector<std::string> generations;
   bool allow_expired = false;
 
   void AddTo(CLI::App& verb, const char* token_help) {
     verb.add_option("--keys", folder, "folder that keys init wrote")->required();
     verb.add_option("--token", tokens, token_help)->required()->allow_extra_args(false);
     AddJournalOption(verb, journal);
+    AddGenerationOption(verb, generations);
   }
   Result<std::unique_ptr<hsm::KeyRing>> Open() const {
     SEALIFT_RETURN_IF_ERROR(InstallKeyProvider());
-    return hsm::KeyRing::Open(folder, tokens, journal);
+    return hsm::KeyRing::Open(folder, tokens, journal, generations);
   }
 };
 
@@ -59,8 +61,7 @@ Status SignVariable(const SignArguments& arguments, const Session& session) {
   SEALIFT_ASSIGN_OR_RETURN(Bytes content, ReadFile(arguments.esl, efi::kMaxSignatureListBytes));
   SEALIFT_ASSIGN_OR_RETURN(const auto ring, arguments.ring.Open());
   const std::string_view by = hsm::SignerRoleOf(arguments.variable);
-  if (!by.empty())
-    SEALIFT_RETURN_IF_ERROR(CheckCertificates(ring->inventory(), {by}, arguments.ring.allow_expired));
+  if (!by.empty()) SEALIFT_RETURN_IF_ERROR(CheckCertificates(*ring, {by}, arguments.ring.allow_expired));
   SEALIFT_ASSIGN_OR_RETURN(const hsm::SignedUpdate update,
                            hsm::SignVariableUpdate(*ring, {.variable = arguments.variable,
                                                            .content = std::move(content),
@@ -129,13 +130,14 @@ Status MakeRequest(const RequestArguments& arguments, const Session& session) {
   SEALIFT_ASSIGN_OR_RETURN(const auto ring, arguments.ring.Open());
   SEALIFT_ASSIGN_OR_RETURN(const Bytes der,
                            hsm::RequestCertificate(*ring, arguments.role, arguments.common_name));
+  SEALIFT_ASSIGN_OR_RETURN(const hsm::InventoryKey* key, ring->KeyFor(arguments.role));
   const std::string pem = PemOf("CERTIFICATE REQUEST", der);
   if (!arguments.out.empty()) SEALIFT_RETURN_IF_ERROR(WriteFileAtomically(arguments.out, AsBytes(pem)));
   if (session.json()) {
     std::printf("%s\n", nlohmann::json({{"role", arguments.role},
                                         {"file", arguments.out},
                                         {"request_pem", pem},
-                                        {"key_id", ring->inventory().Newest(arguments.role)->key_id.hex()}})
+                                        {"key_id", key->key_id.hex()}})
                             .dump(2)
                             .c_str());
   } else {
@@ -150,23 +152,26 @@ struct ImportArguments {
   std::string file;
 };
 
-// DER or PEM; of several in one PEM file the one that is of the role's key, else the first.
-Result<Certificate> ReadCertificate(const std::string& file, const hsm::InventoryKey* key) {
+// DER or PEM; of several in one PEM file the one that is of a key of the role, else the first.
+Result<Certificate> ReadCertificate(const std::string& file,
+                                    const std::vector<const hsm::InventoryKey*>& keys) {
   SEALIFT_ASSIGN_OR_RETURN(const Bytes bytes, ReadFile(file, kMaxCertificateBytes * kMaxChainLength));
   if (AsText(bytes).find("-----BEGIN") == std::string_view::npos) return Certificate::FromDer(bytes);
   SEALIFT_ASSIGN_OR_RETURN(const std::vector<Certificate> chain, Certificate::ChainFromPem(AsText(bytes)));
-  for (const Certificate& one : chain)
-    if (key != nullptr && one.public_key().key_id() == key->key_id) return one;
+  for (const Certificate& one : chain) {
+    for (const hsm::InventoryKey* key : keys)
+      if (one.public_key().key_id() == key->key_id) return one;
+  }
   return chain.front();
 }
 
 Status Import(const ImportArguments& arguments, const Session& session) {
   SEALIFT_ASSIGN_OR_RETURN(const auto ring, arguments.ring.Open());
-  const auto certificate = ReadCertificate(arguments.file, ring->inventory().Newest(arguments.role));
+  const auto certificate = ReadCertificate(arguments.file, ring->inventory().Generations(arguments.role));
   if (!certificate.ok()) return Annotate(certificate.status(), fmt::format("import '{}'", arguments.file));
   const std::string_view signer = hsm::SignerRoleOf(hsm::VariableOfRole(arguments.role));
   if (!signer.empty() && signer != arguments.role)
-    SEALIFT_RETURN_IF_ERROR(CheckCertificates(ring->inventory(), {signer}, arguments.ring.allow_expired));
+    SEALIFT_RETURN_IF_ERROR(CheckCertificates(*ring, {signer}, arguments.ring.allow_expired));
   SEALIFT_ASSIGN_OR_RETURN(const hsm::Inventory inventory,
                            hsm::ImportCertificate(*ring, arguments.role, *certificate, SystemClock().Now(),
                                                   arguments.ring.allow_expired));

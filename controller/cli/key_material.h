@@ -2,13 +2,16 @@
 // `keys sign-variable|csr|import-cert`.
 #pragma once
 
+#include <map>
 #include <string>
 #include <string_view>
 #include <vector>
 
 #include "controller/cli/verbs.h"
 #include "hsm/enrolment_content.h"
+#include "hsm/hierarchy.h"
 #include "hsm/inventory.h"
+#include "hsm/key_ring.h"
 
 namespace sealift::cli {
 
@@ -33,8 +36,18 @@ std::string EnrolmentJson(const hsm::Inventory& inventory, const hsm::EnrolmentC
 // SIGNER_CERTIFICATE_EXPIRED afterwards unless allowed.
 Status CheckCertificates(const hsm::Inventory& inventory, const std::vector<std::string_view>& roles,
                          bool allow_expired);
+// The same for the generation of each role that `ring` signs with.
+Status CheckCertificates(hsm::KeyRing& ring, const std::vector<std::string_view>& roles, bool allow_expired);
+// --generation ROLE=N, of every verb that signs with a role that may have several.
+void AddGenerationOption(CLI::App& verb, std::vector<std::string>& generations);
+// "ROLE=ALG" each, of --algorithm; warnings go to stderr. Errors: KEY_ALGORITHM_UNSUPPORTED.
+Result<std::map<std::string, hsm::KeyAlgorithm, std::less<>>> ParseAlgorithms(
+    const std::vector<std::string>& texts);
+void AddAlgorithmOption(CLI::App& verb, std::vector<std::string>& algorithms);
 void AddExpiredOption(CLI::App& verb, bool& allow_expired);
 
+// sealift keys add-generation
+void AddGenerationVerbs(CLI::App& keys, Session& session);
 // sealift keys sign-variable|csr|import-cert
 void AddKeyMaterialVerbs(CLI::App& keys, Session& session);
 

@@ -30,7 +30,11 @@ Result<std::vector<hsm::JournalReport>> ReadJournals(const ListArguments& argume
     files.push_back(folder / hsm::kJournalFileName);
   }
   hsm::JournalVerifyOptions options;
-  if (const auto pem = ReadTextFile(folder / hsm::kJournalPublicKeyFile, kMaxCertificateBytes); pem.ok()) {
+  // Of every generation of the `journal` role.
+  for (std::uint32_t generation = 1;; ++generation) {
+    const fs::path file = folder / hsm::PublicKeyFile("journal", generation);
+    const auto pem = ReadTextFile(file, kMaxCertificateBytes);
+    if (!pem.ok()) break;
     SEALIFT_ASSIGN_OR_RETURN(PublicKey key, PublicKey::FromPem(*pem));
     options.keys.push_back(std::move(key));
   }
@@ -112,7 +116,7 @@ void PrintList(const hsm::Inventory& inventory, const std::vector<hsm::KeyAccoun
 
 Status ListKeys(const ListArguments& arguments, const Session& session) {
   SEALIFT_ASSIGN_OR_RETURN(const hsm::Inventory inventory, hsm::Inventory::Load(arguments.folder));
-  SEALIFT_ASSIGN_OR_RETURN(const auto tokens, hsm::OpenTokens(arguments.tokens));
+  SEALIFT_ASSIGN_OR_RETURN(const auto tokens, hsm::OpenTokensByGroup(arguments.tokens));
   SEALIFT_ASSIGN_OR_RETURN(const auto journals, ReadJournals(arguments));
   SEALIFT_ASSIGN_OR_RETURN(const auto accounts, hsm::AccountForKeys(inventory, tokens, journals));
   PrintList(inventory, accounts, session);
@@ -174,7 +178,7 @@ Status Attest(AttestArguments& arguments, const Session& session) {
   SEALIFT_ASSIGN_OR_RETURN(
       const auto ring, hsm::KeyRing::Open(arguments.list.folder, arguments.list.tokens, arguments.journal));
   // The ring's tokens: opening them again returns the same ones.
-  SEALIFT_ASSIGN_OR_RETURN(const auto tokens, hsm::OpenTokens(arguments.list.tokens));
+  SEALIFT_ASSIGN_OR_RETURN(const auto tokens, hsm::OpenTokensByGroup(arguments.list.tokens));
   SEALIFT_ASSIGN_OR_RETURN(const auto journals, ReadJournals(arguments.list));
   SEALIFT_ASSIGN_OR_RETURN(const auto accounts, hsm::AccountForKeys(ring->inventory(), tokens, journals));
   SEALIFT_ASSIGN_OR_RETURN(const std::shared_ptr<Signer> signer, JournalSigner(*ring));

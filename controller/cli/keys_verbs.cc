@@ -16,6 +16,7 @@ struct InitArguments {
   std::string folder;
   std::int64_t expiration_days = 365;
   EnrolmentArguments enrolment;
+  std::vector<std::string> algorithms;
   std::string journal;
   std::vector<std::string> names{"DNS:localhost", "IP:127.0.0.1"};
 };
@@ -37,11 +38,13 @@ void PrintInit(const hsm::Inventory& inventory, const hsm::EnrolmentContent& enr
 
 Status InitKeys(const InitArguments& arguments, const Session& session) {
   SEALIFT_ASSIGN_OR_RETURN(const hsm::EnrolmentContent enrolment, LoadEnrolment(arguments.enrolment));
+  SEALIFT_ASSIGN_OR_RETURN(auto algorithms, ParseAlgorithms(arguments.algorithms));
   SEALIFT_RETURN_IF_ERROR(InstallKeyProvider());
   SEALIFT_ASSIGN_OR_RETURN(auto tokens, hsm::OpenTokens(arguments.tokens));
   const hsm::KeySetOptions options{.set = arguments.set,
                                    .folder = arguments.folder,
                                    .tokens = std::move(tokens),
+                                   .algorithms = std::move(algorithms),
                                    .expiration_days = arguments.expiration_days,
                                    .enrolment = enrolment,
                                    .controller_names = arguments.names,
@@ -78,6 +81,9 @@ void AddKeysVerbs(CLI::App& app, Session& session) {
       ->allow_extra_args(false)
       ->capture_default_str();
 
+  AddAlgorithmOption(*init_verb, init->algorithms);
+
+  AddGenerationVerbs(*keys, session);
   AddKeysListVerbs(*keys, session);
   AddKeyMaterialVerbs(*keys, session);
 }

@@ -25,6 +25,7 @@ struct IssueArguments {
   std::string journal;
   std::string controller;
   std::string folder;
+  std::vector<std::string> generations;
   int valid_days = 365;
   bool allow_expired = false;
 };
@@ -40,14 +41,17 @@ Result<Certificate> IssueInto(const IssueArguments& arguments, hsm::KeyRing& rin
                                                           .now = SystemClock().Now(),
                                                           .allow_expired = arguments.allow_expired},
                                                          key->public_key()));
-  SEALIFT_ASSIGN_OR_RETURN(const Certificate node_ca, ring.CertificateFor("node-ca"));
+  // Of every generation: the controller's certificate may be by any of them.
+  SEALIFT_ASSIGN_OR_RETURN(const auto node_cas, ring.CertificatesFor("node-ca"));
+  std::string ca_pem;
+  for (const Certificate& one : node_cas) ca_pem += one.Pem();
   const std::string key_file = arguments.name + ".key.pem";
   const wire::Profile profile{.address = arguments.controller,
                               .ca = "ca.pem",
                               .certificate = arguments.name + ".pem",
                               .key = key_file};
   std::string private_pem = key->PrivatePem();
-  std::map<std::string, Bytes> files{{"ca.pem", ToBytes(node_ca.Pem())},
+  std::map<std::string, Bytes> files{{"ca.pem", ToBytes(ca_pem)},
                                      {arguments.name + ".pem", ToBytes(certificate.Pem())},
                                      {"profile.toml", ToBytes(wire::SerializeProfile(profile))},
                                      {key_file, ToBytes(private_pem)}};
@@ -61,9 +65,9 @@ Result<Certificate> IssueInto(const IssueArguments& arguments, hsm::KeyRing& rin
 Status Issue(const IssueArguments& arguments, const Session& session) {
   SEALIFT_RETURN_IF_ERROR(InstallKeyProvider());
   SEALIFT_RETURN_IF_ERROR(hsm::CheckAbsent(arguments.folder));
-  SEALIFT_ASSIGN_OR_RETURN(const auto ring,
-                           hsm::KeyRing::Open(arguments.keys, arguments.tokens, arguments.journal));
-  SEALIFT_RETURN_IF_ERROR(CheckCertificates(ring->inventory(), {"operator-ca"}, arguments.allow_expired));
+  SEALIFT_ASSIGN_OR_RETURN(const auto ring, hsm::KeyRing::Open(arguments.keys, arguments.tokens,
+                                                               arguments.journal, arguments.generations));
+  SEALIFT_RETURN_IF_ERROR(CheckCertificates(*ring, {"operator-ca"}, arguments.allow_expired));
   SEALIFT_ASSIGN_OR_RETURN(const Certificate certificate, IssueInto(arguments, *ring));
   const std::string profile =
       (std::filesystem::absolute(arguments.folder) / "profile.toml").lexically_normal().string();
@@ -103,6 +107,7 @@ void AddOperatorVerbs(CLI::App& app, Session& session) {
       ->required()
       ->allow_extra_args(false);
   AddJournalOption(*verb, arguments->journal);
+  AddGenerationOption(*verb, arguments->generations);
   verb->add_option("--controller", arguments->controller, "host:port of the controller")->required();
   verb->add_option("--valid-days", arguments->valid_days, "life of the certificate")->capture_default_str();
   AddFolderOption(*verb, session, arguments->folder, "folder to write; must not exist")->required();

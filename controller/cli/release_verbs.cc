@@ -8,6 +8,7 @@
 #include <nlohmann/json.hpp>
 
 #include "controller/cli/grpc_uploader.h"
+#include "controller/cli/key_material.h"
 #include "hsm/key_ring.h"
 #include "shared/base/files.h"
 #include "shared/crypto/key_reference.h"
@@ -25,6 +26,7 @@ struct PublishArguments {
   std::string keys;
   std::vector<std::string> tokens;
   std::string journal;
+  std::vector<std::string> generations;
   std::string profile;
 };
 
@@ -87,8 +89,8 @@ Result<std::string> NewestCheckpoint(hsm::KeyRing& ring) {
 }
 
 Status Publish(const PublishArguments& arguments, const Session& session) {
-  SEALIFT_ASSIGN_OR_RETURN(const auto ring,
-                           hsm::KeyRing::Open(arguments.keys, arguments.tokens, arguments.journal));
+  SEALIFT_ASSIGN_OR_RETURN(const auto ring, hsm::KeyRing::Open(arguments.keys, arguments.tokens,
+                                                               arguments.journal, arguments.generations));
   SEALIFT_ASSIGN_OR_RETURN(const std::shared_ptr<Signer> signer, ring->SignerFor("tuf-targets"));
   const fs::path tuf_folder = fs::path(arguments.keys) / "tuf";
   SEALIFT_ASSIGN_OR_RETURN(const std::string root,
@@ -158,6 +160,7 @@ void AddReleaseVerbs(CLI::App& app, Session& session) {
       ->required()
       ->allow_extra_args(false);
   AddJournalOption(*verb, publish->journal);
+  AddGenerationOption(*verb, publish->generations);
   verb->add_option("--profile", publish->profile,
                    "connection settings (default ~/.config/sealift/profile.toml)");
 

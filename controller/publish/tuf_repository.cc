@@ -78,14 +78,24 @@ Status TufRepository::LoadRoots(std::string_view trusted_root) {
   // Nodes whose image carries an older root need this one too.
   SEALIFT_RETURN_IF_ERROR(Save(FileName(root_.version, Role::kRoot), trusted_root));
   while (root_.version < tuf::kMaxVersion) {
-    const Result<std::string> next = ReadMetadata(FileName(root_.version + 1, Role::kRoot));
+    const std::string name = FileName(root_.version + 1, Role::kRoot);
+    const Result<std::string> next = FindRoot(root_.version + 1);
     if (next.status().code() == Code::kNotFound) return OkStatus();
     SEALIFT_RETURN_IF_ERROR(next.status());
     auto verified = VerifyNextRoot(*next);
     if (!verified.ok()) return Damaged(verified.status());
+    // A new one is saved before it is used.
+    if (!ReadMetadata(name).ok()) SEALIFT_RETURN_IF_ERROR(Save(name, *next));
     root_ = *std::move(verified);
   }
   return OkStatus();
+}
+
+Result<std::string> TufRepository::FindRoot(std::uint32_t version) const {
+  const std::string name = FileName(version, Role::kRoot);
+  Result<std::string> published = ReadMetadata(name);
+  if (published.status().code() != Code::kNotFound || options_.newer_roots.empty()) return published;
+  return ReadTextFile(options_.newer_roots / name, tuf::kMaxRootBytes);
 }
 
 Result<tuf::Root> TufRepository::VerifyNextRoot(std::string_view root_json) const {

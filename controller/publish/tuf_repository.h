@@ -30,6 +30,9 @@ namespace sealift::controller {
 
 struct TufRepositoryOptions {
   std::filesystem::path directory;
+  // Where custodians put "<n>.root.json" that follow the first; new ones are taken over at the start. Empty:
+  // none.
+  std::filesystem::path newer_roots;
   // How long a signature holds. A timestamp is renewed when half of its time has passed, a snapshot likewise.
   std::chrono::hours snapshot_lifetime{24 * 7};
   std::chrono::hours timestamp_lifetime{24};
@@ -111,6 +114,8 @@ class TufRepository {
   TufRepository(TufRepositoryOptions options, OnlineSigners signers, ContentStore& content,
                 const Clock& clock)
       : options_(std::move(options)), signers_(std::move(signers)), content_(content), clock_(clock) {}
+  // Of the repository, or of the custodians, who may have made it since the last start.
+  Result<std::string> FindRoot(std::uint32_t version) const;
   Status LoadRoots(std::string_view trusted_root);
   Status LoadCurrent();
   Result<tuf::Root> VerifyNextRoot(std::string_view root_json) const;
