@@ -32,22 +32,32 @@ class SignerContract : public ::testing::TestWithParam<SignerFactory> {
     signer_ = GetParam().make();
     ASSERT_NE(signer_, nullptr);
   }
-  SigningRequest Request(const Sha256Digest& digest) const {
-    return {.scheme = signer_->public_key().default_scheme(), .digest = digest.bytes, .intent = "contract"};
+  SigningRequest Request(const Bytes& digest) const {
+    return {.scheme = signer_->public_key().default_scheme(), .digest = digest, .intent = "contract"};
+  }
+  bool IsSha384() const { return signer_->public_key().default_scheme() == SignatureScheme::kEcdsaSha384; }
+  // By the hash that belongs to the key.
+  Bytes Digest(std::string_view text) const {
+    Bytes digest(IsSha384() ? 48 : 32);
+    unsigned size = 0;
+    EXPECT_EQ(EVP_Digest(text.data(), text.size(), digest.data(), &size,
+                         IsSha384() ? EVP_sha384() : EVP_sha256(), nullptr),
+              1);
+    return digest;
   }
   std::shared_ptr<Signer> signer_;
 };
 
 TEST_P(SignerContract, SignatureVerifiesAndCoversEveryBitOfTheDigest) {
-  Sha256Digest digest = Sha256(AsBytes("contract"));
+  const Bytes digest = Digest("contract");
   const auto signature = signer_->Sign(Request(digest));
   ASSERT_TRUE(signature.ok()) << Describe(signature.status());
   const PublicKey& key = signer_->public_key();
-  EXPECT_TRUE(key.VerifyDigest(digest.bytes, *signature, key.default_scheme()).ok());
-  for (const std::size_t at : {0u, 15u, 31u}) {
-    Sha256Digest other = digest;
-    other.bytes.at(at) ^= 1;
-    EXPECT_FALSE(key.VerifyDigest(other.bytes, *signature, key.default_scheme()).ok());
+  EXPECT_TRUE(key.VerifyDigest(digest, *signature, key.default_scheme()).ok());
+  for (const std::size_t at : {std::size_t{0}, std::size_t{15}, digest.size() - 1}) {
+    Bytes other = digest;
+    other.at(at) ^= 1;
+    EXPECT_FALSE(key.VerifyDigest(other, *signature, key.default_scheme()).ok());
   }
 }
 
@@ -58,9 +68,10 @@ TEST_P(SignerContract, OpensslCommandVerifiesTheSignature) {
   const TempDir folder = TempDir::Create("signer").value();
   ASSERT_TRUE(WriteFileAtomically(folder.path() / "key.pem", AsBytes(signer_->public_key().Pem())).ok());
   ASSERT_TRUE(WriteFileAtomically(folder.path() / "signature", *signature).ok());
-  const auto verify = RunCommand({.argv = {"openssl", "dgst", "-sha256", "-verify", folder.path() / "key.pem",
-                                           "-signature", folder.path() / "signature", "/dev/stdin"},
-                                  .stdin_text = message});
+  const auto verify = RunCommand(
+      {.argv = {"openssl", "dgst", IsSha384() ? "-sha384" : "-sha256", "-verify", folder.path() / "key.pem",
+                "-signature", folder.path() / "signature", "/dev/stdin"},
+       .stdin_text = message});
   ASSERT_TRUE(verify.ok()) << Describe(verify.status());
   EXPECT_EQ(verify->exit_code, 0) << verify->out << verify->err;
 }
@@ -73,7 +84,7 @@ TEST_P(SignerContract, RefusesADigestOfAnotherLength) {
 }
 
 TEST_P(SignerContract, RefusesASchemeOfAnotherKeyType) {
-  const Sha256Digest digest = Sha256(AsBytes("x"));
+  const Bytes digest = Digest("x");
   SigningRequest request = Request(digest);
   request.scheme = request.scheme == SignatureScheme::kRsaPkcs1Sha256 ? SignatureScheme::kEcdsaSha256
                                                                       : SignatureScheme::kRsaPkcs1Sha256;
@@ -87,10 +98,10 @@ TEST_P(SignerContract, ManyThreadsSignAtOnce) {
     for (int i = 0; i < 8; ++i) {
       threads.emplace_back([&, i] {
         for (int n = 0; n < 8; ++n) {
-          const Sha256Digest digest = Sha256(AsBytes(std::to_string(i * 100 + n)));
+          const Bytes digest = Digest(std::to_string(i * 100 + n));
           const auto signature = signer_->Sign(Request(digest));
           const PublicKey& key = signer_->public_key();
-          if (signature.ok() && key.VerifyDigest(digest.bytes, *signature, key.default_scheme()).ok()) ++good;
+          if (signature.ok() && key.VerifyDigest(digest, *signature, key.default_scheme()).ok()) ++good;
         }
       });
     }

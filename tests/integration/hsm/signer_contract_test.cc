@@ -75,6 +75,8 @@ INSTANTIATE_TEST_SUITE_P(
     Token, SignerContract,
     ::testing::Values(Factory("SoftHsmRsa", Way::kDirect, KeyAlgorithm::kRsa2048),
                       Factory("SoftHsmP256", Way::kDirect, KeyAlgorithm::kEcP256),
+                      Factory("SoftHsmRsa4096", Way::kDirect, KeyAlgorithm::kRsa4096),
+                      Factory("SoftHsmP384", Way::kDirect, KeyAlgorithm::kEcP384),
                       Factory("P11KitServerRsa", Way::kP11KitServer, KeyAlgorithm::kRsa2048),
                       Factory("OpencryptokiRsa", Way::kOpencryptoki, KeyAlgorithm::kRsa2048),
                       Factory("P11KitServerP256", Way::kP11KitServer, KeyAlgorithm::kEcP256)),

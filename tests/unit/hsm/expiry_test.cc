@@ -23,7 +23,7 @@ TEST(ExpiryTest, WarnsFromNinetyDaysOnOfTheNewestGeneration) {
   EXPECT_TRUE(ExpiringCertificates(inventory, {}, kEnd - hours(24 * 90) - hours(1)).empty());
   const auto soon = ExpiringCertificates(inventory, {}, kEnd - hours(24 * 90));
   ASSERT_EQ(soon.size(), 1u);
-  EXPECT_EQ(soon[0].text, "certificate of 'db' ends at 2027-01-01T00:00:00Z, in 90 days");
+  EXPECT_EQ(soon[0].text, "certificate of 'db' generation 2 ends at 2027-01-01T00:00:00Z, in 90 days");
   EXPECT_FALSE(soon[0].expired);
   EXPECT_TRUE(ExpiringCertificates(inventory, {"pk"}, kEnd).empty());
 }

@@ -41,6 +41,32 @@ TEST(Hierarchy, RsaWhereFirmwareVerifiesAndWhereATokenHasNoEc) {
   EXPECT_FALSE(AlgorithmFor(*FindRole("controller-tls"), false).ok());
 }
 
+TEST(Hierarchy, AlgorithmsAreWhatTheStandardsBehindARoleAllow) {
+  const auto allowed = [](const char* role, const char* algorithm) {
+    return CheckAlgorithm(*FindRole(role), ParseAlgorithm(algorithm).value()).ok();
+  };
+  for (const char* firmware : {"pk", "kek", "db"}) {
+    for (const char* rsa : {"rsa2048", "rsa3072", "rsa-4096"}) EXPECT_TRUE(allowed(firmware, rsa)) << rsa;
+    for (const char* ec : {"p256", "ec-p384"}) EXPECT_FALSE(allowed(firmware, ec)) << ec;
+  }
+  EXPECT_TRUE(allowed("pcr", "rsa3072"));
+  EXPECT_FALSE(allowed("pcr", "p256"));
+  EXPECT_FALSE(allowed("escrow", "rsa2048"));
+  EXPECT_TRUE(allowed("escrow", "rsa4096"));
+  EXPECT_TRUE(allowed("controller-tls", "p384"));
+  EXPECT_FALSE(allowed("controller-tls", "rsa2048"));
+  EXPECT_TRUE(allowed("node-ca", "p384"));
+  EXPECT_TRUE(allowed("tuf-root", "rsa4096"));
+  for (const Role& role : AllRoles()) EXPECT_TRUE(CheckAlgorithm(role, role.algorithm).ok()) << role.name;
+  const Status refused = CheckAlgorithm(*FindRole("db"), KeyAlgorithm::kEcP256);
+  EXPECT_EQ(ReasonOf(refused), Reason::kKeyAlgorithmUnsupported);
+  EXPECT_NE(MessageOf(refused).find("rsa2048, rsa3072, rsa4096"), std::string::npos) << MessageOf(refused);
+  EXPECT_EQ(ReasonOf(ParseAlgorithm("ed25519").status()), Reason::kKeyAlgorithmUnsupported);
+  EXPECT_TRUE(AlgorithmRemark(*FindRole("db"), KeyAlgorithm::kRsa2048).empty());
+  EXPECT_FALSE(AlgorithmRemark(*FindRole("db"), KeyAlgorithm::kRsa4096).empty());
+  EXPECT_TRUE(AlgorithmRemark(*FindRole("node-ca"), KeyAlgorithm::kEcP384).empty());
+}
+
 TEST(Hierarchy, SetNamesAreSafeInLabelsAndPaths) {
   EXPECT_EQ(KeyLabel("demo", "db", 2), "sealift:demo:db:2");
   for (const char* good : {"demo", "a", "site-2"}) EXPECT_TRUE(IsValidSetName(good)) << good;

@@ -8,8 +8,8 @@ SignerFactory Software(const std::string& name, KeyType type) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Software, SignerContract,
-                         ::testing::Values(Software("Rsa", KeyType::kRsa),
-                                           Software("P256", KeyType::kEcP256)),
+                         ::testing::Values(Software("Rsa", KeyType::kRsa), Software("P256", KeyType::kEcP256),
+                                           Software("P384", KeyType::kEcP384)),
                          SignerFactoryName);
 
 }  // namespace
