@@ -29,9 +29,17 @@ struct AddArguments {
   bool allow_expired = false;
 };
 
-// A token may hold the old keys and get the new ones.
+// A token may hold the old keys and get the new ones. One without a group serves all groups, those of the new
+// tokens too.
 Result<std::unique_ptr<hsm::KeyRing>> OpenRing(const AddArguments& arguments) {
-  std::vector<std::string> all = arguments.tokens;
+  std::vector<std::string> all;
+  for (const std::string& text : arguments.tokens) {
+    SEALIFT_ASSIGN_OR_RETURN(const hsm::TokenArgument argument, hsm::TokenArgument::Parse(text));
+    if (!argument.group.empty()) all.push_back(text);
+    for (const hsm::Group group : hsm::AllGroups()) {
+      if (argument.group.empty()) all.push_back(fmt::format("{}={}", hsm::GroupName(group), text));
+    }
+  }
   for (const std::string& text : arguments.new_tokens) {
     if (std::ranges::find(all, text) == all.end()) all.push_back(text);
   }

@@ -30,6 +30,25 @@ TEST_F(DaemonTest, OperatorsWorkWithADaemonWhoseKeysAreInAToken) {
             std::string::npos);
 }
 
+TEST_F(DaemonTest, TheSecondGenerationServesWhenTheFirstTokenIsGone) {
+  ASSERT_NE(StartDaemon({"online"}), nullptr) << Log();
+  const std::string lost = tokens_["online"];
+  MakeToken("online2");
+  Sealift({"keys", "add-generation", "node-ca", "controller-tls", "tuf-snapshot", "tuf-timestamp", "journal",
+           "--keys", Path("keys"), "--new-token", "online=" + tokens_["online2"], "--token", "online=" + lost,
+           "--token", "root=" + tokens_["root"]});
+  tokens_["online"] = tokens_["online2"];
+  std::filesystem::remove(Path("keys/controller-tls.key.pem"));
+  const auto daemon = StartDaemon({"online"});
+  ASSERT_NE(daemon, nullptr) << Log();
+  EXPECT_EQ(*ReadTextFile(Path("state/tuf/2.root.json")), *ReadTextFile(Path("keys/tuf/2.root.json")));
+  // Profiles made now know both CAs; one that knows the first only is not deceived.
+  Sealift({"node", "list", "--profile", Profile("viewer")});
+  std::filesystem::copy_file(Path("keys/node-ca.pem"), Path("viewer/ca.pem"),
+                             std::filesystem::copy_options::overwrite_existing);
+  Sealift({"node", "list", "--profile", Path("viewer/profile.toml")}, 1);
+}
+
 TEST_F(DaemonTest, MetricsTellCallsAndNodes) {
   if (!test::HaveTool("curl")) {
     ASSERT_FALSE(test::ToolsAreRequired());

@@ -186,5 +186,47 @@ TEST_F(KeyMaterialTest, CertificatesOfAnotherCaAreAskedForAndTakenIn) {
   EXPECT_EQ(Sealift({"inspect", "auth", Path("keys/db.auth"), "--name", "db"}).exit_code, 0);
 }
 
+TEST_F(KeyMaterialTest, AGenerationIsAddedListedAndAttested) {
+  ASSERT_EQ(Init({kSkip, "--algorithm", "node-ca=p384", "--algorithm", "db=rsa3072"}).exit_code, 0);
+  EXPECT_EQ(Inventory().Newest("node-ca")->algorithm, hsm::KeyAlgorithm::kEcP384);
+  EXPECT_EQ(Inventory().Newest("db")->algorithm, hsm::KeyAlgorithm::kRsa3072);
+  const CommandOutput token = Sealift({"token", "create", "--store", Path("store"), "--label", "second",
+                                       "--pin-file", Path("pin"), "-o", "json"});
+  ASSERT_EQ(token.exit_code, 0) << token.err;
+  const std::string second = json::parse(token.out)["uri"];
+  const CommandOutput added = Keys({"add-generation", "db", "tuf-targets", "--keys", Path("keys"),
+                                    "--new-token", "release=" + second, "-o", "json"});
+  ASSERT_EQ(added.exit_code, 0) << added.err;
+  EXPECT_EQ(json::parse(added.out)["keys"], json({"db-2", "tuf-targets-2"}));
+  const CommandOutput listed = Sealift({"keys", "list", "--keys", Path("keys"), "--token",
+                                        "release=" + token_, "--token", "release=" + second, "-o", "json"});
+  ASSERT_EQ(listed.exit_code, 0) << listed.err;
+  std::size_t held = 0;
+  for (const json& key : json::parse(listed.out)["keys"]) {
+    if (key["group"] != "release") continue;
+    EXPECT_EQ(key["in_token"], "yes") << key.dump();
+    EXPECT_EQ(key["born_in_token"], true);
+    ++held;
+  }
+  EXPECT_EQ(held, 6u);
+  ASSERT_EQ(Keys({"attest", "--keys", Path("keys"), "--out", Path("statement.json")}).exit_code, 0);
+  const CommandOutput checked = Sealift({"keys", "attest", "--check", Path("statement.json"), "--public-key",
+                                         Path("keys/journal.pub.pem"), "-o", "json"});
+  ASSERT_EQ(checked.exit_code, 0) << checked.out;
+  EXPECT_EQ(json::parse(checked.out)["keys"], 18);
+  EXPECT_EQ(json::parse(checked.out)["certificates"], 7);
+}
+
+TEST_F(KeyMaterialTest, AlgorithmsThatARoleCannotHaveAreRefusedBeforeAnythingIsMade) {
+  for (const char* choice : {"db=p256", "pcr=p384", "controller-tls=rsa2048"}) {
+    const CommandOutput refused = Init({kSkip, "--algorithm", choice});
+    EXPECT_NE(refused.exit_code, 0) << choice;
+    EXPECT_NE(refused.err.find("KEY_ALGORITHM_UNSUPPORTED"), std::string::npos) << refused.err;
+  }
+  EXPECT_EQ(Init({kSkip, "--algorithm", "nobody=p256"}).exit_code, 2);
+  EXPECT_FALSE(std::filesystem::exists(Path("keys")));
+  EXPECT_EQ(Init({kSkip}).exit_code, 0);
+}
+
 }  // namespace
 }  // namespace sealift::cli
