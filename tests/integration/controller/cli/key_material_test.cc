@@ -202,7 +202,8 @@ TEST_F(KeyMaterialTest, AGenerationIsAddedListedAndAttested) {
                                         "release=" + token_, "--token", "release=" + second, "-o", "json"});
   ASSERT_EQ(listed.exit_code, 0) << listed.err;
   std::size_t held = 0;
-  for (const json& key : json::parse(listed.out)["keys"]) {
+  const json shown = json::parse(listed.out);
+  for (const json& key : shown["keys"]) {
     if (key["group"] != "release") continue;
     EXPECT_EQ(key["in_token"], "yes") << key.dump();
     EXPECT_EQ(key["born_in_token"], true);
