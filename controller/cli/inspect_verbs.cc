@@ -8,6 +8,7 @@
 #include <memory>
 #include <nlohmann/json.hpp>
 
+#include "controller/cli/inspect_answer.h"
 #include "shared/base/clock.h"
 #include "shared/base/files.h"
 #include "shared/crypto/hash.h"
@@ -21,32 +22,6 @@ namespace {
 using nlohmann::json;
 
 constexpr std::size_t kAttributeBytes = 4;
-
-// The answer is printed in every case but that of an error.
-struct Answer {
-  json object;
-  // What a person reads.
-  std::string text;
-  bool good = true;
-};
-
-// Errors of reading and of usage say nothing about the input; those of parsing and verifying do.
-void Show(const Result<Answer>& answer, Session& session) {
-  if (!answer.ok()) {
-    session.Fail(answer.status());
-    const Reason reason = ReasonOf(answer.status());
-    const bool verdict = reason != Reason::kInvalidArgument && reason != Reason::kFileUnreadable &&
-                         reason != Reason::kFileUnwritable && reason != Reason::kDiskFull;
-    session.exit_code = verdict ? 1 : 2;
-    return;
-  }
-  std::printf("%s\n", session.json() ? answer->object.dump(2).c_str() : answer->text.c_str());
-  if (!answer->good) session.exit_code = 1;
-}
-
-Status Usage(std::string_view what) {
-  return MakeError(Code::kInvalidArgument, Reason::kInvalidArgument, fmt::format("inspect: {}", what));
-}
 
 // What follows the entry's hash in an x509_sha256 entry: since when its certificate is revoked.
 std::string RevocationTime(ByteView data) {
@@ -137,14 +112,14 @@ Result<std::uint32_t> ParseAttributes(std::string_view text) {
   const auto [end, error] =
       std::from_chars(digits.data(), digits.data() + digits.size(), value, hex ? 16 : 10);
   if (error == std::errc() && end == digits.data() + digits.size() && !digits.empty()) return value;
-  return Usage(fmt::format("attributes '{}' are not a 32-bit number such as 0x27", text));
+  return InspectUsage(fmt::format("attributes '{}' are not a 32-bit number such as 0x27", text));
 }
 
 Result<efi::VariableTarget> ParseTarget(const AuthArguments& arguments) {
   SEALIFT_ASSIGN_OR_RETURN(const std::uint32_t attributes, ParseAttributes(arguments.attributes));
   if (arguments.guid.empty()) return efi::SecureBootVariable(arguments.name, attributes);
   const Result<efi::Guid> vendor = efi::Guid::Parse(arguments.guid);
-  if (!vendor.ok()) return Usage(fmt::format("'{}' is not a GUID", arguments.guid));
+  if (!vendor.ok()) return InspectUsage(fmt::format("'{}' is not a GUID", arguments.guid));
   return efi::VariableTarget{.name = arguments.name, .vendor = *vendor, .attributes = attributes};
 }
 
@@ -223,7 +198,7 @@ Result<OwnedValue> SplitOwner(const std::string& text) {
   const std::size_t at = text.find('=');
   const Result<efi::Guid> owner = efi::Guid::Parse(std::string_view(text).substr(0, at));
   if (at == std::string::npos || !owner.ok())
-    return Usage(fmt::format("'{}' does not begin with an owner GUID and '='", text.substr(0, 128)));
+    return InspectUsage(fmt::format("'{}' does not begin with an owner GUID and '='", text.substr(0, 128)));
   return OwnedValue{.owner = *owner, .value = text.substr(at + 1)};
 }
 
@@ -239,7 +214,8 @@ Status AddCertificate(const std::string& text, efi::SignatureLists& lists) {
 Status AddHash(const std::string& text, efi::SignatureLists& lists) {
   SEALIFT_ASSIGN_OR_RETURN(const OwnedValue one, SplitOwner(text));
   const Result<Sha256Digest> digest = Sha256Digest::FromHex(one.value);
-  if (!digest.ok()) return Usage(fmt::format("'{}' is not a SHA-256 in hex", one.value.substr(0, 128)));
+  if (!digest.ok())
+    return InspectUsage(fmt::format("'{}' is not a SHA-256 in hex", one.value.substr(0, 128)));
   if (lists.empty() || lists.back().type != efi::kCertSha256) lists.push_back({.type = efi::kCertSha256});
   lists.back().entries.push_back({.owner = one.owner, .data = ToBytes(digest->view())});
   return OkStatus();
@@ -256,28 +232,13 @@ Result<Answer> CreateEsl(const CreateArguments& arguments, const std::vector<CLI
       SEALIFT_RETURN_IF_ERROR(AddHash(arguments.hashes.at(next_hash++), lists));
     }
   }
-  if (lists.empty()) return Usage("nothing to write; give --x509 or --sha256");
+  if (lists.empty()) return InspectUsage("nothing to write; give --x509 or --sha256");
   const Bytes bytes = efi::SerializeSignatureLists(lists);
   SEALIFT_RETURN_IF_ERROR(WriteFileAtomically(arguments.out, bytes));
   Answer answer;
   answer.object = {{"file", arguments.out}, {"bytes", bytes.size()}};
   AddLists(lists, answer);
   return answer;
-}
-
-// AddVerb's own line on exit codes is not these commands': theirs is a contract.
-CLI::App* AddInspection(CLI::App& group, Session& session, const std::string& name,
-                        const std::string& description, const std::string& example,
-                        std::function<Result<Answer>()> action) {
-  CLI::App* verb =
-      AddVerb(group, session, name, description, example, [&session, action = std::move(action)] {
-        Show(action(), session);
-        return OkStatus();
-      });
-  verb->footer("Example:\n  " + example +
-               "\nExit codes: 0 well formed (and verified), 1 malformed or not verified, 2 wrong usage or "
-               "unreadable file.");
-  return verb;
 }
 
 }  // namespace
@@ -327,6 +288,9 @@ void AddInspectVerbs(CLI::App& app, Session& session) {
           ->add_option("--sha256", create->hashes, "OWNER-GUID=HEX; neighbours share a list; repeatable")
           ->allow_extra_args(false);
   (*create_verb)->add_option("--out", create->out, "file to write")->required();
+
+  AddInspectPeVerb(*group, session);
+  AddInspectPolicyVerbs(*group, session);
 }
 
 }  // namespace sealift::cli

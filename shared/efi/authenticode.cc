@@ -178,7 +178,8 @@ Sha256Digest AuthenticodeDigest(const PeImage& image) {
   const ByteView bytes = image.without_certificates();
   Sha256Hasher hasher;
   for (const FileRange& range : AuthenticodeRanges(image))
-    hasher.Update(bytes.subspan(static_cast<std::size_t>(range.offset), static_cast<std::size_t>(range.size)));
+    hasher.Update(
+        bytes.subspan(static_cast<std::size_t>(range.offset), static_cast<std::size_t>(range.size)));
   const std::size_t padding = (kTableAlignment - bytes.size() % kTableAlignment) % kTableAlignment;
   const std::array<std::uint8_t, kTableAlignment> zeros{};
   hasher.Update(ByteView(zeros).first(padding));

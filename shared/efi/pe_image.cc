@@ -12,12 +12,14 @@ namespace {
 constexpr std::size_t kDosHeaderBytes = 64;
 constexpr std::size_t kCoffHeaderBytes = 20;
 constexpr std::size_t kSectionHeaderBytes = 40;
-// Up to and with NumberOfRvaAndSizes.
+// Up to and with NumberOfRvaAndSizes; 16 fewer in PE32.
 constexpr std::size_t kOptionalHeaderBytes = 112;
+constexpr std::size_t kSavedByPe32 = 16;
 constexpr std::uint32_t kSecurityEntry = 4;
 constexpr std::uint32_t kMaxDirectoryEntries = 16;
 constexpr std::uint16_t kMaxSections = 256;
 constexpr std::uint16_t kPe32Plus = 0x20b;
+constexpr std::uint16_t kPe32 = 0x10b;
 
 Status Malformed(std::string_view what) {
   return MakeError(Code::kInvalidArgument, Reason::kImageMalformed, fmt::format("read PE image: {}", what));
@@ -60,7 +62,10 @@ Status PeImage::ReadHeaders() {
   reader.Skip(12);
   const std::uint16_t optional_size = reader.U16();
   reader.Skip(2);
-  if (reader.U16() != kPe32Plus) return Malformed("it is not PE32+");
+  const std::uint16_t magic = reader.U16();
+  if (magic != kPe32Plus && magic != kPe32) return Malformed("it is neither PE32 nor PE32+");
+  pe32_plus_ = magic == kPe32Plus;
+  const std::size_t fixed_bytes = kOptionalHeaderBytes - (pe32_plus_ ? 0 : kSavedByPe32);
   reader.Skip(30);
   section_alignment_ = reader.U32();
   file_alignment_ = reader.U32();
@@ -69,11 +74,11 @@ Status PeImage::ReadHeaders() {
   size_of_headers_ = reader.U32();
   reader.Skip(4);
   subsystem_ = reader.U16();
-  reader.Skip(38);
+  reader.Skip(pe32_plus_ ? 38 : 38 - kSavedByPe32);
   const std::uint32_t directory_entries = reader.U32();
   SEALIFT_CHECK(reader.ok());
   if (directory_entries > kMaxDirectoryEntries || directory_entries <= kSecurityEntry ||
-      optional_size < kOptionalHeaderBytes + 8 * directory_entries)
+      optional_size < fixed_bytes + 8 * directory_entries)
     return Malformed("its data directory is too small or too large");
   if (!std::has_single_bit(file_alignment_) || !std::has_single_bit(section_alignment_))
     return Malformed("an alignment that is not a power of two");

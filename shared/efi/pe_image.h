@@ -1,4 +1,5 @@
-// PE32+ images as UEFI loads them: boot loaders, stubs, kernels, unified kernel images.
+// PE32+ images (and PE32, of 32-bit machines) as UEFI loads them: boot loaders, stubs, kernels, unified
+// kernel images.
 //
 // A bounded reader that believes no length: every offset it hands out lies inside the bytes it was given.
 // Borrows the bytes; immutable, so thread-safe.
@@ -27,12 +28,12 @@ struct PeSection {
 class PeImage {
  public:
   // Errors: INVALID_ARGUMENT with IMAGE_TRUNCATED when a part lies beyond the end of the bytes, else with
-  // IMAGE_MALFORMED: not PE32+, too many sections (more than 256), sections whose file ranges overlap each
+  // IMAGE_MALFORMED: not PE, too many sections (more than 256), sections whose file ranges overlap each
   // other or the headers, a certificate table that is not the last thing in the file.
   static Result<PeImage> Parse(ByteView bytes);
-  // The same from the first bytes of a file of that size, which must hold all headers: for images too large to
-  // be in memory. Contents of sections beyond `head` are IMAGE_TRUNCATED; the certificate table is only known
-  // by its size.
+  // The same from the first bytes of a file of that size, which must hold all headers: for images too large
+  // to be in memory. Contents of sections beyond `head` are IMAGE_TRUNCATED; the certificate table is only
+  // known by its size.
   static Result<PeImage> ParseHead(ByteView head, std::uint64_t file_size);
 
   ByteView bytes() const { return bytes_; }
@@ -50,12 +51,13 @@ class PeImage {
   std::size_t section_table_offset() const { return section_table_offset_; }
   std::size_t checksum_offset() const { return optional_header_offset() + 64; }
   // Of the security entry of the data directory.
-  std::size_t security_entry_offset() const { return optional_header_offset() + 144; }
+  std::size_t security_entry_offset() const { return optional_header_offset() + (pe32_plus_ ? 144 : 128); }
 
   std::uint32_t section_alignment() const { return section_alignment_; }
   std::uint32_t file_alignment() const { return file_alignment_; }
   std::uint32_t size_of_headers() const { return size_of_headers_; }
   std::uint32_t size_of_image() const { return size_of_image_; }
+  bool pe32_plus() const { return pe32_plus_; }
   std::uint16_t machine() const { return machine_; }
   std::uint16_t subsystem() const { return subsystem_; }
   // The attribute certificate table; empty for an unsigned image.
@@ -78,6 +80,7 @@ class PeImage {
   std::uint64_t certificate_table_size_ = 0;
   std::size_t coff_offset_ = 0;
   std::size_t section_table_offset_ = 0;
+  bool pe32_plus_ = true;
   std::uint16_t machine_ = 0;
   std::uint16_t subsystem_ = 0;
   std::uint32_t section_alignment_ = 0;

@@ -5,7 +5,6 @@
 #include <algorithm>
 #include <array>
 
-#include "shared/crypto/openssl.h"
 #include "shared/uki/sections.h"
 
 namespace sealift::uki {
@@ -31,14 +30,24 @@ const PcrBank* FindPcrBank(std::string_view name) {
 }
 
 Bytes BankHash(const PcrBank& bank, std::initializer_list<ByteView> pieces) {
-  const EvpMdCtxPtr context(EVP_MD_CTX_new());
+  BankHasher hasher(bank);
+  for (const ByteView piece : pieces) hasher.Update(piece);
+  return hasher.Finish();
+}
+
+BankHasher::BankHasher(const PcrBank& bank) : context_(EVP_MD_CTX_new()), digest_bytes_(bank.digest_bytes) {
   const EVP_MD* hash = EVP_get_digestbyname(std::string(bank.name).c_str());
-  SEALIFT_CHECK(context != nullptr && hash != nullptr &&
-                EVP_DigestInit_ex(context.get(), hash, nullptr) == 1);
-  for (const ByteView piece : pieces)
-    SEALIFT_CHECK(EVP_DigestUpdate(context.get(), piece.data(), piece.size()) == 1);
-  Bytes digest(bank.digest_bytes);
-  SEALIFT_CHECK(EVP_DigestFinal_ex(context.get(), digest.data(), nullptr) == 1);
+  SEALIFT_CHECK(context_ != nullptr && hash != nullptr &&
+                EVP_DigestInit_ex(context_.get(), hash, nullptr) == 1);
+}
+
+void BankHasher::Update(ByteView bytes) {
+  SEALIFT_CHECK(EVP_DigestUpdate(context_.get(), bytes.data(), bytes.size()) == 1);
+}
+
+Bytes BankHasher::Finish() {
+  Bytes digest(digest_bytes_);
+  SEALIFT_CHECK(EVP_DigestFinal_ex(context_.get(), digest.data(), nullptr) == 1);
   return digest;
 }
 

@@ -13,6 +13,7 @@
 
 #include "shared/base/bytes.h"
 #include "shared/base/status.h"
+#include "shared/crypto/openssl.h"
 
 namespace sealift::uki {
 
@@ -29,6 +30,19 @@ const PcrBank* FindPcrBank(std::string_view name);
 
 // The bank's hash over the pieces in order.
 Bytes BankHash(const PcrBank& bank, std::initializer_list<ByteView> pieces);
+
+// The same in pieces. Belongs to one thread.
+class BankHasher {
+ public:
+  explicit BankHasher(const PcrBank& bank);
+  void Update(ByteView bytes);
+  // Ends this hash; there is no next.
+  Bytes Finish();
+
+ private:
+  EvpMdCtxPtr context_;
+  std::size_t digest_bytes_;
+};
 
 // PCR 11 in a bank. `section_digests`: by the bank's hash, by name with the dot, in any order; extended in
 // the order of the newest stub. `phases`: as PredictPcr11 takes them. Errors:

@@ -1,6 +1,8 @@
 #include "shared/uki/pcr_policy.h"
 
 #include <fmt/format.h>
+#include <openssl/err.h>
+#include <openssl/rsa.h>
 
 #include <nlohmann/json.hpp>
 
@@ -58,6 +60,19 @@ Result<PcrSignature> ReadEntry(const ordered_json& object) {
   entry.policy = *policy_digest;
   entry.signature = *std::move(bytes);
   return entry;
+}
+
+bool VerifyRsa(const PcrBank& bank, const PcrSignature& entry, const PublicKey& key) {
+  const Bytes digest = BankHash(bank, {entry.policy.view()});
+  const EvpPkeyCtxPtr context(EVP_PKEY_CTX_new(key.evp(), nullptr));
+  const bool fits = context != nullptr && EVP_PKEY_verify_init(context.get()) == 1 &&
+                    EVP_PKEY_CTX_set_rsa_padding(context.get(), RSA_PKCS1_PADDING) == 1 &&
+                    EVP_PKEY_CTX_set_signature_md(
+                        context.get(), EVP_get_digestbyname(std::string(bank.name).c_str())) == 1 &&
+                    EVP_PKEY_verify(context.get(), entry.signature.data(), entry.signature.size(),
+                                    digest.data(), digest.size()) == 1;
+  ERR_clear_error();
+  return fits;
 }
 
 }  // namespace
@@ -185,6 +200,25 @@ Result<VerifiedPcrPolicy> VerifyPcrPolicy(const PcrSignatures& signatures, const
   }
   return MakeError(Code::kNotFound, Reason::kPcrSignatureMissing,
                    fmt::format("verify PCR policy: no signature by this key for PCR 11 = {}", pcr11.hex()));
+}
+
+Status CheckPcrSignature(std::string_view bank, const PcrSignature& entry, const PublicKey& key) {
+  const auto invalid = [&](std::string_view why) {
+    return MakeError(Code::kUnauthenticated, Reason::kSignatureInvalid,
+                     fmt::format("verify PCR policy of bank {}: {}", bank.substr(0, 32), why));
+  };
+  if (key.type() != KeyType::kRsa) {
+    return MakeError(Code::kFailedPrecondition, Reason::kKeyMismatch,
+                     "verify PCR policy: the key is not RSA, which is all that systemd verifies");
+  }
+  const PcrBank* known = FindPcrBank(bank);
+  if (known == nullptr) return invalid("no such bank");
+  SEALIFT_ASSIGN_OR_RETURN(const Sha256Digest fingerprint, key.Pkcs1Fingerprint());
+  if (entry.key_fingerprint != fingerprint) return invalid("it is for another key");
+  if (key.VerifyMessage(entry.policy.view(), entry.signature, SignatureScheme::kRsaPkcs1Sha256).ok())
+    return OkStatus();
+  if (known->name != "sha256" && VerifyRsa(*known, entry, key)) return OkStatus();
+  return invalid("the signature does not fit key and policy");
 }
 
 }  // namespace sealift::uki

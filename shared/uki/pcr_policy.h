@@ -67,4 +67,9 @@ struct VerifiedPcrPolicy {
 Result<VerifiedPcrPolicy> VerifyPcrPolicy(const PcrSignatures& signatures, const PublicKey& key,
                                           const Sha256Digest& pcr11);
 
+// Whether an entry is signed by `key` and carries its fingerprint. For banks other than sha256 a signature by
+// the bank's own hash is taken too, as systemd 252 to 257 write them, although no systemd verifies those.
+// Errors: UNAUTHENTICATED/SIGNATURE_INVALID; FAILED_PRECONDITION/KEY_MISMATCH for a key that is not RSA.
+Status CheckPcrSignature(std::string_view bank, const PcrSignature& entry, const PublicKey& key);
+
 }  // namespace sealift::uki

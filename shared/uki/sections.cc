@@ -36,7 +36,11 @@ Result<SystemdMagic> ReadSystemdMagic(const efi::PeImage& image) {
   const efi::PeSection* section = image.Find(kSystemdMagic);
   if (section == nullptr) return Unsupported("it has no .sdmagic section, so it is not systemd's");
   SEALIFT_ASSIGN_OR_RETURN(const ByteView bytes, image.Contents(*section));
-  std::string_view text = AsText(bytes);
+  return ParseSystemdMagic(bytes);
+}
+
+Result<SystemdMagic> ParseSystemdMagic(ByteView section) {
+  std::string_view text = AsText(section);
   text = text.substr(0, text.find('\0'));
   constexpr std::string_view kBefore = "#### LoaderInfo: ";
   constexpr std::string_view kAfter = " ####";

@@ -43,6 +43,9 @@ struct SystemdMagic {
 // Errors: INVALID_ARGUMENT/UKI_STUB_UNSUPPORTED when there is no such section or it reads otherwise.
 Result<SystemdMagic> ReadSystemdMagic(const efi::PeImage& image);
 
+// The same from the section's bytes.
+Result<SystemdMagic> ParseSystemdMagic(ByteView section);
+
 // Names with their dot, in measurement order, for a stub of that major version.
 // Errors: INVALID_ARGUMENT/UKI_STUB_UNSUPPORTED below 252 and above 262: what such a stub measures is not
 // known here, and a wrong guess would sign policies that never match.

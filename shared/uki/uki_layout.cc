@@ -162,6 +162,7 @@ class Builder {
 
 Result<UkiLayout> LayOutUki(ByteView stub_bytes, std::span<const UkiSection> sections) {
   SEALIFT_ASSIGN_OR_RETURN(const efi::PeImage stub, efi::PeImage::Parse(stub_bytes));
+  if (!stub.pe32_plus()) return Invalid("the stub is for a 32-bit machine");
   SEALIFT_RETURN_IF_ERROR(CheckSections(stub, sections));
   SEALIFT_ASSIGN_OR_RETURN(const Plan plan, MakePlan(stub, sections));
   std::uint64_t added = 0;

@@ -1,0 +1,104 @@
+#include "shared/efi/image_signatures.h"
+
+#include <fmt/format.h>
+#include <openssl/err.h>
+#include <openssl/pkcs7.h>
+
+#include <algorithm>
+
+#include "shared/crypto/openssl.h"
+#include "shared/efi/signed_data.h"
+#include "shared/efi/win_certificate.h"
+
+namespace sealift::efi {
+namespace {
+
+constexpr std::size_t kTableAlignment = 8;
+constexpr std::size_t kHeaderBytes = 8;
+constexpr std::size_t kMaxSignatures = 16;
+constexpr std::uint16_t kTypePkcs7 = 0x0002;
+constexpr std::uint8_t kSequence = 0x30;
+constexpr int kMaxCertificates = 32;
+
+void FreeStack(STACK_OF(X509) * stack) { sk_X509_free(stack); }
+// The certificates in it belong to the signature.
+using CertificateStack = CPtr<STACK_OF(X509), FreeStack>;
+
+Bytes DerOf(X509* certificate) {
+  Bytes der;
+  const int size = i2d_X509(certificate, nullptr);
+  if (size <= 0) return der;
+  der.resize(static_cast<std::size_t>(size));
+  unsigned char* cursor = der.data();
+  i2d_X509(certificate, &cursor);
+  return der;
+}
+
+// Who signed, and whether the signatures fit; OpenSSL does the work for every algorithm it knows.
+void CheckSignature(ByteView blob, ImageSignature& signature) {
+  const Result<SignedData> data = SignedData::Parse(blob);
+  if (!data.ok()) {
+    signature.problem = MessageOf(data.status());
+    return;
+  }
+  const unsigned char* cursor = blob.data();
+  const Pkcs7Ptr pkcs7(d2i_PKCS7(nullptr, &cursor, static_cast<long>(blob.size())));
+  ByteView content = data->content();
+  ByteView value;
+  if (pkcs7 == nullptr || !DerTake(content, kSequence, value).ok() ||
+      sk_PKCS7_SIGNER_INFO_num(PKCS7_get_signer_info(pkcs7.get())) > kMaxCertificates ||
+      sk_X509_num(pkcs7->d.sign->cert) > kMaxCertificates) {
+    ERR_clear_error();
+    signature.problem = "it is no signature that can be checked";
+    return;
+  }
+  const CertificateStack signers(PKCS7_get0_signers(pkcs7.get(), nullptr, 0));
+  for (int i = 0; i < sk_X509_num(signers.get()); ++i)
+    signature.signers.push_back(DerOf(sk_X509_value(signers.get(), i)));
+  const BioPtr covered(BIO_new_mem_buf(value.data(), static_cast<int>(value.size())));
+  signature.signature_ok =
+      !signature.signers.empty() && covered != nullptr &&
+      PKCS7_verify(pkcs7.get(), nullptr, nullptr, covered.get(), nullptr, PKCS7_NOVERIFY) == 1;
+  if (!signature.signature_ok) signature.problem = "the signature does not fit its certificate and content";
+  ERR_clear_error();
+}
+
+}  // namespace
+
+Result<std::vector<ImageSignature>> ReadImageSignatures(ByteView table, const ImageDigests& digests) {
+  const auto malformed = [](std::string_view what) {
+    return MakeError(Code::kInvalidArgument, Reason::kImageMalformed,
+                     fmt::format("read certificate table: {}", what));
+  };
+  std::vector<ImageSignature> signatures;
+  std::size_t offset = 0;
+  while (offset < table.size()) {
+    ByteReader reader(table.subspan(offset), ByteReader::Endian::kLittle);
+    const std::uint32_t length = reader.U32();
+    reader.Skip(2);
+    const std::uint16_t type = reader.U16();
+    if (!reader.ok() || length < kHeaderBytes || length > table.size() - offset)
+      return malformed("an entry's length does not fit");
+    const ByteView entry = table.subspan(offset, length);
+    offset += (length + kTableAlignment - 1) / kTableAlignment * kTableAlignment;
+    if (type != kTypePkcs7) continue;
+    if (signatures.size() == kMaxSignatures) return malformed("more than 16 signatures");
+    ImageSignature& signature = signatures.emplace_back();
+    const Result<WinCertificate> certificate = ParseWinCertificate(entry);
+    if (!certificate.ok()) {
+      signature.problem = MessageOf(certificate.status());
+      continue;
+    }
+    signature.digest_algorithm = certificate->digest_algorithm;
+    signature.digest = certificate->digest;
+    signature.certificates = certificate->certificates;
+    CheckSignature(entry.subspan(kHeaderBytes), signature);
+    const auto own = digests.find(signature.digest_algorithm);
+    signature.digest_ok = own != digests.end() && std::find(own->second.begin(), own->second.end(),
+                                                            signature.digest) != own->second.end();
+    if (!signature.digest_ok && signature.problem.empty()) signature.problem = "it is of other bytes";
+  }
+  return signatures;
+}
+
+}  // namespace sealift::efi
