@@ -6,13 +6,16 @@
 #include <algorithm>
 #include <charconv>
 
+#include "controller/build/agent.h"
+#include "controller/build/kernel_modules.h"
+
 namespace sealift::build {
 namespace {
 
 constexpr unsigned kOldestSystemd = 252;
 constexpr std::uint64_t kMaxKernelBytes = 256u << 20;
-constexpr std::string_view kSystemd = "usr/lib/systemd/systemd";
-constexpr std::string_view kModules = "usr/lib/modules";
+// The second where /usr is not merged, which systemd allowed until 254.
+constexpr std::string_view kSystemd[] = {"usr/lib/systemd/systemd", "lib/systemd/systemd"};
 
 Status Unusable(std::string_view what) {
   return MakeError(Code::kFailedPrecondition, Reason::kRootfsUnusable,
@@ -23,32 +26,23 @@ const char* OsReleasePath(const Tree& tree) {
   return tree.Resolve("etc/os-release").empty() ? "usr/lib/os-release" : "etc/os-release";
 }
 
-Status CheckSystemd(const Tree& tree, unsigned stub_major) {
-  const TreeEntry* systemd = tree.Find(tree.Resolve(kSystemd));
-  if (systemd == nullptr || !S_ISREG(systemd->mode) || (systemd->mode & S_IXUSR) == 0)
-    return Unusable(fmt::format("there is no /{}, which a node's OS runs as its first process", kSystemd));
+// Errors: ROOTFS_UNUSABLE when there is none, or an old one.
+Result<std::string> FindSystemd(const Tree& tree, unsigned stub_major) {
+  const TreeEntry* systemd = nullptr;
+  std::string_view path;
+  for (const std::string_view candidate : kSystemd) {
+    systemd = tree.Find(tree.Resolve(candidate));
+    path = candidate;
+    if (systemd != nullptr) break;
+  }
+  if (systemd == nullptr || !S_ISREG(systemd->mode) || (systemd->mode & S_IXUSR) == 0) {
+    return Unusable(fmt::format("there is no /{}, which a node's OS runs as its first process", kSystemd[0]));
+  }
   const unsigned installed = InstalledSystemd(tree);
   const unsigned version = installed == 0 ? stub_major : installed;
   if (version < kOldestSystemd)
     return Unusable(fmt::format("its systemd is {}, but {} or newer is needed", version, kOldestSystemd));
-  return OkStatus();
-}
-
-Status CheckModules(const Tree& tree, const std::string& release, std::vector<std::string>& remarks) {
-  const std::string prefix = std::string(kModules) + "/";
-  const auto first = tree.entries().lower_bound(prefix);
-  const bool any = first != tree.entries().end() && first->first.starts_with(prefix);
-  if (!any) {
-    remarks.push_back("the tree has no kernel modules: only what is built into the kernel will work");
-    return OkStatus();
-  }
-  if (release.empty()) {
-    remarks.push_back("the kernel does not tell its release: its modules were not checked");
-    return OkStatus();
-  }
-  if (tree.Find(prefix + release + "/modules.dep") != nullptr) return OkStatus();
-  return Unusable(fmt::format(
-      "/{}{}/modules.dep is missing: install the modules of this kernel and run depmod", prefix, release));
+  return "/" + std::string(path);
 }
 
 }  // namespace
@@ -57,7 +51,7 @@ unsigned InstalledSystemd(const Tree& tree) {
   constexpr std::string_view kLibrary = "libsystemd-shared-";
   for (const auto& [path, entry] : tree.entries()) {
     const std::size_t at = path.rfind(kLibrary);
-    if (at == std::string::npos || !path.starts_with("usr/lib")) continue;
+    if (at == std::string::npos || (!path.starts_with("usr/lib") && !path.starts_with("lib/"))) continue;
     unsigned version = 0;
     const char* begin = path.data() + at + kLibrary.size();
     if (std::from_chars(begin, path.data() + path.size(), version).ec == std::errc()) return version;
@@ -137,10 +131,12 @@ std::string KernelRelease(ByteView kernel) {
 
 Result<std::vector<std::string>> MakeBootable(Tree& tree, const NodeKitOptions& options) {
   std::vector<std::string> remarks;
-  SEALIFT_RETURN_IF_ERROR(CheckSystemd(tree, options.systemd_major));
-  SEALIFT_RETURN_IF_ERROR(CheckModules(tree, options.kernel_release, remarks));
+  SEALIFT_ASSIGN_OR_RETURN(const std::string systemd, FindSystemd(tree, options.systemd_major));
+  SEALIFT_RETURN_IF_ERROR(EnsureModuleIndex(tree, options.kernel_release, remarks));
+  if (!options.agent_deb.empty()) SEALIFT_RETURN_IF_ERROR(AddAgent(tree, options.agent_deb));
+  CheckAgent(tree, remarks);
   tree.Remove("init");
-  tree.PutLink("init", "/usr/lib/systemd/systemd");
+  tree.PutLink("init", systemd);
   tree.Remove("etc/initrd-release");
   tree.Remove("usr/lib/initrd-release");
   tree.Remove("etc/machine-id");

@@ -4,6 +4,7 @@
 // Works on a Tree in memory; the folder it came from stays as it was. Thread-safe functions.
 #pragma once
 
+#include <filesystem>
 #include <optional>
 #include <string>
 #include <vector>
@@ -48,15 +49,18 @@ struct NodeKitOptions {
   unsigned systemd_major = 0;
   std::string kernel_release;
   UnixMillis built;
+  // The agent's Debian package, unless the tree has the agent already.
+  std::filesystem::path agent_deb;
   // Becomes /usr/lib/sealift/node.toml, which is measured with the image.
   std::optional<std::string> node_config;
 };
 
 // /init runs systemd; nothing says "initrd", so systemd takes its default target and extends PCR 11 with the
 // phases of an OS; machine-id is empty, so that every boot of a fresh image has one of its own; /boot is
-// emptied, since the kernel travels in the UKI. Returns remarks for the operator. Errors:
-// FAILED_PRECONDITION/ROOTFS_UNUSABLE: no systemd, an older one, no modules for this kernel although the tree
-// has modules.
+// emptied, since the kernel travels in the UKI; the index of kernel modules is made where it does not fit.
+// Trees whose /usr is not merged are fine. Returns remarks for the operator, one also when the tree has no
+// agent. Errors: FAILED_PRECONDITION/ROOTFS_UNUSABLE: no systemd, an older one, no modules for this kernel
+// although the tree has modules; those of EnsureModuleIndex and AddAgent.
 Result<std::vector<std::string>> MakeBootable(Tree& tree, const NodeKitOptions& options);
 
 }  // namespace sealift::build

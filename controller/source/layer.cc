@@ -82,7 +82,7 @@ bool HasCapability(archive_entry* item) {
 
 class LayerReader {
  public:
-  LayerReader(TarReader& archive, ScratchFile& contents, SourceBudget& budget)
+  LayerReader(ArchiveReader& archive, ScratchFile& contents, SourceBudget& budget)
       : archive_(archive), contents_(contents), budget_(budget) {}
 
   Result<Layer> Read() {
@@ -168,7 +168,7 @@ class LayerReader {
     return at == entry.size ? OkStatus() : contents_.AppendHole(entry.size - at);
   }
 
-  TarReader& archive_;
+  ArchiveReader& archive_;
   ScratchFile& contents_;
   SourceBudget& budget_;
   Layer layer_;
@@ -245,7 +245,7 @@ Result<std::string> SafePath(std::string_view name) {
   return path;
 }
 
-Result<Layer> ReadLayer(TarReader& archive, ScratchFile& contents, SourceBudget& budget) {
+Result<Layer> ReadLayer(ArchiveReader& archive, ScratchFile& contents, SourceBudget& budget) {
   return LayerReader(archive, contents, budget).Read();
 }
 

@@ -8,9 +8,9 @@
 #include <string>
 #include <vector>
 
+#include "controller/source/archive_reader.h"
 #include "controller/source/scratch_file.h"
 #include "controller/source/source.h"
-#include "controller/source/tar_reader.h"
 #include "controller/source/tree.h"
 
 namespace sealift::build {
@@ -50,7 +50,7 @@ struct SourceBudget {
 
 // Reads the whole archive; contents of files go to the end of `contents`. Errors: SOURCE_UNUSABLE,
 // SOURCE_UNSAFE, SOURCE_TOO_LARGE; FILE_UNWRITABLE, DISK_FULL.
-Result<Layer> ReadLayer(TarReader& archive, ScratchFile& contents, SourceBudget& budget);
+Result<Layer> ReadLayer(ArchiveReader& archive, ScratchFile& contents, SourceBudget& budget);
 
 // `number`: of the layer, from 0; names the hard links of a tree. Errors: SOURCE_UNSAFE for an entry below a
 // symbolic link, SOURCE_UNUSABLE for one below a file, or a hard link to what is not there.

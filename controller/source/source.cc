@@ -8,11 +8,9 @@
 #include <utility>
 
 #include "controller/source/image.h"
-#include "controller/source/layer.h"
+#include "controller/source/layer_file.h"
 #include "controller/source/scratch_file.h"
-#include "controller/source/tar_reader.h"
 #include "shared/base/subprocess.h"
-#include "shared/crypto/hash.h"
 
 namespace sealift::build {
 namespace {
@@ -21,63 +19,12 @@ namespace fs = std::filesystem;
 
 constexpr std::size_t kShownCapabilities = 8;
 
-// The tar archive in a file, decompressed, hashed and counted on the way.
-class TarStream {
- public:
-  static Result<TarStream> Open(const TreeEntry& file, SourceBudget& budget) {
-    SEALIFT_ASSIGN_OR_RETURN(ContentReader opened, Tree::Open(file));
-    auto reader = std::make_shared<ContentReader>(std::move(opened));
-    SEALIFT_ASSIGN_OR_RETURN(
-        std::unique_ptr<Decompressor> decompressor,
-        Decompressor::Open([reader](std::span<std::uint8_t> into) { return reader->Read(into); }));
-    return TarStream(std::move(decompressor), budget);
-  }
-
-  Result<std::size_t> Read(std::span<std::uint8_t> into) {
-    SEALIFT_ASSIGN_OR_RETURN(const std::size_t got, decompressor_->Read(into));
-    SEALIFT_RETURN_IF_ERROR(budget_->TakeStreamBytes(got));
-    hasher_.Update(into.first(got));
-    return got;
-  }
-
-  // What follows the archive's end belongs to its digest.
-  Result<Sha256Digest> Digest() {
-    Bytes rest(64u << 10);
-    while (true) {
-      SEALIFT_ASSIGN_OR_RETURN(const std::size_t got, Read(rest));
-      if (got == 0) return hasher_.Finish();
-    }
-  }
-
- private:
-  TarStream(std::unique_ptr<Decompressor> decompressor, SourceBudget& budget)
-      : decompressor_(std::move(decompressor)), budget_(&budget) {}
-
-  std::unique_ptr<Decompressor> decompressor_;
-  SourceBudget* budget_;
-  Sha256Hasher hasher_;
-};
-
-struct ReadArchive {
-  Layer layer;
-  Sha256Digest digest;
-};
-
-Result<ReadArchive> ReadTar(const TreeEntry& file, ScratchFile& contents, SourceBudget& budget) {
-  SEALIFT_ASSIGN_OR_RETURN(TarStream stream, TarStream::Open(file, budget));
-  TarReader reader([&stream](std::span<std::uint8_t> into) { return stream.Read(into); });
-  ReadArchive read;
-  SEALIFT_ASSIGN_OR_RETURN(read.layer, ReadLayer(reader, contents, budget));
-  SEALIFT_ASSIGN_OR_RETURN(read.digest, stream.Digest());
-  return read;
-}
-
 // The files in an archive that holds an image.
 Result<Tree> ReadImageArchive(const fs::path& path, const SourceLimits& limits) {
   SEALIFT_ASSIGN_OR_RETURN(const TreeEntry file, Tree::FileAt(path));
   SourceBudget budget(limits);
   SEALIFT_ASSIGN_OR_RETURN(ScratchFile contents, ScratchFile::Create());
-  SEALIFT_ASSIGN_OR_RETURN(ReadArchive read, ReadTar(file, contents, budget));
+  SEALIFT_ASSIGN_OR_RETURN(LayerFile read, ReadLayerFile(file, contents, budget));
   Tree files;
   SEALIFT_RETURN_IF_ERROR(ApplyLayer(std::move(read.layer), 0, files));
   return files;
@@ -108,7 +55,7 @@ Result<SourceTree> ReadLayers(const std::vector<LayerBlob>& layers, const Source
   SourceTree source;
   std::vector<std::string> capabilities;
   for (std::size_t i = 0; i < layers.size(); ++i) {
-    Result<ReadArchive> read = ReadTar(layers[i].file, contents, budget);
+    Result<LayerFile> read = ReadLayerFile(layers[i].file, contents, budget);
     if (!read.ok()) return Annotate(read.status(), fmt::format("unpack '{}'", layers[i].name));
     if (read->digest != layers[i].diff_id) {
       return MakeError(

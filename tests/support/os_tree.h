@@ -56,6 +56,9 @@ class OsTree {
     Write("usr/lib/modules/6.1.0-test/modules.dep", "");
     Write("usr/lib/systemd/boot/efi/linuxx64.efi.stub", AsText(FakeStub()));
     Write("usr/lib/systemd/boot/efi/systemd-bootx64.efi", AsText(FakeBootLoader()));
+    Write("usr/lib/sealift/sealift-agent", "agent", 0755);
+    Link("/usr/lib/systemd/system/sealift-agent.service",
+         "etc/systemd/system/multi-user.target.wants/sealift-agent.service");
     Write("boot/vmlinuz", AsText(FakeKernel()));
     Write("etc/initrd-release", "x");
     Write("etc/machine-id", "0123456789abcdef\n");

@@ -1,4 +1,4 @@
-// Tar archives, plain or compressed, through libarchive: no external program, no file of this machine.
+// Tar and ar archives, plain or compressed, through libarchive: no external program, no file of this machine.
 //
 // Used by one thread.
 #pragma once
@@ -31,7 +31,7 @@ class Decompressor {
   Result<std::size_t> Read(std::span<std::uint8_t> into);
 
  private:
-  friend class TarReader;
+  friend class ArchiveReader;
   explicit Decompressor(ByteSource source);
   Status Failed(archive* from, std::string_view what) const;
   static long Feed(archive* from, void* self, const void** bytes);
@@ -43,11 +43,12 @@ class Decompressor {
   bool ended_ = false;
 };
 
-// Entries of a tar archive, one after the other.
-class TarReader {
+// Entries of an archive, one after the other.
+class ArchiveReader {
  public:
-  // `tar` gives its plain bytes; an empty archive is fine.
-  explicit TarReader(ByteSource tar);
+  enum class Format { kTar, kAr };
+  // `plain` gives its bytes, uncompressed; an empty archive is fine.
+  explicit ArchiveReader(ByteSource plain, Format format = Format::kTar);
 
   // The next entry, or null at the end. Belongs to the reader, until the next call. Errors: SOURCE_UNUSABLE
   // also for what libarchive would only warn of; those of the source.
@@ -57,7 +58,7 @@ class TarReader {
   Status ReadContent(const std::function<Status(std::uint64_t offset, ByteView piece)>& take);
 
  private:
-  Status Failed(std::string_view what);
+  Status Failed();
   static long Feed(archive* from, void* self, const void** bytes);
 
   ByteSource source_;

@@ -1,4 +1,4 @@
-#include "controller/source/tar_reader.h"
+#include "controller/source/archive_reader.h"
 
 #include <archive.h>
 #include <archive_entry.h>
@@ -98,45 +98,47 @@ long Decompressor::Feed(archive* from, void* self, const void** bytes) {
   return static_cast<long>(*got);
 }
 
-TarReader::TarReader(ByteSource tar) : source_(std::move(tar)), buffer_(kPieceBytes), archive_(NewArchive()) {
-  ::archive_read_support_format_tar(archive_.get());
+ArchiveReader::ArchiveReader(ByteSource plain, Format format)
+    : source_(std::move(plain)), buffer_(kPieceBytes), archive_(NewArchive()) {
+  if (format == Format::kTar)
+    ::archive_read_support_format_tar(archive_.get());
+  else
+    ::archive_read_support_format_ar(archive_.get());
   ::archive_read_support_format_empty(archive_.get());
 }
 
-Result<archive_entry*> TarReader::Next() {
+Result<archive_entry*> ArchiveReader::Next() {
   const Utf8Names names;
   if (!opened_) {
-    if (::archive_read_open(archive_.get(), this, nullptr, &TarReader::Feed, nullptr) != ARCHIVE_OK)
-      return Failed("tar archive");
+    if (::archive_read_open(archive_.get(), this, nullptr, &ArchiveReader::Feed, nullptr) != ARCHIVE_OK)
+      return Failed();
     opened_ = true;
   }
   archive_entry* entry = nullptr;
   const int code = ::archive_read_next_header(archive_.get(), &entry);
   if (code == ARCHIVE_EOF) return nullptr;
-  if (code != ARCHIVE_OK) return Failed("tar archive");
+  if (code != ARCHIVE_OK) return Failed();
   return entry;
 }
 
-Status TarReader::ReadContent(const std::function<Status(std::uint64_t, ByteView)>& take) {
+Status ArchiveReader::ReadContent(const std::function<Status(std::uint64_t, ByteView)>& take) {
   while (true) {
     const void* bytes = nullptr;
     std::size_t size = 0;
     la_int64_t offset = 0;
     const int code = ::archive_read_data_block(archive_.get(), &bytes, &size, &offset);
     if (code == ARCHIVE_EOF) return OkStatus();
-    if (code != ARCHIVE_OK || offset < 0) return Failed("tar archive");
+    if (code != ARCHIVE_OK || offset < 0) return Failed();
     if (size == 0) continue;
     SEALIFT_RETURN_IF_ERROR(
         take(static_cast<std::uint64_t>(offset), {static_cast<const std::uint8_t*>(bytes), size}));
   }
 }
 
-Status TarReader::Failed(std::string_view what) {
-  return status_.ok() ? ArchiveError(archive_.get(), what) : status_;
-}
+Status ArchiveReader::Failed() { return status_.ok() ? ArchiveError(archive_.get(), "archive") : status_; }
 
-long TarReader::Feed(archive* from, void* self, const void** bytes) {
-  auto* const me = static_cast<TarReader*>(self);
+long ArchiveReader::Feed(archive* from, void* self, const void** bytes) {
+  auto* const me = static_cast<ArchiveReader*>(self);
   const Result<std::size_t> got = me->source_(me->buffer_);
   if (!got.ok()) {
     me->status_ = got.status();
