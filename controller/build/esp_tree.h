@@ -17,6 +17,7 @@ inline constexpr char kLoaderConfFile[] = "loader/loader.conf";
 inline constexpr char kManifestFile[] = "release.json";
 // Beside the manifest, not on any ESP.
 inline constexpr char kFrameIndexFile[] = "frames.json";
+inline constexpr char kSbomFile[] = "sbom.spdx.json";
 
 class EspTree {
  public:

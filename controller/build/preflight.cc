@@ -56,11 +56,6 @@ std::string Text(const Tree& tree, std::string_view path) {
   return bytes.ok() ? ToText(*bytes) : std::string();
 }
 
-bool IsFile(const Tree& tree, std::string_view path) {
-  const TreeEntry* entry = tree.Find(tree.Resolve(path));
-  return entry != nullptr && S_ISREG(entry->mode);
-}
-
 std::vector<std::string_view> Lines(std::string_view text) {
   std::vector<std::string_view> lines;
   while (!text.empty()) {
@@ -145,20 +140,20 @@ void InspectSystemd(const Tree& tree, Report& report) {
 }
 
 void InspectKernel(const PreflightInput& input, Report& report) {
-  constexpr std::string_view kModules = "usr/lib/modules/";
+  const std::string modules =
+      input.tree->Resolve(input.tree->Resolve("lib/modules").empty() ? "usr/lib/modules" : "lib/modules") +
+      "/";
   if (!input.kernel.ok()) report.Add("kernel-missing", MessageOf(input.kernel));
   const auto& entries = input.tree->entries();
-  const auto first = entries.lower_bound(std::string(kModules));
-  if (first == entries.end() || !first->first.starts_with(kModules)) {
+  const auto first = entries.lower_bound(modules);
+  if (first == entries.end() || !first->first.starts_with(modules)) {
     report.Add("modules-none", "there are no kernel modules: only what is built into the kernel will work");
   } else if (input.kernel.ok() && input.kernel_release.empty()) {
     report.Add("kernel-release-unknown",
                "the kernel does not tell its release: its modules were not checked");
-  } else if (input.kernel.ok() &&
-             !IsFile(*input.tree, fmt::format("{}{}/modules.dep", kModules, input.kernel_release))) {
-    report.Add("modules-missing",
-               fmt::format("/{}{}/modules.dep is missing: install the modules of this kernel and run depmod",
-                           kModules, input.kernel_release));
+  } else if (input.kernel.ok() && input.tree->Resolve(modules + input.kernel_release).empty()) {
+    report.Add("modules-missing", fmt::format("/{}{} is missing: install the modules of this kernel", modules,
+                                              input.kernel_release));
   }
 }
 

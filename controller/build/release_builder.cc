@@ -8,7 +8,9 @@
 #include "controller/build/initrd.h"
 #include "controller/build/node_kit.h"
 #include "controller/build/overlay.h"
+#include "controller/build/sbom.h"
 #include "controller/source/scratch_file.h"
+#include "controller/source/source.h"
 #include "shared/base/ids.h"
 #include "shared/crypto/hash.h"
 #include "shared/efi/auth_variable.h"
@@ -111,6 +113,7 @@ Status CheckKeyChain(const ReleaseKeys& keys, ByteView boot_loader) {
 // The OS as it goes in, and what preflight has to say about it.
 struct Prepared {
   Tree tree;
+  std::vector<std::string> remarks;
   std::vector<MenuEntry> menu;
   Result<Bytes> kernel = Bytes();
   std::vector<Finding> findings;
@@ -119,7 +122,9 @@ struct Prepared {
 Result<Prepared> Prepare(const ReleaseOptions& options) {
   Prepared prepared;
   SEALIFT_ASSIGN_OR_RETURN(prepared.menu, PlanMenu(options.command_line, options.menu));
-  SEALIFT_ASSIGN_OR_RETURN(prepared.tree, Tree::Read(options.rootfs));
+  SEALIFT_ASSIGN_OR_RETURN(SourceTree source, ReadSource(options.source));
+  prepared.tree = std::move(source.tree);
+  prepared.remarks = std::move(source.remarks);
   if (!options.overlay.empty()) SEALIFT_RETURN_IF_ERROR(ApplyOverlay(options.overlay, prepared.tree));
   prepared.kernel =
       options.kernel.empty() ? ReadKernel(prepared.tree) : ReadFile(options.kernel, kMaxPartBytes);
@@ -238,10 +243,12 @@ Result<BuiltRelease> BuildRelease(const ReleaseOptions& options, const ReleaseKe
   SEALIFT_ASSIGN_OR_RETURN(built.remarks, MakeBootable(tree, {.systemd_major = parts.stub_magic.major,
                                                               .kernel_release = KernelRelease(kernel),
                                                               .built = options.built,
+                                                              .agent_deb = options.agent_deb,
                                                               .node_config = options.node_config}));
   SEALIFT_ASSIGN_OR_RETURN(
       const ExtensionBundle extensions,
       BundleExtensions(options.extensions, keys.extension_certificates, os_release, tree));
+  built.remarks.insert(built.remarks.begin(), prepared.remarks.begin(), prepared.remarks.end());
   // The short signature first: wrong keys show before the long work.
   SEALIFT_ASSIGN_OR_RETURN(const efi::SignedImage boot_loader,
                            efi::SignImage(parts.boot_loader, *keys.secure_boot, keys.secure_boot_certificate,
@@ -257,6 +264,12 @@ Result<BuiltRelease> BuildRelease(const ReleaseOptions& options, const ReleaseKe
   if (progress)
     packing.progress = [&](std::uint64_t done, std::uint64_t total) { progress("pack", done, total); };
   SEALIFT_ASSIGN_OR_RETURN(const InstalledPackages packages, ReadPackages(tree));
+  built.packages = packages.packages.size();
+  if (packages.packages.empty()) {
+    built.remarks.push_back(
+        "the tree has no package database: the bill of materials names no packages, and upgrades are larger "
+        "than they need be");
+  }
   SEALIFT_ASSIGN_OR_RETURN(ScratchFile initrd_file, ScratchFile::Create());
   SEALIFT_ASSIGN_OR_RETURN(const Initrd initrd, PackInitrd(tree, packages, packing, [&](ByteView piece) {
                              return initrd_file.Append(piece);
@@ -291,6 +304,14 @@ Result<BuiltRelease> BuildRelease(const ReleaseOptions& options, const ReleaseKe
   SEALIFT_RETURN_IF_ERROR(WriteConfiguration(options, keys, prepared.menu, version, esp));
   SEALIFT_RETURN_IF_ERROR(
       esp.Write(kFrameIndexFile, FileRole::kFrameIndex, AsBytes(content::SerializeFrameIndex(initrd.index))));
+  SEALIFT_RETURN_IF_ERROR(esp.Write(kSbomFile, FileRole::kSbom,
+                                    AsBytes(WriteSbom({.os_id = os_release.Get("ID"),
+                                                       .os_version = os_release.Get("VERSION_ID"),
+                                                       .title = os_release.Title(),
+                                                       .version = version,
+                                                       .built = options.built,
+                                                       .initrd = initrd.index.digest},
+                                                      packages))));
   std::vector<Finding> sizes = InspectSizes(images.largest(), esp.total_bytes(), options.sizes);
   SEALIFT_RETURN_IF_ERROR(Judge(sizes, options.allowed_findings));
   stage("write");

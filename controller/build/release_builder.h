@@ -1,4 +1,4 @@
-// The whole build: a folder with an OS in, a signed release out.
+// The whole build: an OS from a folder or an image in, a signed release out.
 //
 //   read tree -> preflight -> make it bootable -> pack initrd -> lay out, predict, sign -> check -> move to
 //   its place
@@ -39,7 +39,8 @@ struct ReleaseKeys {
 };
 
 struct ReleaseOptions {
-  std::filesystem::path rootfs;
+  // As ReadSource takes it: "dir:FOLDER", "oci:FOLDER:TAG", ...
+  std::string source;
   // Laid over it; empty: nothing.
   std::filesystem::path overlay;
   std::filesystem::path out;
@@ -54,6 +55,8 @@ struct ReleaseOptions {
   MenuOptions menu;
   // Signed system extensions, to lie beside every image.
   std::vector<std::filesystem::path> extensions;
+  // The agent's Debian package, unpacked into the tree; empty: the tree has the agent.
+  std::filesystem::path agent_deb;
   // Becomes /usr/lib/sealift/node.toml.
   std::optional<std::string> node_config;
   std::vector<std::string> signed_phases = {""};
@@ -80,6 +83,7 @@ struct BuiltRelease {
   std::vector<Finding> findings;
   // Things the operator should know, one sentence each.
   std::vector<std::string> remarks;
+  std::size_t packages = 0;
   std::uint64_t initrd_bytes = 0;
   std::uint64_t unpacked_bytes = 0;
   std::size_t frames = 0;
@@ -92,7 +96,8 @@ Result<std::vector<Finding>> CheckRelease(const ReleaseOptions& options);
 
 // The output appears when everything is built and checked. Errors: PREFLIGHT_FAILED, ROOTFS_UNUSABLE,
 // OUTPUT_NOT_EMPTY, ENROLL_MODE_UNKNOWN, ENROLL_CONSENT_MISSING; KEY_MISMATCH when the enrolment files would
-// leave firmware with keys that do not start this release; those of BuildUki and BundleExtensions.
+// leave firmware with keys that do not start this release; those of ReadSource, MakeBootable, BuildUki and
+// BundleExtensions.
 Result<BuiltRelease> BuildRelease(const ReleaseOptions& options, const ReleaseKeys& keys,
                                   const Progress& progress);
 

@@ -10,7 +10,11 @@ constexpr char kDefaultCommandLine[] = "console=tty1 console=ttyS0 panic=5 syste
 
 void AddSourceOptions(CLI::App& verb, BuildArguments& arguments) {
   build::ReleaseOptions& release = arguments.release;
-  verb.add_option("source", arguments.source, "dir:ROOTFS, the OS that becomes the release")->required();
+  verb.add_option("source", arguments.source,
+                  "The OS that becomes the release: dir:FOLDER, or a container image: oci:FOLDER[:TAG], "
+                  "oci-archive:FILE[:TAG], docker-archive:FILE[:NAME], docker://NAME[:TAG|@DIGEST] (fetched "
+                  "with skopeo)")
+      ->required();
   CLI::Option* stub = verb.add_option("--stub", release.stub, "systemd-stub, if not the tree's own");
   CLI::Option* sdboot =
       verb.add_option("--sdboot", release.boot_loader, "systemd-boot, if not the tree's own");
@@ -22,6 +26,8 @@ void AddSourceOptions(CLI::App& verb, BuildArguments& arguments) {
                   "Folder whose files are laid over the root file system, and so are signed and measured");
   verb.add_option("--splash", release.splash, "BMP picture that is shown while the kernel starts");
   verb.add_option("--kernel", release.kernel, "Kernel, if not the tree's /boot/vmlinuz");
+  verb.add_option("--with-agent", release.agent_deb,
+                  "The agent's Debian package: unpacked into the image and enabled; no script of it is run");
   verb.add_option("--node-config", arguments.node_config_file,
                   "Becomes /usr/lib/sealift/node.toml in the image");
   verb.add_option("--version", release.version, "Version, if not os-release's own");

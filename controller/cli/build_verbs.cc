@@ -22,8 +22,6 @@ namespace {
 
 using nlohmann::json;
 
-constexpr std::string_view kFolderPrefix = "dir:";
-
 Status Usage(std::string_view what) {
   return MakeError(Code::kInvalidArgument, Reason::kInvalidArgument, what);
 }
@@ -167,10 +165,8 @@ Result<std::filesystem::path> BuildMedium(const BuildArguments& arguments, const
 }
 
 Status Build(Session& session, BuildArguments& arguments) {
-  if (!arguments.source.starts_with(kFolderPrefix))
-    return Usage(fmt::format("build from '{}': write dir:FOLDER", arguments.source));
   build::ReleaseOptions& options = arguments.release;
-  options.rootfs = arguments.source.substr(kFolderPrefix.size());
+  options.source = arguments.source;
   options.sizes = {.warn_image_bytes = arguments.efi_size_warn << 20, .esp_bytes = arguments.esp_size << 20};
   SEALIFT_ASSIGN_OR_RETURN(options.built, BuildTime());
   if (!arguments.node_config_file.empty()) {

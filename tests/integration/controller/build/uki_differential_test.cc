@@ -38,7 +38,7 @@ class UkiDifferentialTest : public testing::Test {
     fs::create_hard_link(os_->path() / "usr/bin/tool", os_->path() / "usr/bin/same-tool");
     os_->Write("etc/empty", "", 0600);
     const auto built = BuildRelease(
-        {.rootfs = os_->path(), .out = work_->path() / "out", .command_line = "quiet", .zstd_level = 3},
+        {.source = "dir:" + os_->path().string(), .out = work_->path() / "out", .command_line = "quiet", .zstd_level = 3},
         keys_->Keys(), {});
     ASSERT_TRUE(built.ok()) << built.status();
     manifest_ = new Manifest(built->manifest);

@@ -113,7 +113,8 @@ TEST_F(BuildUkiTest, EveryOptionGivesTheFilesOfTheSeedPage) {
                                       "loader/keys/auto/PK.auth",
                                       "loader/keys/auto/db.auth",
                                       "release.json",
-                                      "frames.json"};
+                                      "frames.json",
+                                      "sbom.spdx.json"};
     for (const auto& [path, text] : one.expected) {
       names.push_back(path);
       if (path == "loader/loader.conf") continue;

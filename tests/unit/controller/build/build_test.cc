@@ -74,7 +74,7 @@ class ReleaseTest : public testing::Test {
  protected:
   static void SetUpTestSuite() { keys_ = new test::ReleaseKeySet(); }
   ReleaseOptions Options() const {
-    return {.rootfs = os_.path(), .out = out_.path() / "release", .command_line = "quiet", .zstd_level = 1};
+    return {.source = "dir:" + os_.path().string(), .out = out_.path() / "release", .command_line = "quiet", .zstd_level = 1};
   }
   Result<BuiltRelease> Build(const ReleaseOptions& options) {
     return BuildRelease(options, keys_->Keys(), {});
@@ -92,7 +92,7 @@ TEST_F(ReleaseTest, ManifestSaysWhatLiesThere) {
   const Manifest manifest = ParseManifest(AsText(Read("release.json"))).value();
   EXPECT_EQ(manifest.version, "1.2");
   EXPECT_EQ(manifest.stub_version, "252.39-1~deb12u2");
-  ASSERT_EQ(manifest.files.size(), 8u);
+  ASSERT_EQ(manifest.files.size(), 9u);
   for (const ReleaseFile& file : manifest.files) {
     const Bytes bytes = Read(file.path);
     EXPECT_EQ(Sha256(bytes), file.digest) << file.path;

@@ -105,7 +105,7 @@ TEST(PreflightTest, ReportsEverythingAtOnce) {
   OsTree os;
   os.Remove("usr/lib/systemd/libsystemd-shared-252.so");
   os.Write("usr/lib/systemd/libsystemd-shared-251.so", "");
-  os.Remove("usr/lib/modules/6.1.0-test/modules.dep");
+  os.Remove("usr/lib/modules/6.1.0-test");
   os.Write("usr/lib/modules/5.10/modules.dep", "");
   os.Write("usr/lib/os-release", "NAME=x\nVERSION_ID='not a version'\n");
   os.Write("var/lib/dbus/machine-id", "0123\n");
