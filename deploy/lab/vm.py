@@ -275,10 +275,11 @@ class Machine:
     """A node that is switched on. Use as a context manager, or call stop(). Not thread-safe.
 
     forwards: guest port of 10.0.2.100 -> port of this machine's loopback. keep: it outlives this program.
+    cd: an ISO in its CD drive, tried before the disk: after a failed try PCR 4 is another.
     """
 
-    def __init__(self, node, accelerator="tcg", forwards=None, tpm=True, memory=1024, cpus=2, keep=False):
-        self.node, self.accelerator, self.forwards = node, accelerator, forwards or {}
+    def __init__(self, node, accelerator="tcg", forwards=None, tpm=True, memory=1024, cpus=2, keep=False, cd=None):
+        self.node, self.accelerator, self.forwards, self.cd = node, accelerator, forwards or {}, cd
         self.has_tpm, self.memory, self.cpus, self.keep = tpm, memory, cpus, keep
         self.processes, self.guest = [], None
         self.serial = Serial(node.folder / "serial.log", lambda: self.processes and self.processes[-1].alive())
@@ -341,6 +342,9 @@ class Machine:
         if self.has_tpm:
             command += ["-chardev", f"socket,id=tpm,path={self.runtime}/tpm", "-tpmdev", "emulator,id=tpm0,chardev=tpm",
                         "-device", "tpm-tis,tpmdev=tpm0"]
+        if self.cd is not None:
+            command += ["-device", "virtio-scsi-pci", "-drive", f"if=none,id=cd,format=raw,media=cdrom,readonly=on,file={self.cd}",
+                        "-device", "scsi-cd,drive=cd,bootindex=0"]
         network = "user,id=net,restrict=on" + "".join(
             f",guestfwd=tcp:{CONTROLLER_ADDRESS}:{guest}-cmd:socat - TCP:127.0.0.1:{host}" for guest, host in self.forwards.items())
         return command + ["-netdev", network, "-device", "virtio-net-pci,netdev=net,romfile="]
