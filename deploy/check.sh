@@ -113,6 +113,7 @@ step_fuzzer() { # name of the program
 }
 step_bench() { run_ctest bench $release -L '^bench$' --verbose; }
 step_vm() { /usr/bin/python3 tests/e2e/vm_story.py --build $release --results "$logs/vm.json"; }
+step_iso() { /usr/bin/python3 tests/e2e/iso_boot.py --build $release --results "$logs/iso.json"; }
 
 mode=default
 only=
@@ -145,7 +146,7 @@ fi
 
 # name and its time limit in minutes
 steps=("apt 30" "build 55" "format 5" "contract 5" "unit 10" "integration 20" "fuzz 10" "shellcheck 5")
-if [[ $mode != quick ]]; then steps+=("asan 40" "tidy 60" "vm 40"); fi
+if [[ $mode != quick ]]; then steps+=("asan 40" "tidy 60" "vm 40" "iso 15"); fi
 if [[ $mode == full ]]; then steps+=("clang 40" "tsan 60" "fuzzers 40" "bench 15"); fi
 
 passed=0 failed=0 skipped=0 first_failure="" running=""
