@@ -58,7 +58,8 @@ void EspTree::Add(ReleaseFile file, const Sha256Digest* authenticode) {
 
 std::uint64_t EspTree::total_bytes() const {
   std::uint64_t total = 0;
-  for (const ReleaseFile& file : files_) total += file.size;
+  for (const ReleaseFile& file : files_)
+    if (file.role != FileRole::kFrameIndex && file.role != FileRole::kSbom) total += file.size;
   return total;
 }
 

@@ -32,6 +32,7 @@ class EspTree {
   Status AddWritten(const std::string& path, FileRole role, const Sha256Digest* authenticode = nullptr);
   // Everything written so far, as the manifest lists it.
   const std::vector<ReleaseFile>& files() const { return files_; }
+  // Of them, what an EFI system partition holds.
   std::uint64_t total_bytes() const;
 
   // Writes release.json with `manifest`, whose files are set to those written, and moves the tree to its
