@@ -9,6 +9,7 @@
 #include <nlohmann/json.hpp>
 
 #include "controller/cli/inspect_answer.h"
+#include "controller/cli/inspect_media_verbs.h"
 #include "shared/base/clock.h"
 #include "shared/base/files.h"
 #include "shared/crypto/hash.h"
@@ -291,6 +292,7 @@ void AddInspectVerbs(CLI::App& app, Session& session) {
 
   AddInspectPeVerb(*group, session);
   AddInspectPolicyVerbs(*group, session);
+  AddInspectMediaVerbs(*group, session);
 }
 
 }  // namespace sealift::cli
