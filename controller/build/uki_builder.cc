@@ -84,7 +84,7 @@ class Assembly {
     SEALIFT_RETURN_IF_ERROR(AddSmall(stub));
     const std::size_t signature_place = sections_.size();
     SEALIFT_RETURN_IF_ERROR(Add(uki::kLinux, parts_.kernel));
-    SEALIFT_RETURN_IF_ERROR(Add(uki::kInitrd, parts_.initrd));
+    SEALIFT_RETURN_IF_ERROR(AddInitrd());
     SEALIFT_ASSIGN_OR_RETURN(kernel_, KernelDigest());
     if (parts_.profiles.empty()) {
       SEALIFT_RETURN_IF_ERROR(Measure(0, digests_, parts_.command_line, parts_.subject, signature_place));
@@ -144,6 +144,14 @@ class Assembly {
       sections_.push_back({std::string(uki::kDeviceTreeAuto), tree});
     }
     return Add(uki::kMicrocode, parts_.microcode);
+  }
+
+  Status AddInitrd() {
+    if (!parts_.initrd_digest.has_value() || parts_.sha384 || parts_.initrd.empty())
+      return Add(uki::kInitrd, parts_.initrd);
+    digests_[std::string(uki::kInitrd)] = {.sha256 = *parts_.initrd_digest, .sha384 = std::nullopt};
+    sections_.push_back({std::string(uki::kInitrd), parts_.initrd});
+    return OkStatus();
   }
 
   Status AddProfiles() {

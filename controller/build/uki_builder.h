@@ -34,6 +34,8 @@ struct UkiParts {
   uki::ContentSource kernel;
   // Length a multiple of 4 where companions are appended at boot.
   uki::ContentSource initrd;
+  // SHA-256 of the initrd where it is known, as from the packer: saves reading it once more.
+  std::optional<Sha256Digest> initrd_digest = std::nullopt;
   std::string os_release;
   // One line, without line end.
   std::string command_line;

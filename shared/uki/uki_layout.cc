@@ -15,6 +15,8 @@ constexpr std::uint64_t kPageBytes = 4096;
 // Holds the headers of every kernel; those of Linux end within 4 KiB.
 constexpr std::size_t kKernelHeadBytes = 64 << 10;
 constexpr std::uint64_t kMaxSections = 96;
+// The largest that the format allows (PE format, "Optional Header Windows-Specific Fields").
+constexpr std::uint32_t kMaxFileAlignment = 64 << 10;
 // Initialised data, readable.
 constexpr std::uint32_t kDataCharacteristics = 0x40000040;
 constexpr std::uint16_t kNxCompat = 0x0100;
@@ -163,6 +165,9 @@ class Builder {
 Result<UkiLayout> LayOutUki(ByteView stub_bytes, std::span<const UkiSection> sections) {
   SEALIFT_ASSIGN_OR_RETURN(const efi::PeImage stub, efi::PeImage::Parse(stub_bytes));
   if (!stub.pe32_plus()) return Invalid("the stub is for a 32-bit machine");
+  if (stub.file_alignment() > kMaxFileAlignment)
+    return Invalid(
+        fmt::format("the stub aligns its sections to {} bytes in the file", stub.file_alignment()));
   SEALIFT_RETURN_IF_ERROR(CheckSections(stub, sections));
   SEALIFT_ASSIGN_OR_RETURN(const Plan plan, MakePlan(stub, sections));
   std::uint64_t added = 0;

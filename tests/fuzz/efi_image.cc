@@ -1,6 +1,7 @@
 // A PE image of foreign origin, judged by a db of foreign origin: two bytes of length, signature lists,
 // image. What is accepted was vouched for, and signing what parses gives an image that parses.
 #include "shared/efi/authenticode.h"
+#include "shared/efi/image_signatures.h"
 #include "shared/uki/sections.h"
 
 using namespace sealift;
@@ -23,6 +24,12 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   }
   const auto digests = uki::DigestMeasuredSections(*image, 252);
   SEALIFT_CHECK(!digests.ok() || digests->size() <= image->sections().size());
+  const auto signatures = efi::ReadImageSignatures(
+      image->certificate_table(), {{"sha256", {ToBytes(efi::AuthenticodeDigest(*image).view())}}});
+  SEALIFT_CHECK(!verified.ok() || signatures.ok());
+  std::size_t seen = 0;
+  for (const auto& profile : uki::SectionsByProfile(*image)) seen += profile.size();
+  SEALIFT_CHECK(seen > 0);
   const auto magic = uki::ReadSystemdMagic(*image);
   SEALIFT_CHECK(!magic.ok() || !magic->version.empty());
   return 0;

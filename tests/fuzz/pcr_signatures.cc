@@ -11,5 +11,8 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   const auto again = uki::ParsePcrSignatures(uki::FormatPcrSignatures(*signatures));
   SEALIFT_CHECK(again.ok() && *again == *signatures);
   SEALIFT_CHECK(!uki::VerifyPcrPolicy(*signatures, key->public_key(), {}).ok());
+  for (const auto& [bank, entries] : *signatures)
+    for (const uki::PcrSignature& entry : entries)
+      SEALIFT_CHECK(!uki::CheckPcrSignature(bank, entry, key->public_key()).ok());
   return 0;
 }

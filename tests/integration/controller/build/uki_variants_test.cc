@@ -66,7 +66,9 @@ class UkiVariantsTest : public testing::Test {
     const auto initrd = uki::OpenSource(Path("initrd"), 1u << 30);
     parts.kernel = kernel->source;
     parts.initrd = initrd->source;
+    parts.initrd_digest = Sha256(*initrd_);
     auto built = BuildUkiFile(parts, Keys(), Path("uki.efi"));
+    parts.initrd_digest.reset();
     parts.kernel = *kernel_;
     parts.initrd = *initrd_;
     const auto in_memory = BuildUki(parts, Keys());
