@@ -25,8 +25,8 @@ namespace fs = std::filesystem;
 using nlohmann::json;
 
 constexpr std::uint64_t kMaxManifest = 1u << 20;
-// An inspection ends within ten seconds, whatever the file says.
-constexpr std::chrono::seconds kToolTime(8);
+// An inspection ends within ten seconds, whatever the file says: that is for all programs together.
+constexpr std::chrono::seconds kToolTime(9);
 
 void AddRelease(const media::CheckedRelease& release, Answer& answer) {
   const Manifest& manifest = release.manifest;
@@ -120,8 +120,11 @@ class EspFiles {
     if (listed.exit_code != 0) return Malformed("list its EFI system partition", listed);
     std::vector<std::string> paths;
     std::istringstream lines(listed.out);
-    for (std::string line; std::getline(lines, line);)
-      if (line.starts_with("::/") && !line.ends_with('/')) paths.push_back(line.substr(3));
+    for (std::string line; std::getline(lines, line);) {
+      // Names that are not UTF-8 are shown with replacement characters.
+      if (line.starts_with("::/") && !line.ends_with('/'))
+        paths.push_back(Utf8FromUtf16Le(Utf16Le(line.substr(3))));
+    }
     std::sort(paths.begin(), paths.end());
     return paths;
   }
@@ -139,11 +142,17 @@ class EspFiles {
   }
 
  private:
-  static Result<CommandOutput> Run(std::vector<std::string> argv) {
+  Result<CommandOutput> Run(std::vector<std::string> argv) const {
+    const auto left =
+        std::chrono::duration_cast<std::chrono::milliseconds>(deadline_ - std::chrono::steady_clock::now());
+    if (left.count() <= 0) {
+      return MakeError(Code::kDeadlineExceeded, Reason::kTimeout,
+                       "read the EFI system partition of the medium: it takes too long");
+    }
     return RunCommand(
         {.argv = std::move(argv),
          .environment = {{"MTOOLSRC", "/dev/null"}, {"MTOOLS_SKIP_CHECK", "1"}, {"LC_ALL", "C.UTF-8"}},
-         .timeout = kToolTime});
+         .timeout = left});
   }
   static Status Malformed(std::string_view what, const CommandOutput& output) {
     return MakeError(Code::kInvalidArgument, Reason::kMalformed,
@@ -152,6 +161,7 @@ class EspFiles {
 
   std::string drive_;
   fs::path scratch_;
+  std::chrono::steady_clock::time_point deadline_ = std::chrono::steady_clock::now() + kToolTime;
 };
 
 std::string PlatformName(std::uint8_t platform) {

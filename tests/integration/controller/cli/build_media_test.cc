@@ -123,6 +123,21 @@ TEST_F(BuildMediaTest, TwoBuildsInDifferentFoldersAreEqual) {
   EXPECT_EQ(Files("tree-a"), Files("tree-b"));
 }
 
+TEST_F(BuildMediaTest, ADiskThatIsFullLeavesNoMedium) {
+  SEALIFT_NEED_TOOL("xorriso");
+  for (const char* type : {"iso", "container"}) {
+    // Files may grow to 4 MiB: the tree fits, the medium does not.
+    os_.Write("usr/share/random", AsText(RandomBytes(5u << 19)));
+    std::vector<std::string> argv = {"sh", "-c", "trap '' XFSZ; ulimit -f 8192; exec \"$@\"", "sh"};
+    for (const std::string& word : Command("out", {"-t", type, "--extra-cmdline", "a=1"}))
+      argv.push_back(word);
+    const CommandOutput refused = RunTool(argv);
+    EXPECT_EQ(refused.exit_code, 1) << refused.err;
+    EXPECT_NE(refused.err.find("FILE_UNWRITABLE"), std::string::npos) << refused.err;
+    EXPECT_TRUE(Names("out").empty()) << type;
+  }
+}
+
 TEST_F(BuildMediaTest, SkopeoReadsTheContainerAsBothKindsOfArchive) {
   SEALIFT_NEED_TOOL("skopeo");
   ASSERT_EQ(Build("out", {"-t", "container"}).exit_code, 0);
