@@ -35,7 +35,8 @@ Result<Sha256Digest> Authenticode(const efi::PeImage& image, const uki::ContentS
 // Of the image without profiles: every section the manifest gives a digest for has it.
 Result<bool> SectionsAgree(const efi::PeImage& image, const uki::ContentSource& source,
                            const std::map<std::string, Sha256Digest>& expected) {
-  for (const auto& [name, digest] : expected) {
+  for (const auto& [expected_name, expected_digest] : expected) {
+    const std::string& name = expected_name;
     const auto& sections = image.sections();
     const auto found = std::find_if(sections.begin(), sections.end(),
                                     [&](const auto& section) { return section.name == name; });
@@ -43,7 +44,7 @@ Result<bool> SectionsAgree(const efi::PeImage& image, const uki::ContentSource& 
     const std::uint64_t size = std::min(found->virtual_size, found->raw_size);
     SEALIFT_ASSIGN_OR_RETURN(const Sha256Digest real,
                              uki::DigestSource(source.Part(found->raw_offset, size)));
-    if (real != digest) return false;
+    if (real != expected_digest) return false;
   }
   return true;
 }
