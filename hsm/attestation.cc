@@ -28,6 +28,8 @@ constexpr auto kClaims = std::to_array<Claim>({
      "the token's word alone: CKA_LOCAL, CKA_ALWAYS_SENSITIVE, CKA_NEVER_EXTRACTABLE, CKA_EXTRACTABLE as it "
      "reports them; where 'token' is missing, its word when the key was made, as the inventory kept it"},
     {"a key can be used for one thing only", "the token's word alone: CKA_SIGN, CKA_DECRYPT, CKA_UNWRAP"},
+    {"a key shown as 'wrappable' was made to leave its token in backups; 'copies' lists those restored here",
+     "this set's inventory; who holds such a token's PIN can wrap its keys past this software"},
     {"there is no second copy of a key", "the token's word and its keepers' alone: nothing here can show it"},
     {"these are all uses of a key",
      "the signing journals up to their checkpoints, and that nobody with the PIN signed past this software"},
@@ -80,6 +82,8 @@ Result<json> KeyToJson(const KeyRing& ring, const KeyAccount& account) {
                  {"public_key", Base64Encode(public_key.spki_der())},
                  {"label", key.label},
                  {"born_in_token", account.born_in_token()}};
+  if (key.wrappable) object["wrappable"] = true;
+  if (!key.copies.empty()) object["copies"] = key.copies;
   if (json token = TokenToJson(account); !token.is_null()) object["token"] = std::move(token);
   if (key.has_certificate) {
     SEALIFT_ASSIGN_OR_RETURN(const Certificate certificate, ring.CertificateFor(key));

@@ -50,7 +50,8 @@ class Ceremony {
   Ceremony(const KeySetOptions& options, const Progress& progress)
       : options_(options),
         progress_(progress),
-        maker_(options.set, fmt::format("make key set '{}'", options.set), options.set, progress) {}
+        maker_(options.set, fmt::format("make key set '{}'", options.set), options.set, progress,
+               options.leaving) {}
 
   Status Check();
   Status BeginJournal();

@@ -32,6 +32,8 @@ struct KeySetOptions {
   std::map<Group, std::shared_ptr<Token>> tokens;
   // By role, instead of its own.
   std::map<std::string, KeyAlgorithm, std::less<>> algorithms;
+  // kWrapped: keys that `keys backup` can take out. The set is marked for ever.
+  Leaving leaving = Leaving::kNever;
   // Life of certificates and of the TUF root, from now; not beyond the year 9999, where certificates end.
   std::int64_t expiration_days = 365;
   // What KEK, db and dbx hold beside the set's own certificates.

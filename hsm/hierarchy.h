@@ -36,7 +36,11 @@ unsigned BitsOf(KeyAlgorithm algorithm);
 // What a public half is; nothing for an RSA key of another size.
 std::optional<KeyAlgorithm> AlgorithmOf(const PublicKey& key);
 
-enum class KeyUse { kSign, kDecrypt };
+// kUnwrap: of transport keys, which belong to no role (key_backup.h).
+enum class KeyUse { kSign, kDecrypt, kUnwrap };
+
+// Whether a key may ever leave its token, and then only encrypted by another key that lives in one.
+enum class Leaving { kNever, kWrapped };
 
 struct Role {
   std::string_view name;

@@ -14,6 +14,7 @@ using nlohmann::json;
 
 constexpr std::size_t kMaxBytes = 1u << 20;
 constexpr std::size_t kMaxKeys = 1024;
+constexpr std::size_t kMaxCopies = 64;
 
 Status Invalid(std::string_view what) {
   return MakeError(Code::kFailedPrecondition, Reason::kKeySetInvalid,
@@ -29,6 +30,8 @@ json ToJson(const InventoryKey& key) {
                  {"label", key.label},
                  {"token", key.token_uri},
                  {"born_in_token", key.born_in_token}};
+  if (key.wrappable) object["wrappable"] = true;
+  if (!key.copies.empty()) object["copies"] = key.copies;
   if (key.has_certificate) {
     object["certificate"] = {{"sha256", key.certificate_fingerprint.hex()},
                              {"not_before", FormatRfc3339(key.not_before)},
@@ -60,6 +63,13 @@ Result<InventoryKey> ReadKey(const json& object) {
   key.label = reader.String("label", 128);
   key.token_uri = reader.String("token", 4096);
   key.born_in_token = reader.Boolean("born_in_token");
+  if (reader.Has("wrappable")) key.wrappable = reader.Boolean("wrappable");
+  if (reader.Has("copies")) {
+    for (const json& copy : reader.Array("copies", kMaxCopies)) {
+      if (!copy.is_string()) return Invalid("a copy of a key is no text");
+      key.copies.push_back(copy.get<std::string>());
+    }
+  }
   if (!reader.ok()) return Invalid(MessageOf(reader.status()));
   const auto parsed_group = ParseGroup(group);
   const auto parsed_algorithm = AlgorithmFromName(algorithm);

@@ -34,6 +34,10 @@ struct InventoryKey {
   std::string token_uri;
   // As the token said when the key was made.
   bool born_in_token = false;
+  // Made so that it can leave its token in a backup: for ever, whatever was done with it.
+  bool wrappable = false;
+  // Tokens into which a backup of it was restored, as token_uri.
+  std::vector<std::string> copies;
   // Of the certificate where the role has one; zero otherwise.
   Sha256Digest certificate_fingerprint;
   bool has_certificate = false;

@@ -40,7 +40,9 @@ Result<std::optional<PublicKey>> KeyMaker::FindLeft(const PlannedKey& plan, cons
   SEALIFT_ASSIGN_OR_RETURN(const Sha256Digest id, Sha256Digest::FromBytes(taken.front().id));
   SEALIFT_ASSIGN_OR_RETURN(const KeyCustody custody, token.keys().ReadCustody(id));
   SEALIFT_ASSIGN_OR_RETURN(PublicKey key, token.keys().ReadPublicHalf(id));
-  if (custody.born_in_token() && custody.extractable == false && AlgorithmOf(key) == plan.algorithm) {
+  const bool kept = leaving_ == Leaving::kWrapped ? custody.local == true && custody.extractable == true
+                                                  : custody.born_in_token() && custody.extractable == false;
+  if (kept && AlgorithmOf(key) == plan.algorithm) {
     return std::optional<PublicKey>(std::move(key));
   }
   return MakeError(
@@ -72,8 +74,9 @@ Result<const MadeKey*> KeyMaker::MakeNext(Journal& journal) {
   const std::string label = KeyLabel(set_, role.name, plan.generation);
   progress_(
       fmt::format("{} ({}) in token '{}'", role.name, AlgorithmName(plan.algorithm), plan.token->label()));
-  auto key =
-      plan.left.has_value() ? *plan.left : plan.token->keys().Generate(plan.algorithm, role.use, label);
+  auto key = plan.left.has_value() ? *plan.left
+                                   : plan.token->keys().Generate(plan.algorithm, role.use, label,
+                                                                 KeyStore::Placement::kBest, leaving_);
   if (!key.ok()) return key.status();
   const Sha256Digest id = key->key_id();
   // From here on TakeBack knows it.
@@ -91,6 +94,7 @@ Result<const MadeKey*> KeyMaker::MakeNext(Journal& journal) {
   MadeKey& made = *made_.back();
   SEALIFT_ASSIGN_OR_RETURN(const KeyCustody custody, plan.token->keys().ReadCustody(id));
   made.entry.born_in_token = custody.born_in_token();
+  made.entry.wrappable = leaving_ == Leaving::kWrapped;
   const std::string name = KeyName(role.name, plan.generation);
   journal.NameKey(id, name);
   SEALIFT_RETURN_IF_ERROR(

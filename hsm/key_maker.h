@@ -37,8 +37,13 @@ class KeyMaker {
  public:
   // `what` begins messages: "make key set 'demo'". `mark` names the marker: keys of an unfinished run are
   // only taken over under the same one. `progress` is borrowed.
-  KeyMaker(std::string set, std::string what, std::string mark, const Progress& progress)
-      : set_(std::move(set)), what_(std::move(what)), mark_(std::move(mark)), progress_(progress) {}
+  KeyMaker(std::string set, std::string what, std::string mark, const Progress& progress,
+           Leaving leaving = Leaving::kNever)
+      : set_(std::move(set)),
+        what_(std::move(what)),
+        mark_(std::move(mark)),
+        progress_(progress),
+        leaving_(leaving) {}
 
   // Makes nothing. `wanted`: nothing is the role's own, or RSA where the token has no EC.
   // Errors: KEY_ALGORITHM_UNSUPPORTED; HSM_MECHANISM_MISSING; ALREADY_EXISTS/HSM_KEY_EXISTS for a label that
@@ -71,6 +76,7 @@ class KeyMaker {
   const std::string what_;
   const std::string mark_;
   const Progress& progress_;
+  const Leaving leaving_;
   std::vector<PlannedKey> plans_;
   // As plans_, as far as made.
   std::vector<std::unique_ptr<MadeKey>> made_;

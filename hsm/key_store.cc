@@ -29,7 +29,7 @@ Template PublicTemplate(KeyAlgorithm algorithm, KeyUse use, std::string_view lab
   wanted.Flag(CKA_TOKEN, where == Where::kToken)
       .Flag(CKA_VERIFY, use == KeyUse::kSign)
       .Flag(CKA_ENCRYPT, use == KeyUse::kDecrypt)
-      .Flag(CKA_WRAP, false)
+      .Flag(CKA_WRAP, use == KeyUse::kUnwrap)
       .Data(CKA_LABEL, AsBytes(label));
   if (IsEc(algorithm)) {
     wanted.Data(CKA_EC_PARAMS, CurveParameters(BitsOf(algorithm)));
@@ -50,20 +50,20 @@ enum class Asked {
 };
 
 CK_MECHANISM_TYPE MechanismFor(KeyAlgorithm algorithm, KeyUse use) {
-  if (use == KeyUse::kDecrypt) return CKM_RSA_PKCS_OAEP;
+  if (use != KeyUse::kSign) return CKM_RSA_PKCS_OAEP;
   return IsEc(algorithm) ? CKM_ECDSA : CKM_RSA_PKCS;
 }
 
-Template PrivateTemplate(KeyAlgorithm algorithm, KeyUse use, std::string_view label, Where where,
-                         Asked asked) {
+Template PrivateTemplate(KeyAlgorithm algorithm, KeyUse use, std::string_view label, Where where, Asked asked,
+                         Leaving leaving) {
   Template wanted;
   wanted.Flag(CKA_TOKEN, where == Where::kToken)
       .Flag(CKA_PRIVATE, true)
       .Flag(CKA_SENSITIVE, true)
-      .Flag(CKA_EXTRACTABLE, false)
+      .Flag(CKA_EXTRACTABLE, leaving == Leaving::kWrapped)
       .Flag(CKA_SIGN, use == KeyUse::kSign)
       .Flag(CKA_DECRYPT, use == KeyUse::kDecrypt)
-      .Flag(CKA_UNWRAP, false)
+      .Flag(CKA_UNWRAP, use == KeyUse::kUnwrap)
       .Data(CKA_LABEL, AsBytes(label));
   if (asked == Asked::kEverything) wanted.Number(CKA_ALLOWED_MECHANISMS, MechanismFor(algorithm, use));
   // The copy in the token inherits it. A key that is placed otherwise must stay removable until it has its
@@ -73,12 +73,12 @@ Template PrivateTemplate(KeyAlgorithm algorithm, KeyUse use, std::string_view la
 }
 
 Result<KeyPair> GeneratePair(const TokenView& view, KeyAlgorithm algorithm, KeyUse use,
-                             const std::string& label, Where where) {
+                             const std::string& label, Where where, Leaving leaving) {
   CK_MECHANISM mechanism{IsEc(algorithm) ? CKM_EC_KEY_PAIR_GEN : CKM_RSA_PKCS_KEY_PAIR_GEN, nullptr, 0};
   CK_RV rv = CKR_OK;
   for (const Asked asked : {Asked::kEverything, Asked::kNoMechanisms, Asked::kLeast}) {
     Template public_template = PublicTemplate(algorithm, use, label, where);
-    Template private_template = PrivateTemplate(algorithm, use, label, where, asked);
+    Template private_template = PrivateTemplate(algorithm, use, label, where, asked, leaving);
     KeyPair pair;
     rv = view.api->C_GenerateKeyPair(view.session, &mechanism, public_template.data(), public_template.size(),
                                      private_template.data(), private_template.size(), &pair.public_key,
@@ -138,16 +138,18 @@ Status PlaceInPlace(const TokenView& view, const KeyPair& pair, ByteView id) {
 }
 
 Result<PublicKey> GenerateByCopy(const TokenView& view, KeyAlgorithm algorithm, KeyUse use,
-                                 const std::string& label) {
-  SEALIFT_ASSIGN_OR_RETURN(const KeyPair pair, GeneratePair(view, algorithm, use, label, Where::kSession));
+                                 const std::string& label, Leaving leaving) {
+  SEALIFT_ASSIGN_OR_RETURN(const KeyPair pair,
+                           GeneratePair(view, algorithm, use, label, Where::kSession, leaving));
   SEALIFT_ASSIGN_OR_RETURN(PublicKey public_key, ReadPublicKey(view, pair.public_key));
   SEALIFT_RETURN_IF_ERROR(PlaceCopy(view, pair, public_key.key_id().view()));
   return public_key;
 }
 
 Result<PublicKey> GenerateInPlace(const TokenView& view, KeyAlgorithm algorithm, KeyUse use,
-                                  const std::string& label) {
-  SEALIFT_ASSIGN_OR_RETURN(const KeyPair pair, GeneratePair(view, algorithm, use, label, Where::kToken));
+                                  const std::string& label, Leaving leaving) {
+  SEALIFT_ASSIGN_OR_RETURN(const KeyPair pair,
+                           GeneratePair(view, algorithm, use, label, Where::kToken, leaving));
   auto public_key = ReadPublicKey(view, pair.public_key);
   Status status = public_key.status();
   if (status.ok()) status = PlaceInPlace(view, pair, public_key->key_id().view());
@@ -170,31 +172,32 @@ Result<T> KeyStore::OnToken(const std::function<Result<T>(const TokenView& view)
 }
 
 Result<PublicKey> KeyStore::GenerateOnce(KeyAlgorithm algorithm, KeyUse use, const std::string& label,
-                                         Placement placement) {
+                                         Placement placement, Leaving leaving) {
   SEALIFT_ASSIGN_OR_RETURN(const SessionPool::Lease lease, pool_->AcquireReadWrite());
   const TokenView view = View(*pool_, lease);
-  Result<PublicKey> made = placement == Placement::kInPlace ? GenerateInPlace(view, algorithm, use, label)
-                                                            : GenerateByCopy(view, algorithm, use, label);
+  Result<PublicKey> made = placement == Placement::kInPlace
+                               ? GenerateInPlace(view, algorithm, use, label, leaving)
+                               : GenerateByCopy(view, algorithm, use, label, leaving);
   if (!made.ok() && placement == Placement::kBest && LossOf(made.status()) == Loss::kNone &&
       ReasonOf(made.status()) != Reason::kHsmTokenFull) {
     log::Info("token does not copy keys into place; they stay modifiable",
               {{"token", pool_->token_label()}, {"error", MessageOf(made.status())}});
-    made = GenerateInPlace(view, algorithm, use, label);
+    made = GenerateInPlace(view, algorithm, use, label, leaving);
   }
   return made;
 }
 
 Result<PublicKey> KeyStore::Generate(KeyAlgorithm algorithm, KeyUse use, const std::string& label,
-                                     Placement placement) {
+                                     Placement placement, Leaving leaving) {
   SEALIFT_ASSIGN_OR_RETURN(const auto taken, FindByLabel(label));
   if (!taken.empty()) {
     return MakeError(Code::kAlreadyExists, Reason::kHsmKeyExists,
                      fmt::format("generate key '{}' on {}: it is already there", label, pool_->Name()));
   }
-  Result<PublicKey> made = GenerateOnce(algorithm, use, label, placement);
+  Result<PublicKey> made = GenerateOnce(algorithm, use, label, placement, leaving);
   if (!made.ok()) return made;
   SEALIFT_ASSIGN_OR_RETURN(const KeyCustody custody, ReadCustody(made->key_id()));
-  if (custody.sensitive != true || custody.extractable != false) {
+  if (custody.sensitive != true || custody.extractable != (leaving == Leaving::kWrapped)) {
     return MakeError(Code::kFailedPrecondition, Reason::kHsmFailed,
                      fmt::format("generate key '{}' on {}: the token made a key that it would give out",
                                  label, pool_->Name()));

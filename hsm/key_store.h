@@ -59,11 +59,11 @@ class KeyStore {
 
   explicit KeyStore(std::shared_ptr<SessionPool> pool) : pool_(std::move(pool)) {}
 
-  // Never extractable, for `use` alone. Returns the public half; its key_id() is the CKA_ID.
-  // Errors: ALREADY_EXISTS/HSM_KEY_EXISTS when the label is taken; HSM_FAILED, also when the token made a key
-  // that it would give out.
+  // For `use` alone; not extractable unless `leaving` says so. Returns the public half; its key_id() is the
+  // CKA_ID. Errors: ALREADY_EXISTS/HSM_KEY_EXISTS when the label is taken; HSM_FAILED, also when the token
+  // made a key that it would give out.
   Result<PublicKey> Generate(KeyAlgorithm algorithm, KeyUse use, const std::string& label,
-                             Placement placement = Placement::kBest);
+                             Placement placement = Placement::kBest, Leaving leaving = Leaving::kNever);
   // Private keys, in the token's order.
   Result<std::vector<StoredKey>> List();
   Result<bool> HoldsPrivateKey(const Sha256Digest& id);
@@ -86,7 +86,7 @@ class KeyStore {
   Result<T> OnToken(const std::function<Result<T>(const TokenView& view)>& read);
   Status CheckMechanism(CK_MECHANISM_TYPE mechanism, std::string_view name, CK_FLAGS flag, CK_ULONG bits);
   Result<PublicKey> GenerateOnce(KeyAlgorithm algorithm, KeyUse use, const std::string& label,
-                                 Placement placement);
+                                 Placement placement, Leaving leaving);
 
   std::shared_ptr<SessionPool> pool_;
 };

@@ -48,6 +48,8 @@ void AddExpiredOption(CLI::App& verb, bool& allow_expired);
 
 // sealift keys add-generation
 void AddGenerationVerbs(CLI::App& keys, Session& session);
+// sealift keys transport-key|backup|restore
+void AddBackupVerbs(CLI::App& keys, Session& session);
 // sealift keys sign-variable|csr|import-cert
 void AddKeyMaterialVerbs(CLI::App& keys, Session& session);
 

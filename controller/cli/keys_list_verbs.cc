@@ -51,12 +51,14 @@ Result<std::vector<hsm::JournalReport>> ReadJournals(const ListArguments& argume
 }
 
 std::string_view Origin(const hsm::KeyAccount& account) {
+  if (account.key->wrappable) return "wrappable";
   if (account.born_in_token()) return "token";
   if (account.in_token == true && account.custody.local == false) return "imported";
   return "?";
 }
 
 std::string_view EverExtractable(const hsm::KeyAccount& account) {
+  if (account.key->wrappable) return "yes";
   if (account.in_token != true) return account.key->born_in_token ? "never" : "?";
   if (!account.custody.never_extractable.has_value()) return "?";
   return *account.custody.never_extractable ? "never" : "yes";
@@ -83,6 +85,8 @@ nlohmann::json ToJson(const hsm::KeyAccount& account) {
                            {"origin", std::string(Origin(account))},
                            {"ever_extractable", std::string(EverExtractable(account))},
                            {"in_token", std::string(InToken(account))},
+                           {"wrappable", key.wrappable},
+                           {"copies", key.copies},
                            {"key_id", key.key_id.hex()}};
   if (key.has_certificate) object["certificate_not_after"] = FormatRfc3339(key.not_after);
   if (account.uses.has_value()) {

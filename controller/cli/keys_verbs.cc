@@ -17,6 +17,7 @@ struct InitArguments {
   std::int64_t expiration_days = 365;
   EnrolmentArguments enrolment;
   std::vector<std::string> algorithms;
+  bool wrappable = false;
   std::string journal;
   std::vector<std::string> names{"DNS:localhost", "IP:127.0.0.1"};
 };
@@ -29,8 +30,11 @@ void PrintInit(const hsm::Inventory& inventory, const hsm::EnrolmentContent& enr
   }
   std::printf("key set '%s': %zu keys, public files in %s\n", inventory.set.c_str(), inventory.keys.size(),
               folder.c_str());
+  if (!inventory.keys.empty() && inventory.keys.front().wrappable) {
+    std::printf("warning: who holds a token's PIN can take its keys out; this set is marked for ever\n");
+  }
   for (const hsm::InventoryKey& key : inventory.keys) {
-    if (!key.born_in_token)
+    if (!key.born_in_token && !key.wrappable)
       std::printf("warning: '%s' is not certain to be born in its token\n", key.role.c_str());
   }
   PrintEnrolment(enrolment);
@@ -41,15 +45,17 @@ Status InitKeys(const InitArguments& arguments, const Session& session) {
   SEALIFT_ASSIGN_OR_RETURN(auto algorithms, ParseAlgorithms(arguments.algorithms));
   SEALIFT_RETURN_IF_ERROR(InstallKeyProvider());
   SEALIFT_ASSIGN_OR_RETURN(auto tokens, hsm::OpenTokens(arguments.tokens));
-  const hsm::KeySetOptions options{.set = arguments.set,
-                                   .folder = arguments.folder,
-                                   .tokens = std::move(tokens),
-                                   .algorithms = std::move(algorithms),
-                                   .expiration_days = arguments.expiration_days,
-                                   .enrolment = enrolment,
-                                   .controller_names = arguments.names,
-                                   .now = SystemClock().Now(),
-                                   .journal = arguments.journal};
+  const hsm::KeySetOptions options{
+      .set = arguments.set,
+      .folder = arguments.folder,
+      .tokens = std::move(tokens),
+      .algorithms = std::move(algorithms),
+      .leaving = arguments.wrappable ? hsm::Leaving::kWrapped : hsm::Leaving::kNever,
+      .expiration_days = arguments.expiration_days,
+      .enrolment = enrolment,
+      .controller_names = arguments.names,
+      .now = SystemClock().Now(),
+      .journal = arguments.journal};
   SEALIFT_ASSIGN_OR_RETURN(const hsm::Inventory inventory, hsm::InitialiseKeySet(options, ShowProgress));
   PrintInit(inventory, enrolment, arguments.folder, session);
   return OkStatus();
@@ -82,8 +88,13 @@ void AddKeysVerbs(CLI::App& app, Session& session) {
       ->capture_default_str();
 
   AddAlgorithmOption(*init_verb, init->algorithms);
+  init_verb->add_flag(
+      "--wrappable", init->wrappable,
+      "keys that `keys backup` can take out of their tokens, encrypted; shown for ever. Without "
+      "it, add-generation in a second token is what keeps you going");
 
   AddGenerationVerbs(*keys, session);
+  AddBackupVerbs(*keys, session);
   AddKeysListVerbs(*keys, session);
   AddKeyMaterialVerbs(*keys, session);
 }
