@@ -5,7 +5,6 @@
 
 #include <algorithm>
 #include <array>
-#include <set>
 #include <utility>
 
 #include "hsm/ceremony_files.h"
@@ -52,6 +51,12 @@ std::vector<std::string> IpAddressesOf(const Certificate& certificate) {
   return found;
 }
 
+bool HoldsOnlyKey(const efi::SignatureList& list, const Sha256Digest& key_id) {
+  if (list.type != efi::kCertX509 || list.entries.size() != 1) return false;
+  const auto certificate = Certificate::FromDer(list.entries[0].data);
+  return certificate.ok() && certificate->public_key().key_id() == key_id;
+}
+
 // One run of AddGeneration, with the set's folder locked. Steps run in the order of the public functions.
 class GenerationRun {
  public:
@@ -82,6 +87,7 @@ class GenerationRun {
   Status CertifyController();
   Status GrowVariable(std::string_view variable, std::string_view role, std::string_view by);
   Status ReplacePk();
+  Status KeepEarlier();
   CertificateSpec Spec(std::string_view role, std::string_view purpose) const;
   Result<efi::SignatureLists> ListsOf(std::string_view variable) const;
   Result<Bytes> Sign(std::string_view variable, bool append, ByteView content, Signer& signer,
@@ -276,27 +282,15 @@ Result<Bytes> GenerationRun::Sign(std::string_view variable, bool append, ByteVi
   return SignAndVerifyVariable(variable, append, time, content, signer, certificate);
 }
 
-// The new certificate follows the set's own ones. Those of a run that was cut off are taken out.
+// The new certificate goes to the end, where firmware puts what is appended: both ways lead to the same
+// content, and so to the same PCR 7. One of a run that was cut off is taken out.
 Status GenerationRun::GrowVariable(std::string_view variable, std::string_view role, std::string_view by) {
   const InventoryKey& entry = Entry(role);
   SEALIFT_ASSIGN_OR_RETURN(efi::SignatureLists lists, ListsOf(variable));
-  std::set<Sha256Digest> own;
-  for (const InventoryKey* key : inventory_.Generations(role)) own.insert(key->key_id);
-  const auto key_in = [&](const efi::SignatureList& list) -> std::optional<Sha256Digest> {
-    if (list.type != efi::kCertX509 || list.entries.size() != 1) return std::nullopt;
-    const auto certificate = Certificate::FromDer(list.entries[0].data);
-    if (!certificate.ok()) return std::nullopt;
-    return certificate->public_key().key_id();
-  };
-  std::erase_if(lists, [&](const efi::SignatureList& list) { return key_in(list) == entry.key_id; });
-  auto at = lists.begin();
-  for (auto one = lists.begin(); one != lists.end(); ++one) {
-    const auto key = key_in(*one);
-    if (key.has_value() && own.count(*key) != 0) at = one + 1;
-  }
+  std::erase_if(lists, [&](const efi::SignatureList& list) { return HoldsOnlyKey(list, entry.key_id); });
   const efi::SignatureList added =
       efi::X509SignatureList(inventory_.owner, certificates_.find(role)->second.der());
-  lists.insert(at, added);
+  lists.push_back(added);
   const Bytes grown = efi::SerializeSignatureLists(lists);
   const Bytes alone = efi::SerializeSignatureLists(efi::SignatureLists{added});
   SEALIFT_ASSIGN_OR_RETURN(const std::shared_ptr<Signer> signer, ring_.SignerFor(by));
@@ -341,7 +335,21 @@ Status GenerationRun::ReplacePk() {
   return OkStatus();
 }
 
+// Machines that have not taken the new lists are predicted by the ones they hold.
+Status GenerationRun::KeepEarlier() {
+  std::string folder = fmt::format("earlier/{}/", FormatRfc3339(options_.now));
+  std::ranges::replace(folder, ':', '-');
+  for (const char* name : {"PK.esl", "KEK.esl", "db.esl", "dbx.esl"}) {
+    std::error_code error;
+    if (!std::filesystem::exists(ring_.folder() / name, error)) continue;
+    SEALIFT_ASSIGN_OR_RETURN(new_files_[folder + name],
+                             ReadFile(ring_.folder() / name, efi::kMaxSignatureListBytes));
+  }
+  return OkStatus();
+}
+
 Status GenerationRun::MakeVariables() {
+  if (Adds("kek") || Adds("db")) SEALIFT_RETURN_IF_ERROR(KeepEarlier());
   if (Adds("kek")) SEALIFT_RETURN_IF_ERROR(GrowVariable("KEK", "kek", "pk"));
   if (Adds("db")) SEALIFT_RETURN_IF_ERROR(GrowVariable("db", "db", "kek"));
   return Adds("pk") ? ReplacePk() : OkStatus();

@@ -116,6 +116,12 @@ TEST_F(GenerationTest, ListsGrowAndImagesOfEitherGenerationStart) {
                   .exit_code,
               0);
   }
+  std::vector<std::filesystem::path> earlier;
+  for (const auto& one : std::filesystem::directory_iterator(keys_ / "earlier"))
+    earlier.push_back(one.path());
+  ASSERT_EQ(earlier.size(), 1u);
+  EXPECT_EQ(ReadFile(earlier[0] / "KEK.esl").value(), old_kek);
+  EXPECT_EQ(efi::ParseSignatureLists(ReadFile(earlier[0] / "db.esl").value())->size(), 1u);
   // The token decides which generation signs; --generation overrides it.
   const auto db = Lists("db.esl");
   const auto sign = [&](KeyRing& ring) {

@@ -229,5 +229,36 @@ TEST_F(KeyMaterialTest, AlgorithmsThatARoleCannotHaveAreRefusedBeforeAnythingIsM
   EXPECT_EQ(Init({kSkip}).exit_code, 0);
 }
 
+TEST_F(KeyMaterialTest, AWrappableSetIsBackedUpAndRestoredInAnotherToken) {
+  const CommandOutput made = Init({kSkip, "--wrappable"});
+  ASSERT_EQ(made.exit_code, 0) << made.err;
+  EXPECT_NE(made.out.find("marked for ever"), std::string::npos) << made.out;
+  const CommandOutput token = Sealift({"token", "create", "--store", Path("store"), "--label", "second",
+                                       "--pin-file", Path("pin"), "-o", "json"});
+  const std::string second = json::parse(token.out)["uri"];
+  ASSERT_EQ(Sealift({"keys", "transport-key", "--token", second, "--out", Path("transport.pem")}).exit_code,
+            0);
+  const CommandOutput backup = Keys({"backup", "db", "escrow", "--keys", Path("keys"), "--to",
+                                     Path("transport.pem"), "--out", Path("backup"), "-o", "json"});
+  ASSERT_EQ(backup.exit_code, 0) << backup.out;
+  EXPECT_EQ(json::parse(backup.out)["keys"], json({"db-1", "escrow-1"}));
+  const std::vector<std::string> restore = {"keys",       "restore", Path("backup"), "--keys",
+                                            Path("keys"), "--token", second};
+  const CommandOutput restored = Sealift(restore);
+  ASSERT_EQ(restored.exit_code, 0) << restored.err;
+  const CommandOutput listed =
+      Sealift({"keys", "list", "--keys", Path("keys"), "--token", second, "-o", "json"});
+  const json shown = json::parse(listed.out);
+  for (const json& key : shown["keys"]) {
+    const bool there = key["role"] == "db" || key["role"] == "escrow";
+    EXPECT_EQ(key["origin"], "wrappable") << key.dump();
+    EXPECT_EQ(key["ever_extractable"], "yes") << key.dump();
+    EXPECT_EQ(key["in_token"], there ? "yes" : "no") << key.dump();
+    EXPECT_EQ(key["copies"].size(), there ? 1u : 0u) << key.dump();
+  }
+  Write("backup", Bytes(40, '{'));
+  EXPECT_NE(Sealift(restore).err.find("KEY_BACKUP_INVALID"), std::string::npos);
+}
+
 }  // namespace
 }  // namespace sealift::cli
