@@ -20,7 +20,7 @@ namespace {
 // A frame of more raw bytes waits for its turn and is then compressed straight into the sink.
 constexpr std::uint64_t kLargeFrameBytes = 4u << 20;
 // Finished frames that wait for their turn, together.
-constexpr std::uint64_t kMaxWaitingBytes = 8u << 20;
+constexpr std::uint64_t kMaxWaitingBytes = 3u << 20;
 
 using ZstdContext = std::unique_ptr<ZSTD_CCtx, decltype(&ZSTD_freeCCtx)>;
 
@@ -141,7 +141,10 @@ class Packer {
       Append(packed, piece);
       return OkStatus();
     };
+    // Grown in doublings, a frame that waits would hold twice its size.
+    packed.reserve(static_cast<std::size_t>(frames_[index].raw_size / 3));
     SEALIFT_RETURN_IF_ERROR(Compress(context, index, keep));
+    packed.shrink_to_fit();
     {
       const std::lock_guard lock(mutex_);
       waiting_bytes_ += packed.size();

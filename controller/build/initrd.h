@@ -72,7 +72,7 @@ struct Initrd {
 
 // Hands the initrd to `sink` in order, from any of the threads but one at a time; its length is a multiple
 // of 4, as what systemd-stub appends must start so. Memory depends on the number of threads and on the level
-// (9: 17 MiB a thread; 19: 90 MiB), not on the size of the tree: at most 8 MiB of finished frames wait for
+// (9: 17 MiB a thread; 19: 90 MiB), not on the size of the tree: at most 3 MiB of finished frames wait for
 // their turn. After an error the sink has got part of it. Errors: those of PlanFrames, Tree::Open and the
 // sink; INVALID_ARGUMENT for the level.
 Result<Initrd> PackInitrd(const Tree& tree, const InstalledPackages& packages, const InitrdOptions& options,
