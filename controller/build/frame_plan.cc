@@ -129,9 +129,13 @@ Result<std::vector<Frame>> PlanFrames(const Tree& tree, const InstalledPackages&
   // Files of no package come first, then package by package; two architectures of one package are one group.
   std::map<std::string, std::vector<FileNames>> groups;
   for (FileNames& names : FilesOf(tree)) {
-    const auto owner = packages.owners.find(names.front()->first);
-    const std::string group =
-        owner == packages.owners.end() ? std::string() : packages.packages[owner->second].name;
+    std::string group;
+    for (const Item* item : names) {
+      const auto owner = packages.owners.find(item->first);
+      if (owner == packages.owners.end()) continue;
+      group = packages.packages[owner->second].name;
+      break;
+    }
     groups[group].push_back(std::move(names));
   }
   Planner planner;

@@ -1,6 +1,8 @@
 #include "controller/source/source.h"
 
 #include <fmt/format.h>
+#include <sys/stat.h>
+#include <sys/xattr.h>
 
 #include <algorithm>
 #include <array>
@@ -118,6 +120,13 @@ Result<SourceTree> ReadRegistry(std::string_view text, const SourceLimits& limit
 Result<SourceTree> ReadFolder(std::string_view text, const SourceLimits&) {
   SourceTree source;
   SEALIFT_ASSIGN_OR_RETURN(source.tree, Tree::Read(fs::path(text)));
+  std::vector<std::string> capabilities;
+  for (const auto& [path, entry] : source.tree.entries()) {
+    if (!S_ISREG(entry.mode) || (entry.mode & S_IXUSR) == 0) continue;
+    if (::lgetxattr((fs::path(text) / path).c_str(), "security.capability", nullptr, 0) > 0)
+      capabilities.push_back(path);
+  }
+  RemarkCapabilities(capabilities, source.tree, source.remarks);
   return source;
 }
 
