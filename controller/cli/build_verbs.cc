@@ -67,6 +67,7 @@ void Print(const Session& session, const std::string& type, const std::filesyste
                          {"initrd_bytes", built.initrd_bytes},
                          {"unpacked_bytes", built.unpacked_bytes},
                          {"frames", built.frames},
+                         {"packages", built.packages},
                          {"findings", FindingsJson(built.findings)},
                          {"remarks", built.remarks}};
     std::printf("%s\n", result.dump(2).c_str());
