@@ -89,7 +89,7 @@ Result<KeyPair> GeneratePair(const TokenView& view, KeyAlgorithm algorithm, KeyU
       break;
     }
   }
-  return Pkcs11Error(rv, fmt::format("generate key '{}' on {}", label, view.token), "C_GenerateKeyPair");
+  return CannotMake(rv, fmt::format("generate key '{}' on {}", label, view.token), "C_GenerateKeyPair");
 }
 
 void Destroy(const TokenView& view, CK_OBJECT_HANDLE object) {
@@ -113,7 +113,7 @@ Result<CK_OBJECT_HANDLE> CopyIntoToken(const TokenView& view, CK_OBJECT_HANDLE o
     rv = view.api->C_CopyObject(view.session, object, changes.data(), changes.size(), &copy);
     if (rv == CKR_OK) return copy;
   }
-  return Pkcs11Error(rv, fmt::format("place key on {}", view.token), "C_CopyObject");
+  return CannotMake(rv, fmt::format("place key on {}", view.token), "C_CopyObject");
 }
 
 // The public half first: it can be taken away again when the private one does not follow.

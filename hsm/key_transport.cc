@@ -65,7 +65,7 @@ Result<CK_OBJECT_HANDLE> Create(const TokenView& view, Template wanted, std::str
   CK_OBJECT_HANDLE object = CK_INVALID_HANDLE;
   const CK_RV rv = view.api->C_CreateObject(view.session, wanted.data(), wanted.size(), &object);
   if (rv == CKR_OK) return object;
-  return Pkcs11Error(rv, fmt::format("place {} on {}", what, view.token), "C_CreateObject");
+  return CannotMake(rv, fmt::format("place {} on {}", what, view.token), "C_CreateObject");
 }
 
 // For this session.
@@ -144,8 +144,7 @@ Result<CK_OBJECT_HANDLE> UnwrapPrivate(const TokenView& view, CK_OBJECT_HANDLE a
   const CK_RV rv = view.api->C_UnwrapKey(view.session, &mechanism, aes, bytes.data(), bytes.size(),
                                          wanted.data(), wanted.size(), &made);
   if (rv == CKR_OK) return made;
-  const Status error =
-      Pkcs11Error(rv, fmt::format("unwrap '{}' on {}", key.label, view.token), "C_UnwrapKey");
+  const Status error = CannotMake(rv, fmt::format("unwrap '{}' on {}", key.label, view.token), "C_UnwrapKey");
   const bool of_token = ReasonOf(error) == Reason::kHsmTokenFull || LossOf(error) != Loss::kNone ||
                         ReasonOf(error) == Reason::kHsmMechanismMissing;
   return of_token ? error : Damaged(rv, fmt::format("'{}'", key.label), view.token);

@@ -170,6 +170,12 @@ std::optional<bool> ReadFlag(const TokenView& view, CK_OBJECT_HANDLE object, CK_
   return value->front() != CK_FALSE;
 }
 
+Status CannotMake(CK_RV rv, std::string_view what, std::string_view call) {
+  if (rv != CKR_HOST_MEMORY) return Pkcs11Error(rv, what, call);
+  return MakeError(Code::kResourceExhausted, Reason::kHsmTokenFull,
+                   fmt::format("{} ({}: {})", what, call, RvName(rv)));
+}
+
 Result<PublicKey> ReadPublicKey(const TokenView& view, CK_OBJECT_HANDLE object) {
   SEALIFT_ASSIGN_OR_RETURN(const CK_ULONG type, ReadNumber(view, object, CKA_KEY_TYPE));
   if (type == CKK_RSA) return ReadRsa(view, object);

@@ -47,6 +47,9 @@ Result<Bytes> ReadAttribute(const TokenView& view, CK_OBJECT_HANDLE object, CK_A
 Result<CK_ULONG> ReadNumber(const TokenView& view, CK_OBJECT_HANDLE object, CK_ATTRIBUTE_TYPE type);
 // Nothing where the token does not have the attribute.
 std::optional<bool> ReadFlag(const TokenView& view, CK_OBJECT_HANDLE object, CK_ATTRIBUTE_TYPE type);
+// The error of a call that makes an object: as Pkcs11Error, but CKR_HOST_MEMORY is a full token too, which is
+// how opencryptoki says that it holds its 2,048 objects.
+Status CannotMake(CK_RV rv, std::string_view what, std::string_view call);
 // From CKA_MODULUS and CKA_PUBLIC_EXPONENT, or CKA_EC_PARAMS and CKA_EC_POINT.
 Result<PublicKey> ReadPublicKey(const TokenView& view, CK_OBJECT_HANDLE object);
 

@@ -50,7 +50,7 @@ Result<bool> PlaceSetMarker(SessionPool& pool, std::string_view set) {
   CK_OBJECT_HANDLE marker = CK_INVALID_HANDLE;
   const CK_RV rv = view.api->C_CreateObject(view.session, wanted.data(), wanted.size(), &marker);
   if (rv == CKR_OK) return true;
-  const Status error = Pkcs11Error(rv, fmt::format("mark {}", view.token), "C_CreateObject");
+  const Status error = CannotMake(rv, fmt::format("mark {}", view.token), "C_CreateObject");
   if (ReasonOf(error) == Reason::kHsmTokenFull || LossOf(error) != Loss::kNone) return error;
   return false;
 }

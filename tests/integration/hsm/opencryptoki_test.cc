@@ -5,6 +5,7 @@
 
 #include "hsm/ceremony.h"
 #include "hsm/key_ring.h"
+#include "hsm/objects.h"
 #include "hsm/token_signer.h"
 #include "tests/integration/hsm/softhsm_fixture.h"
 
@@ -97,6 +98,27 @@ TEST_F(OpencryptokiTest, AGroupThatNeedsEcIsRefusedBeforeAnythingIsMade) {
   EXPECT_EQ(ReasonOf((*token)->keys().CheckMechanisms(KeyAlgorithm::kEcP256, KeyUse::kSign)),
             Reason::kHsmMechanismMissing);
   EXPECT_TRUE((*token)->keys().CheckMechanisms(KeyAlgorithm::kRsa3072, KeyUse::kDecrypt).ok());
+}
+
+TEST_F(OpencryptokiTest, ATokenThatIsFullSaysSo) {
+  const auto token = Token::Open(server_->uri());
+  ASSERT_TRUE(token.ok()) << Describe(token.status());
+  CK_RV rv = CKR_OK;
+  int made = 0;
+  {
+    const auto lease = (*token)->pool()->AcquireReadWrite();
+    ASSERT_TRUE(lease.ok());
+    for (; rv == CKR_OK && made < 4096; ++made) {
+      Template wanted;
+      wanted.Number(CKA_CLASS, CKO_DATA).Flag(CKA_TOKEN, true).Flag(CKA_PRIVATE, false);
+      CK_OBJECT_HANDLE object = CK_INVALID_HANDLE;
+      rv = (*token)->pool()->api().C_CreateObject(lease->handle(), wanted.data(), wanted.size(), &object);
+    }
+  }
+  ASSERT_NE(rv, CKR_OK) << "no limit";
+  const auto key = (*token)->keys().Generate(KeyAlgorithm::kRsa2048, KeyUse::kSign, "one too many");
+  EXPECT_EQ(ReasonOf(key.status()), Reason::kHsmTokenFull) << made << " " << Describe(key.status());
+  EXPECT_TRUE((*token)->keys().List()->empty()) << "nothing is half made";
 }
 
 TEST_F(OpencryptokiTest, ALockedPinIsReportedWithoutAnotherTry) {
