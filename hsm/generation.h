@@ -51,7 +51,7 @@ struct AddedGeneration {
 //   tpm2-pcr-public-N.pem, journal-N.pub.pem
 //   KEK|db.{esl,auth}               replaced: the full list, with the certificates of all generations
 //   updates/KEK|db-N.{esl,auth}     the new certificate alone, to be appended by machines in user mode
-//   earlier/<time>/*.esl            the lists of before, by which the controller knows machines that have them
+//   earlier/<time>/*.esl            the lists of before: the controller knows machines by them
 //   updates/PK-N.{esl,auth}         PK holds one certificate: this replaces it on machines in user mode
 //   updates/pk-N/{PK.esl,PK.auth,KEK.auth}   what the folder's become when machines have taken it
 //   tuf/V.root.json                 the next root: keys of all generations, thresholds kept, signed by old
