@@ -30,11 +30,11 @@ class Release:
         self.tree = pathlib.Path(tree)
         self.manifest = json.loads((self.tree / "release.json").read_text(encoding="utf-8"))
         self.version = self.manifest["version"]
-        self.uki = self._only("uki")
+        self.uki = self._only("uki", self.manifest["images"][0]["path"])  # the first is the one that nodes stage
         self.boot_loader = self._only("boot-loader")
 
-    def _only(self, role):
-        found = [entry for entry in self.manifest["files"] if entry["role"] == role]
+    def _only(self, role, path=None):
+        found = [entry for entry in self.manifest["files"] if entry["role"] == role and path in (None, entry["path"])]
         if len(found) != 1:
             raise LabError(f"{self.tree}/release.json has {len(found)} files of role {role}")
         return found[0]
