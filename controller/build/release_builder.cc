@@ -292,6 +292,7 @@ Result<BuiltRelease> BuildRelease(const ReleaseOptions& options, const ReleaseKe
                      {.stub = parts.stub,
                       .kernel = kernel,
                       .initrd = uki::ContentSource(*initrd_file.fd(), "packed initrd", 0, initrd_file.size()),
+                      .initrd_digest = initrd.index.digest,
                       .os_release = os_release.text,
                       .splash = parts.splash},
                      boot_loader.digest, extensions, esp);
