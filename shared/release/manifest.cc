@@ -4,10 +4,12 @@
 
 #include <algorithm>
 #include <set>
+#include <tuple>
 
 #include "shared/crypto/hash.h"
 #include "shared/release/measurements_json.h"
 #include "shared/tuf/json.h"
+#include "shared/uki/sections.h"
 
 namespace sealift {
 namespace {
@@ -126,14 +128,18 @@ bool SamePhases(const std::vector<PhasePrediction>& a, const std::vector<PhasePr
 }
 
 Status ReadImages(tuf::ObjectReader& reader, Manifest& manifest) {
-  std::set<std::pair<std::string, std::uint32_t>> seen;
+  std::set<std::tuple<std::string, std::uint32_t, Sha256Digest>> seen;
   for (const json& value : reader.Array("images", kMaxListed)) {
     SEALIFT_ASSIGN_OR_RETURN(ImageMeasurements image, ReadImage(value));
     const bool listed = std::any_of(manifest.files.begin(), manifest.files.end(), [&](const auto& file) {
       return file.role == FileRole::kUki && file.path == image.path;
     });
     if (!listed) return InvalidManifest("an image is no UKI among the files");
-    if (!seen.insert({image.path, image.profile}).second) return InvalidManifest("an image is listed twice");
+    // All zeros where the stub takes no tree.
+    const auto tree = image.sections.find(std::string(uki::kDeviceTreeAuto));
+    const Sha256Digest tree_digest = tree == image.sections.end() ? Sha256Digest() : tree->second;
+    if (!seen.insert({image.path, image.profile, tree_digest}).second)
+      return InvalidManifest("an image is listed twice");
     manifest.images.push_back(std::move(image));
   }
   if (manifest.images.empty()) return OkStatus();

@@ -52,7 +52,8 @@ struct Manifest {
   // Of the main image: SHA-256 over the bytes of each measured section, by name with its dot.
   std::map<std::string, Sha256Digest> sections;
   // Every image that boots by itself, the main one first: its pcr11 and sections are those above. Empty in
-  // releases of builders that knew one image only. A path and profile occur once.
+  // releases of builders that knew one image only. A path, profile and automatic device
+  // tree occur once.
   std::vector<ImageMeasurements> images;
   // systemd version of the stub, which decides what is measured, e.g. "252.39-1~deb12u2".
   std::string stub_version;

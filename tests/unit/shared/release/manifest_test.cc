@@ -35,8 +35,7 @@ Manifest Sample() {
                                   .uki = Sha256(AsBytes("u")),
                                   .kernel = Sha256(AsBytes("k"))},
                          .pcr12 = {{"addon-a", Sha256(AsBytes("addon"))}}};
-  ImageMeasurements further{
-      .path = main.path, .profile = 1, .command_line = "debug", .pcr4 = main.pcr4};
+  ImageMeasurements further{.path = main.path, .profile = 1, .command_line = "debug", .pcr4 = main.pcr4};
   manifest.images = {main, further};
   manifest.stub_version = "252.39-1~deb12u2";
   manifest.secure_boot_certificates = {Sha256(AsBytes("db"))};
@@ -70,6 +69,16 @@ TEST(Manifest, OfSeveralUkisTheFirstImageIsTheOneNodesStage) {
   const Result<Manifest> parsed = ParseManifest(SerializeManifest(manifest));
   ASSERT_TRUE(parsed.ok()) << Describe(parsed.status());
   EXPECT_EQ(parsed->OnlyFile(FileRole::kUki)->path, "EFI/kairos/norole.efi");
+}
+
+TEST(Manifest, AnImageIsListedForEachDeviceTreeThatItsStubMayTake) {
+  Manifest manifest = Sample();
+  ImageMeasurements other = manifest.images[0];
+  other.sections[".dtbauto"] = Sha256(AsBytes("tree"));
+  manifest.images.push_back(other);
+  EXPECT_TRUE(ParseManifest(SerializeManifest(manifest)).ok());
+  manifest.images.push_back(other);
+  EXPECT_FALSE(ParseManifest(SerializeManifest(manifest)).ok());
 }
 
 TEST(Manifest, ReleasesOfOlderBuildersHaveNoImages) {
