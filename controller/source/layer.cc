@@ -249,7 +249,7 @@ Result<Layer> ReadLayer(ArchiveReader& archive, ScratchFile& contents, SourceBud
   return LayerReader(archive, contents, budget).Read();
 }
 
-Status ApplyLayer(Layer layer, std::size_t number, Tree& tree) {
+Status ApplyLayer(Layer&& layer, std::size_t number, Tree& tree) {
   for (const std::string& folder : layer.opaque_folders) {
     SEALIFT_RETURN_IF_ERROR(CheckParents(tree, folder + "/"));
     tree.RemoveContents(folder);

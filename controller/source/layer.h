@@ -54,7 +54,7 @@ Result<Layer> ReadLayer(ArchiveReader& archive, ScratchFile& contents, SourceBud
 
 // `number`: of the layer, from 0; names the hard links of a tree. Errors: SOURCE_UNSAFE for an entry below a
 // symbolic link, SOURCE_UNUSABLE for one below a file, or a hard link to what is not there.
-Status ApplyLayer(Layer layer, std::size_t number, Tree& tree);
+Status ApplyLayer(Layer&& layer, std::size_t number, Tree& tree);
 
 // "./usr//bin/" -> "usr/bin"; "./" -> "". Errors: SOURCE_UNSAFE for an absolute path or one with "..";
 // SOURCE_UNUSABLE for control characters and what is longer than PATH_MAX.

@@ -70,12 +70,12 @@ std::vector<PackageFiles> ParseDpkgStatus(std::string_view text) {
 std::vector<PackageFiles> ParseApkInstalled(std::string_view text) {
   std::vector<PackageFiles> found;
   PackageFiles record;
-  std::string folder;
+  std::string prefix;
   while (!text.empty()) {
     const std::string_view line = TakeLine(text);
     if (line.empty()) {
       Emit(found, record);
-      folder.clear();
+      prefix.clear();
       continue;
     }
     if (line.size() < 2 || line[1] != ':') continue;
@@ -102,10 +102,10 @@ std::vector<PackageFiles> ParseApkInstalled(std::string_view text) {
         package.license = value;
         break;
       case 'F':
-        folder = value;
+        prefix = value.empty() ? value : value + "/";
         break;
       case 'R':
-        record.paths.push_back(folder.empty() ? value : folder + "/" + value);
+        record.paths.push_back(prefix + value);
         break;
       default:
         break;

@@ -6,6 +6,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <fstream>
 #include <thread>
 
 #include "tests/integration/controller/cli/build_fixture.h"
@@ -123,6 +124,35 @@ TEST_F(BuildUkiTest, EveryOptionGivesTheFilesOfTheSeedPage) {
     std::sort(names.begin(), names.end());
     EXPECT_EQ(Names(out), names);
   }
+}
+
+TEST_F(BuildUkiTest, SourcesAndTheAgentsPackage) {
+  SEALIFT_NEED_TOOL("dpkg-deb");
+  const std::filesystem::path deb = Path("deb");
+  std::filesystem::create_directories(deb / "DEBIAN");
+  std::filesystem::create_directories(deb / "usr/lib/sealift");
+  std::ofstream(deb / "DEBIAN/control") << "Package: sealift-agent\nVersion: 1\nArchitecture: "
+                                           "amd64\nMaintainer: x <x@example.org>\nDescription: x\n";
+  std::ofstream(deb / "usr/lib/sealift/sealift-agent") << "the packaged agent";
+  std::filesystem::permissions(deb / "usr/lib/sealift/sealift-agent", std::filesystem::perms(0755));
+  ASSERT_EQ(test::RunTool({"dpkg-deb", "--build", deb, Path("agent.deb")}).exit_code, 0);
+  const CommandOutput built = Build("out", {"--with-agent", Path("agent.deb"), "-o", "json"});
+  ASSERT_EQ(built.exit_code, 0) << built.err;
+  EXPECT_EQ(json::parse(built.out)["packages"], 0);
+  const json frames = json::parse(ReadTextFile(Path("out/frames.json")).value());
+  bool found = false;
+  for (const json& frame : frames["frames"])
+    for (const json& file : frame["files"])
+      found |= file["path"] == "usr/lib/sealift/sealift-agent" &&
+               file["digest"] == Sha256(AsBytes("the packaged agent")).hex();
+  EXPECT_TRUE(found);
+  const CommandOutput unknown =
+      test::RunTool({SEALIFT_BIN_DIR "/sealift", "build-uki", "tar:x", "--preflight-only"});
+  EXPECT_NE(unknown.exit_code, 0);
+  EXPECT_NE(unknown.err.find("docker-archive:FILE"), std::string::npos) << unknown.err;
+  const CommandOutput help = test::RunTool({SEALIFT_BIN_DIR "/sealift", "build-uki", "--help"});
+  for (const char* word : {"oci-archive:FILE", "--with-agent"})
+    EXPECT_NE(help.out.find(word), std::string::npos) << word;
 }
 
 TEST_F(BuildUkiTest, OnlyNamedEntriesCarryADiskUnlockSignature) {
