@@ -69,7 +69,7 @@ class OsTree {
   }
 
   const std::filesystem::path& path() const { return folder_.path(); }
-  void Write(const std::string& name, std::string_view content, mode_t mode = 0644) {
+  void Write(const std::string& name, std::string_view content, mode_t mode = 0644) const {
     std::filesystem::create_directories((path() / name).parent_path());
     std::ofstream(path() / name, std::ios::binary) << content;
     ::chmod((path() / name).c_str(), mode);

@@ -15,6 +15,8 @@
 
 namespace sealift::cli {
 
+inline constexpr char kSealift[] = SEALIFT_BIN_DIR "/sealift";
+
 class BuildFixture : public testing::Test {
  protected:
   // The keys take seconds to make, and are the same for all tests of a suite.
@@ -23,13 +25,12 @@ class BuildFixture : public testing::Test {
     shared_ = std::make_unique<Shared>();
     const std::filesystem::path folder = shared_->folder.path();
     ASSERT_TRUE(WriteFileAtomically(folder / "pin", AsBytes("correct-horse-7"), 0600).ok());
-    const CommandOutput made =
-        test::RunTool({SEALIFT_BIN_DIR "/sealift", "token", "create", "--store", folder / "store", "--label",
-                       "all", "--pin-file", folder / "pin"});
+    const CommandOutput made = test::RunTool({kSealift, "token", "create", "--store", folder / "store",
+                                              "--label", "all", "--pin-file", folder / "pin"});
     ASSERT_EQ(made.exit_code, 0) << made.err;
     shared_->token = made.out.substr(0, made.out.find('\n'));
     const CommandOutput keys =
-        test::RunTool({SEALIFT_BIN_DIR "/sealift", "keys", "init", "demo", "--token", shared_->token,
+        test::RunTool({kSealift, "keys", "init", "demo", "--token", shared_->token,
                        "--skip-microsoft-certs-I-KNOW-WHAT-IM-DOING", "-o", folder / "keys"});
     ASSERT_EQ(keys.exit_code, 0) << keys.err;
   }
@@ -43,17 +44,10 @@ class BuildFixture : public testing::Test {
   static std::string Keys() { return shared_->folder.path() / "keys"; }
   std::string Path(const std::string& name) const { return (folder_.path() / name).string(); }
   std::vector<std::string> Command(const std::string& out, const std::vector<std::string>& more) const {
-    std::vector<std::string> argv = {SEALIFT_BIN_DIR "/sealift",
-                                     "build-uki",
-                                     "dir:" + os_.path().string(),
-                                     "-d",
-                                     Path(out),
-                                     "-k",
-                                     Keys(),
-                                     "--token",
-                                     shared_->token,
-                                     "--zstd-level",
-                                     "1"};
+    std::vector<std::string> argv = {kSealift,       "build-uki", "dir:" + os_.path().string(),
+                                     "-d",           Path(out),   "-k",
+                                     Keys(),         "--token",   shared_->token,
+                                     "--zstd-level", "1"};
     argv.insert(argv.end(), more.begin(), more.end());
     return argv;
   }

@@ -146,11 +146,10 @@ TEST_F(BuildUkiTest, SourcesAndTheAgentsPackage) {
       found |= file["path"] == "usr/lib/sealift/sealift-agent" &&
                file["digest"] == Sha256(AsBytes("the packaged agent")).hex();
   EXPECT_TRUE(found);
-  const CommandOutput unknown =
-      test::RunTool({SEALIFT_BIN_DIR "/sealift", "build-uki", "tar:x", "--preflight-only"});
+  const CommandOutput unknown = test::RunTool({kSealift, "build-uki", "tar:x", "--preflight-only"});
   EXPECT_NE(unknown.exit_code, 0);
   EXPECT_NE(unknown.err.find("docker-archive:FILE"), std::string::npos) << unknown.err;
-  const CommandOutput help = test::RunTool({SEALIFT_BIN_DIR "/sealift", "build-uki", "--help"});
+  const CommandOutput help = test::RunTool({kSealift, "build-uki", "--help"});
   for (const char* word : {"oci-archive:FILE", "--with-agent"})
     EXPECT_NE(help.out.find(word), std::string::npos) << word;
 }
@@ -237,16 +236,9 @@ TEST_F(BuildUkiTest, WrongUseIsToldBeforeAnythingIsBuilt) {
 TEST_F(BuildUkiTest, PreflightListsEverythingWithoutKeysOrOutput) {
   os_.Write("etc/shadow", "root::19000::::::\n");
   Write("node.toml", "join_token = \"x\"\n");
-  std::vector<std::string> argv = {SEALIFT_BIN_DIR "/sealift",
-                                   "build-uki",
-                                   "dir:" + os_.path().string(),
-                                   "--preflight-only",
-                                   "-o",
-                                   "json",
-                                   "--node-config",
-                                   Path("node.toml"),
-                                   "--single-efi-cmdline",
-                                   "Shell: init=/bin/sh"};
+  std::vector<std::string> argv = {
+      kSealift,        "build-uki",       "dir:" + os_.path().string(), "--preflight-only",   "-o", "json",
+      "--node-config", Path("node.toml"), "--single-efi-cmdline",       "Shell: init=/bin/sh"};
   const CommandOutput report = test::RunTool(argv);
   EXPECT_EQ(report.exit_code, 1) << report.err;
   const json shown = json::parse(report.out);

@@ -10,7 +10,7 @@ using test::RunTool;
 class InspectMediaTest : public BuildFixture {
  protected:
   static CommandOutput Inspect(const std::string& kind, const std::string& path) {
-    return RunTool({SEALIFT_BIN_DIR "/sealift", "inspect", kind, path, "-o", "json"});
+    return RunTool({kSealift, "inspect", kind, path, "-o", "json"});
   }
   static std::map<std::string, std::string> States(const json& shown) {
     std::map<std::string, std::string> states;
@@ -73,7 +73,7 @@ TEST_F(InspectMediaTest, AManifestThatLiesAboutMeasurementsIsFoundOut) {
 TEST_F(InspectMediaTest, WhatCannotBeReadIsNoVerdict) {
   EXPECT_EQ(Inspect("release", Path("nothing")).exit_code, 2);
   EXPECT_EQ(Inspect("iso", Path("nothing")).exit_code, 2);
-  EXPECT_EQ(RunTool({SEALIFT_BIN_DIR "/sealift", "inspect", "iso"}).exit_code, 2);
+  EXPECT_EQ(RunTool({kSealift, "inspect", "iso"}).exit_code, 2);
   Write("text", "no ISO");
   EXPECT_EQ(Inspect("iso", Path("text")).exit_code, 1);
   Write("bad/release.json", "{}");
