@@ -175,11 +175,16 @@ Status KeyRing::Choose(std::string_view text) {
                    fmt::format("choose generation '{}': the set '{}' has it not", text, inventory_.set));
 }
 
-const InventoryKey* KeyRing::EnrolledPk() const {
+Result<const InventoryKey*> KeyRing::EnrolledPk() const {
+  const auto invalid = [&](std::string_view cause) {
+    return MakeError(Code::kFailedPrecondition, Reason::kKeySetInvalid,
+                     fmt::format("tell the present pk from '{}': {}; --generation pk=N chooses one",
+                                 (folder_ / "PK.esl").string(), cause));
+  };
   const auto bytes = ReadFile(folder_ / "PK.esl", efi::kMaxSignatureListBytes);
-  if (!bytes.ok()) return nullptr;
+  if (!bytes.ok()) return invalid(MessageOf(bytes.status()));
   const auto lists = efi::ParseSignatureLists(*bytes);
-  if (!lists.ok()) return nullptr;
+  if (!lists.ok()) return invalid(MessageOf(lists.status()));
   for (const efi::SignatureEntry* entry : efi::EntriesOfType(*lists, efi::kCertX509)) {
     const auto certificate = Certificate::FromDer(entry->data);
     if (!certificate.ok()) continue;
@@ -187,7 +192,7 @@ const InventoryKey* KeyRing::EnrolledPk() const {
       if (key->key_id == certificate->public_key().key_id()) return key;
     }
   }
-  return nullptr;
+  return invalid("it names none of this set");
 }
 
 Result<const InventoryKey*> KeyRing::KeyFor(std::string_view role) {
@@ -200,8 +205,11 @@ Result<const InventoryKey*> KeyRing::KeyFor(std::string_view role) {
     return MakeError(Code::kNotFound, Reason::kHsmKeyMissing,
                      fmt::format("use key '{}': the set '{}' has no such role", role, inventory_.set));
   }
-  std::ranges::sort(generations, std::greater<>(), [](const InventoryKey* key) { return key->generation; });
-  const InventoryKey* found = generations.size() > 1 && role == kPkRole ? EnrolledPk() : nullptr;
+  std::ranges::sort(generations, {}, &InventoryKey::generation);
+  const InventoryKey* found = nullptr;
+  if (generations.size() > 1 && role == kPkRole) {
+    SEALIFT_ASSIGN_OR_RETURN(found, EnrolledPk());
+  }
   if (generations.size() == 1) found = generations.front();
   for (const InventoryKey* key : generations) {
     if (found != nullptr) break;
@@ -209,7 +217,7 @@ Result<const InventoryKey*> KeyRing::KeyFor(std::string_view role) {
     if (token.ok()) found = key;
     if (!token.ok() && ReasonOf(token.status()) != Reason::kHsmKeyMissing) return token.status();
   }
-  if (found == nullptr) found = generations.front();
+  if (found == nullptr) found = generations.back();
   const std::lock_guard lock(mutex_);
   return chosen_.emplace(role, found).first->second;
 }

@@ -4,8 +4,9 @@
 //   SEALIFT_ASSIGN_OR_RETURN(auto signer, ring->SignerFor("db"));
 //
 // A role has generations, side by side, perhaps in several tokens of its group. The one that signs is the one
-// chosen ("ROLE=N"), else the highest whose key a token given holds; of pk always the one that PK.esl names,
-// since machines take updates from the PK they hold.
+// chosen ("ROLE=N"), else the oldest whose key a token given holds: what machines and programs hold already
+// goes on being what they see until somebody decides. Of pk it is the one that PK.esl names, since machines
+// take updates from the PK they hold.
 //
 // All that its signers do is recorded in one signing journal: the file given, or `journal` in the folder.
 // Where a token given holds the set's `journal` key, checkpoints are signed; the last one when the ring goes.
@@ -45,7 +46,8 @@ class KeyRing {
   ~KeyRing();
 
   // The generation that signs. Without a token that holds one: the newest. Lives as long as the ring.
-  // Errors: NOT_FOUND/HSM_KEY_MISSING when the set has no such role; those of the tokens.
+  // Errors: NOT_FOUND/HSM_KEY_MISSING when the set has no such role; KEY_SET_INVALID when there are several
+  // pk and PK.esl cannot be read or names none of them; those of the tokens.
   Result<const InventoryKey*> KeyFor(std::string_view role);
   // Of that generation. Errors: NOT_FOUND/HSM_KEY_MISSING naming role, group and what to give;
   // INVALID_ARGUMENT for a role that cannot sign.
@@ -80,8 +82,8 @@ class KeyRing {
   Status OpenJournal(const std::filesystem::path& path);
   // "ROLE=N". Errors: INVALID_ARGUMENT; NOT_FOUND/HSM_KEY_MISSING.
   Status Choose(std::string_view text);
-  // The PK that PK.esl in the folder names; null where it names none of ours.
-  const InventoryKey* EnrolledPk() const;
+  // The PK that PK.esl in the folder names. Errors: KEY_SET_INVALID.
+  Result<const InventoryKey*> EnrolledPk() const;
 
   std::filesystem::path folder_;
   Inventory inventory_;

@@ -3,7 +3,7 @@
 //   state_dir = "/var/lib/sealift"            # database, evidence, content, published metadata
 //   keys = "/etc/sealift/keys"                # the public folder that `sealift keys init` wrote
 //   tokens = ["online=pkcs11:token=..."]      # as --token; `online` only: root and custody are refused
-//   generations = []                          # "ROLE=N": which one signs, not the highest in a token
+//   generations = []                          # "ROLE=N": which one signs, not the oldest in a token
 //   journal = "<state_dir>/journal"           # signing journal; sealift journal verify reads it
 //
 //   [listen]

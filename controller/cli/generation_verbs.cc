@@ -91,8 +91,9 @@ Status CheckCertificates(hsm::KeyRing& ring, const std::vector<std::string_view>
 }
 
 void AddGenerationOption(CLI::App& verb, std::vector<std::string>& generations) {
-  verb.add_option("--generation", generations,
-                  "ROLE=N: the generation that signs; repeatable (default: the highest that a token holds)")
+  verb.add_option(
+          "--generation", generations,
+          "ROLE=N: the generation that signs; repeatable (default: the oldest that a token given holds)")
       ->allow_extra_args(false);
 }
 
@@ -131,7 +132,9 @@ void AddGenerationVerbs(CLI::App& keys, Session& session) {
       keys, session, "add-generation",
       "make the next generation of keys, in another token if you like, beside the present ones",
       "sealift keys add-generation db pcr tuf-targets --keys keys --new-token release=URI2 --token root=URI\n"
-      "The present keys stay and go on signing. What lets machines and programs accept both is written too: "
+      "The present keys stay and go on signing wherever their token is given, until --generation (of the\n"
+      "controller: generations) chooses the new ones. What lets machines and programs accept both is written "
+      "too: "
       "full and\n"
       "appending updates of KEK and db in keys/ and keys/updates, the next TUF root in keys/tuf. Restart "
       "the\n"

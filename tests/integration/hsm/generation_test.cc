@@ -133,8 +133,8 @@ TEST_F(GenerationTest, ListsGrowAndImagesOfEitherGenerationStart) {
   for (const auto& [tokens, generations, number] :
        {std::tuple<std::vector<std::string>, std::vector<std::string>, std::uint32_t>{{old_[1]}, {}, 1u},
         {{new_[1]}, {}, 2u},
-        {{old_[1], new_[1]}, {}, 2u},
-        {{old_[1], new_[1]}, {"db=1"}, 1u}}) {
+        {{old_[1], new_[1]}, {}, 1u},
+        {{old_[1], new_[1]}, {"db=2"}, 2u}}) {
     const auto ring = Ring(tokens, generations);
     EXPECT_EQ(ring->KeyFor("db").value()->generation, number);
     const auto image = efi::VerifyImage(sign(*ring), db, {});
@@ -302,6 +302,45 @@ TEST_F(GenerationTest, ANewPkIsHandedOverAndTheOldOneSignsUntilItIsTaken) {
                              std::filesystem::copy_options::overwrite_existing);
   EXPECT_EQ(Ring(both)->KeyFor("pk").value()->generation, 2u);
   EXPECT_EQ(Ring(both, {"pk=1"})->KeyFor("pk").value()->generation, 1u);
+  // Nobody guesses which PK machines hold.
+  const Bytes kek = Content("KEK.esl");
+  for (const auto& [name, content] :
+       {std::pair<std::string, Bytes>{"damaged", Bytes(40, 1)}, {"another's", kek}}) {
+    ASSERT_TRUE(WriteFileAtomically(keys_ / "PK.esl", content).ok());
+    EXPECT_EQ(ReasonOf(Ring(both)->KeyFor("pk").status()), Reason::kKeySetInvalid) << name;
+    EXPECT_EQ(
+        ReasonOf(SignVariableUpdate(*Ring(both), {.variable = "KEK", .content = kek, .now = now_}).status()),
+        Reason::kKeySetInvalid)
+        << name;
+    EXPECT_EQ(Ring(both, {"pk=1"})->KeyFor("pk").value()->generation, 1u) << name;
+  }
+  ASSERT_TRUE(std::filesystem::remove(keys_ / "PK.esl"));
+  EXPECT_EQ(ReasonOf(Ring(both)->SignerFor("pk").status()), Reason::kKeySetInvalid);
+}
+
+TEST_F(GenerationTest, ANewGenerationInTheSameTokenSignsNothingUntilItIsChosen) {
+  ASSERT_TRUE(WriteFileAtomically(keys_ / "KEK-old.esl", Content("KEK.esl")).ok());
+  ASSERT_TRUE(Add({"kek"}, {old_[0]}).ok());
+  ASSERT_TRUE(Add({"node-ca", "controller-tls"}, {old_[2]}).ok());
+  // A machine that took nothing new takes the next db, and revocations.
+  ASSERT_TRUE(Add({"db"}, {old_[1]}).ok());
+  EXPECT_TRUE(Accepts("db.auth", "db", efi::kReplaceAttributes, "KEK-old.esl").ok());
+  EXPECT_TRUE(Accepts("updates/db-2.auth", "db", efi::kAppendAttributes, "KEK-old.esl").ok());
+  const Bytes revoked = efi::SerializeSignatureLists(
+      efi::SignatureLists{efi::Sha256SignatureList(efi::kLoaderVendor, std::vector<Sha256Digest>(1))});
+  const auto dbx = efi::SecureBootVariable("dbx", efi::kAppendAttributes).value();
+  for (const bool chosen : {false, true}) {
+    const auto ring =
+        Ring(old_, chosen ? std::vector<std::string>{"kek=2", "node-ca=2"} : std::vector<std::string>{});
+    const auto update =
+        SignVariableUpdate(*ring, {.variable = "dbx", .content = revoked, .append = true, .now = now_});
+    ASSERT_TRUE(update.ok()) << Describe(update.status());
+    EXPECT_EQ(efi::VerifyAuthenticatedVariable(update->auth, dbx, Lists("KEK-old.esl")).ok(), !chosen);
+    // So does the controller's certificate, for nodes that know the first node CA alone.
+    EXPECT_EQ(ring->KeyFor("node-ca").value()->generation, chosen ? 2u : 1u);
+    EXPECT_EQ(ring->CertificateFor("node-ca")->Pem(),
+              ToText(Content(chosen ? "node-ca-2.pem" : "node-ca.pem")));
+  }
 }
 
 TEST_F(GenerationTest, ADefaultIsEveryRoleOfTheTokensGroup) {
