@@ -62,8 +62,11 @@ class Ceremony {
   Result<Inventory> Write();
   // A journal that did not come into the folder.
   void DropJournal();
-  // The journal goes as well, so it is told nothing.
-  Status TakeBack(const Status& why) { return maker_.TakeBack(why, nullptr); }
+  // The journal goes as well, so it is told nothing. A folder that is there needs its keys.
+  Status GiveUp(const Status& why) {
+    if (in_place_ == Written::InPlace::kNothing) return maker_.TakeBack(why, nullptr);
+    return Annotate(why, "make key set: all is in place, and may be gone again after a power cut");
+  }
 
  private:
   Status CheckNames();
@@ -87,6 +90,7 @@ class Ceremony {
   std::map<std::string, Certificate, std::less<>> certificates_;
   // By path inside the folder.
   std::map<std::string, Bytes> files_;
+  Written::InPlace in_place_ = Written::InPlace::kNothing;
 };
 
 InventoryKey& Ceremony::Entry(std::string_view role) {
@@ -311,7 +315,9 @@ Result<Inventory> Ceremony::Write() {
   files_[kInventoryFile] = ToBytes(inventory_.Serialize());
   // Before the folder appears: a kill in between must never let a later run take a finished set's keys.
   SEALIFT_RETURN_IF_ERROR(maker_.Unmark());
-  SEALIFT_RETURN_IF_ERROR(WriteFolderAtOnce(options_.folder, files_));
+  const Written written = WriteFolderAtOnce(options_.folder, files_);
+  in_place_ = written.in_place;
+  SEALIFT_RETURN_IF_ERROR(written.status);
   progress_(fmt::format("wrote {} files to '{}'", files_.size(), options_.folder.string()));
   return inventory_;
 }
@@ -329,7 +335,7 @@ Result<Inventory> InitialiseKeySet(const KeySetOptions& options, const Progress&
   Result<Inventory> written = status.ok() ? ceremony.Write() : Result<Inventory>(status);
   ceremony.DropJournal();
   if (written.ok()) return written;
-  return ceremony.TakeBack(written.status());
+  return ceremony.GiveUp(written.status());
 }
 
 // --- operators

@@ -40,15 +40,38 @@ class Scratch {
 
 mode_t ModeOf(const std::string& path) { return path.ends_with(".key.pem") ? 0600 : 0644; }
 
+Status Unwritable(const std::filesystem::path& folder, const char* call) {
+  return ErrnoError(Code::kInternal, Reason::kFileUnwritable,
+                    fmt::format("write key set '{}'", folder.string()), call, errno);
+}
+
 Status Fill(const std::filesystem::path& folder, const std::map<std::string, Bytes>& files) {
   for (const auto& [path, content] : files) {
     const auto target = folder / path;
     SEALIFT_RETURN_IF_ERROR(MakeDirectories(target.parent_path()));
     SEALIFT_RETURN_IF_ERROR(WriteFileAtomically(target, content, ModeOf(path)));
   }
-  if (chmod(folder.c_str(), 0755) == 0) return OkStatus();
-  return ErrnoError(Code::kInternal, Reason::kFileUnwritable,
-                    fmt::format("write key set '{}'", folder.string()), "chmod", errno);
+  return chmod(folder.c_str(), 0755) == 0 ? OkStatus() : Unwritable(folder, "chmod");
+}
+
+// Folders are made beside the target, so that a full disk leaves none of them empty.
+Status Stage(const std::filesystem::path& scratch, const std::vector<std::pair<std::string, Bytes>>& files) {
+  for (const auto& [name, content] : files) {
+    SEALIFT_RETURN_IF_ERROR(MakeDirectories((scratch / name).parent_path()));
+    SEALIFT_RETURN_IF_ERROR(WriteFileAtomically(scratch / name, content, ModeOf(name)));
+  }
+  return OkStatus();
+}
+
+// The outermost folder of `name` that `folder` lacks; `name` itself where it lacks none.
+std::filesystem::path FirstMissing(const std::filesystem::path& folder, const std::filesystem::path& name) {
+  std::filesystem::path path;
+  for (const auto& part : name) {
+    path /= part;
+    std::error_code error;
+    if (!std::filesystem::exists(folder / path, error)) break;
+  }
+  return path;
 }
 
 }  // namespace
@@ -59,50 +82,48 @@ Status CheckAbsent(const std::filesystem::path& folder) {
   return std::filesystem::exists(status) ? Exists(folder) : OkStatus();
 }
 
-Status WriteFolderAtOnce(const std::filesystem::path& folder, const std::map<std::string, Bytes>& files) {
+Written WriteFolderAtOnce(const std::filesystem::path& folder, const std::map<std::string, Bytes>& files) {
   auto target = std::filesystem::absolute(folder).lexically_normal();
   if (!target.has_filename()) target = target.parent_path();  // "keys/"
-  SEALIFT_RETURN_IF_ERROR(MakeDirectories(target.parent_path()));
+  if (Status made = MakeDirectories(target.parent_path()); !made.ok()) return {.status = std::move(made)};
   std::string scratch = target.string() + ".new-XXXXXX";
-  if (mkdtemp(scratch.data()) == nullptr) {
-    return ErrnoError(Code::kInternal, Reason::kFileUnwritable,
-                      fmt::format("write key set '{}'", target.string()), "mkdtemp", errno);
-  }
+  if (mkdtemp(scratch.data()) == nullptr) return {.status = Unwritable(target, "mkdtemp")};
   const Scratch cleanup(scratch);
-  SEALIFT_RETURN_IF_ERROR(Fill(scratch, files));
+  if (Status filled = Fill(scratch, files); !filled.ok()) return {.status = std::move(filled)};
   if (renameat2(AT_FDCWD, scratch.c_str(), AT_FDCWD, target.c_str(), RENAME_NOREPLACE) != 0) {
-    if (errno == EEXIST) return Exists(target);
-    return ErrnoError(Code::kInternal, Reason::kFileUnwritable,
-                      fmt::format("write key set '{}'", target.string()), "renameat2", errno);
+    return {.status = errno == EEXIST ? Exists(target) : Unwritable(target, "renameat2")};
   }
-  return SyncDirectory(target.parent_path());
+  return {.status = SyncDirectory(target.parent_path()), .in_place = Written::InPlace::kAll};
 }
 
-Status ReplaceFiles(const std::filesystem::path& folder,
-                    const std::vector<std::pair<std::string, Bytes>>& files) {
+Written ReplaceFiles(const std::filesystem::path& folder,
+                     const std::vector<std::pair<std::string, Bytes>>& files) {
   std::string scratch = (folder / ".replace-XXXXXX").string();
-  if (mkdtemp(scratch.data()) == nullptr) {
-    return ErrnoError(Code::kInternal, Reason::kFileUnwritable,
-                      fmt::format("write key set '{}'", folder.string()), "mkdtemp", errno);
-  }
+  if (mkdtemp(scratch.data()) == nullptr) return {.status = Unwritable(folder, "mkdtemp")};
   const Scratch cleanup(scratch);
-  for (const auto& [name, content] : files) {
-    const auto staged = std::filesystem::path(scratch) / name;
-    SEALIFT_RETURN_IF_ERROR(MakeDirectories(staged.parent_path()));
-    SEALIFT_RETURN_IF_ERROR(WriteFileAtomically(staged, content, ModeOf(name)));
-    SEALIFT_RETURN_IF_ERROR(MakeDirectories((folder / name).parent_path()));
-  }
+  if (Status staged = Stage(scratch, files); !staged.ok()) return {.status = std::move(staged)};
+  Written written;
   std::set<std::filesystem::path> folders;
   for (const auto& [name, content] : files) {
-    if (&name == &files.back().first) {
-      for (const auto& one : folders) SEALIFT_RETURN_IF_ERROR(SyncDirectory(one));
+    const bool last = &name == &files.back().first;
+    for (const auto& one : folders) {
+      if (last && written.status.ok()) written.status = SyncDirectory(one);
     }
-    folders.insert((folder / name).parent_path());
-    if (rename((std::filesystem::path(scratch) / name).c_str(), (folder / name).c_str()) == 0) continue;
-    return ErrnoError(Code::kInternal, Reason::kFileUnwritable,
-                      fmt::format("write key set '{}'", folder.string()), "rename", errno);
+    if (!written.status.ok()) return written;
+    const std::filesystem::path moved = FirstMissing(folder, name);
+    const auto from = std::filesystem::path(scratch) / moved;
+    std::error_code error;
+    if (!std::filesystem::exists(from, error)) continue;  // went with its folder
+    if (rename(from.c_str(), (folder / moved).c_str()) != 0) {
+      written.status = Unwritable(folder, "rename");
+      return written;
+    }
+    written.in_place = Written::InPlace::kSome;
+    folders.insert((folder / moved).parent_path());
   }
-  return SyncDirectory((folder / files.back().first).parent_path());
+  written.in_place = Written::InPlace::kAll;
+  if (!files.empty()) written.status = SyncDirectory((folder / files.back().first).parent_path());
+  return written;
 }
 
 Result<FolderLock> FolderLock::Take(const std::filesystem::path& folder) {

@@ -57,6 +57,33 @@ bool HoldsOnlyKey(const efi::SignatureList& list, const Sha256Digest& key_id) {
   return certificate.ok() && certificate->public_key().key_id() == key_id;
 }
 
+// Content of "PK.esl" and the others, as one machine holds it.
+using KeptSet = std::map<std::string, Bytes, std::less<>>;
+
+Result<KeptSet> ReadSet(const std::filesystem::path& folder) {
+  KeptSet lists;
+  for (const char* name : {"PK.esl", "KEK.esl", "db.esl", "dbx.esl"}) {
+    std::error_code error;
+    if (!std::filesystem::exists(folder / name, error)) continue;
+    SEALIFT_ASSIGN_OR_RETURN(lists[name], ReadFile(folder / name, efi::kMaxSignatureListBytes));
+  }
+  return lists;
+}
+
+// Those in earlier/.
+Result<std::vector<KeptSet>> KeptSets(const std::filesystem::path& folder) {
+  std::vector<KeptSet> sets;
+  std::error_code error;
+  for (std::filesystem::directory_iterator entry(folder / "earlier", error), end; !error && entry != end;
+       entry.increment(error)) {
+    SEALIFT_ASSIGN_OR_RETURN(KeptSet one, ReadSet(entry->path()));
+    sets.push_back(std::move(one));
+  }
+  if (!error || error == std::errc::no_such_file_or_directory) return sets;
+  return MakeError(Code::kUnavailable, Reason::kFileUnreadable,
+                   fmt::format("read '{}': {}", (folder / "earlier").string(), error.message()));
+}
+
 // One run of AddGeneration, with the set's folder locked. Steps run in the order of the public functions.
 class GenerationRun {
  public:
@@ -76,7 +103,8 @@ class GenerationRun {
   Status MakeVariables();
   Status MakeTufRoot();
   Result<AddedGeneration> Write();
-  Status TakeBack(const Status& why) { return maker_.TakeBack(why, ring_.journal().get()); }
+  // What became of the keys after `why`.
+  Status GiveUp(const Status& why);
 
  private:
   bool Adds(std::string_view role) const { return planned_.count(std::string(role)) != 0; }
@@ -87,7 +115,7 @@ class GenerationRun {
   Status CertifyController();
   Status GrowVariable(std::string_view variable, std::string_view role, std::string_view by);
   Status ReplacePk();
-  Status KeepEarlier();
+  Status KeepSets();
   CertificateSpec Spec(std::string_view role, std::string_view purpose) const;
   Result<efi::SignatureLists> ListsOf(std::string_view variable) const;
   Result<Bytes> Sign(std::string_view variable, bool append, ByteView content, Signer& signer,
@@ -106,6 +134,7 @@ class GenerationRun {
   // New files first, then those that are replaced.
   std::map<std::string, Bytes> new_files_;
   std::vector<std::pair<std::string, Bytes>> replaced_;
+  Written::InPlace in_place_ = Written::InPlace::kNothing;
 };
 
 InventoryKey& GenerationRun::Entry(std::string_view role) {
@@ -335,24 +364,58 @@ Status GenerationRun::ReplacePk() {
   return OkStatus();
 }
 
-// Machines that have not taken the new lists are predicted by the ones they hold.
-Status GenerationRun::KeepEarlier() {
-  std::string folder = fmt::format("earlier/{}/", FormatRfc3339(options_.now));
-  std::ranges::replace(folder, ':', '-');
-  for (const char* name : {"PK.esl", "KEK.esl", "db.esl", "dbx.esl"}) {
-    std::error_code error;
-    if (!std::filesystem::exists(ring_.folder() / name, error)) continue;
-    SEALIFT_ASSIGN_OR_RETURN(new_files_[folder + name],
-                             ReadFile(ring_.folder() / name, efi::kMaxSignatureListBytes));
+// Machines take the updates one by one, in any order, or not at all, and are predicted by what they hold:
+// each set of lists there was, with some of its lists replaced, but for what the folder itself holds from now
+// on.
+Status GenerationRun::KeepSets() {
+  std::vector<std::pair<std::string, Bytes>> changes;
+  for (const auto& [name, content] : replaced_) {
+    if (name.ends_with(".esl")) changes.emplace_back(name, content);
+  }
+  if (Adds("pk")) {
+    changes.emplace_back("PK.esl", new_files_.at(fmt::format("updates/PK-{}.esl", Entry("pk").generation)));
+  }
+  SEALIFT_ASSIGN_OR_RETURN(std::vector<KeptSet> sets, KeptSets(ring_.folder()));
+  const std::size_t kept = sets.size();
+  SEALIFT_ASSIGN_OR_RETURN(KeptSet present, ReadSet(ring_.folder()));
+  sets.push_back(present);
+  // The hand-over of PK comes when somebody changes the folder; until then it holds the old one.
+  KeptSet next = present;
+  for (const auto& [name, content] : replaced_) {
+    if (name.ends_with(".esl")) next[name] = content;
+  }
+  for (const auto& [name, content] : changes) {
+    for (std::size_t i = 0, present_size = sets.size(); i < present_size; ++i) {
+      KeptSet changed = sets[i];
+      changed[name] = content;
+      if (std::ranges::find(sets, changed) == sets.end()) sets.push_back(std::move(changed));
+    }
+  }
+  std::string time = FormatRfc3339(options_.now);
+  std::ranges::replace(time, ':', '-');
+  std::size_t number = 0;
+  const auto unused = [&] {
+    for (;;) {
+      ++number;
+      std::string folder =
+          number == 1 ? fmt::format("earlier/{}", time) : fmt::format("earlier/{}-{}", time, number);
+      std::error_code error;
+      if (!std::filesystem::exists(ring_.folder() / folder, error)) return folder;
+    }
+  };
+  for (std::size_t i = kept; i < sets.size(); ++i) {
+    if (sets[i] == next && !Adds("pk")) continue;
+    const std::string folder = unused();
+    for (auto& [name, content] : sets[i]) new_files_[folder + "/" + name] = std::move(content);
   }
   return OkStatus();
 }
 
 Status GenerationRun::MakeVariables() {
-  if (Adds("kek") || Adds("db")) SEALIFT_RETURN_IF_ERROR(KeepEarlier());
   if (Adds("kek")) SEALIFT_RETURN_IF_ERROR(GrowVariable("KEK", "kek", "pk"));
   if (Adds("db")) SEALIFT_RETURN_IF_ERROR(GrowVariable("db", "db", "kek"));
-  return Adds("pk") ? ReplacePk() : OkStatus();
+  if (Adds("pk")) SEALIFT_RETURN_IF_ERROR(ReplacePk());
+  return Adds("kek") || Adds("db") || Adds("pk") ? KeepSets() : OkStatus();
 }
 
 Status GenerationRun::MakeTufRoot() {
@@ -384,7 +447,9 @@ Result<AddedGeneration> GenerationRun::Write() {
   std::vector<std::pair<std::string, Bytes>> files(new_files_.begin(), new_files_.end());
   files.insert(files.end(), replaced_.begin(), replaced_.end());
   files.emplace_back(kInventoryFile, ToBytes(inventory_.Serialize()));
-  SEALIFT_RETURN_IF_ERROR(ReplaceFiles(ring_.folder(), files));
+  const Written written = ReplaceFiles(ring_.folder(), files);
+  in_place_ = written.in_place;
+  SEALIFT_RETURN_IF_ERROR(written.status);
   AddedGeneration added{.inventory = inventory_, .keys = {}, .files = {}};
   for (const auto& [role, generation] : planned_) added.keys.push_back(KeyName(role, generation));
   for (auto& [name, content] : files) added.files.push_back(std::move(name));
@@ -393,6 +458,19 @@ Result<AddedGeneration> GenerationRun::Write() {
     log::Warning("a token stays marked as unfinished", {{"error", MessageOf(unmarked)}});
   }
   return added;
+}
+
+// Once a list or a TUF root names a key, nobody may destroy it.
+Status GenerationRun::GiveUp(const Status& why) {
+  switch (in_place_) {
+    case Written::InPlace::kNothing:
+      return maker_.TakeBack(why, ring_.journal().get());
+    case Written::InPlace::kSome:
+      return maker_.Keep(why);
+    case Written::InPlace::kAll:
+      break;
+  }
+  return Annotate(why, "add generation: all is in place, and may be gone again after a power cut");
 }
 
 }  // namespace
@@ -413,9 +491,9 @@ Result<AddedGeneration> AddGeneration(KeyRing& ring, const GenerationOptions& op
   if (status.ok()) status = run.MakeCertificates();
   if (status.ok()) status = run.MakeVariables();
   if (status.ok()) status = run.MakeTufRoot();
-  if (!status.ok()) return run.TakeBack(status);
+  if (!status.ok()) return run.GiveUp(status);
   auto written = run.Write();
-  return written.ok() ? written : run.TakeBack(written.status());
+  return written.ok() ? written : run.GiveUp(written.status());
 }
 
 }  // namespace sealift::hsm

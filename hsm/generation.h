@@ -29,7 +29,8 @@ struct GenerationOptions {
   std::uint32_t generation = 0;
   // By role, instead of its own.
   std::map<std::string, KeyAlgorithm, std::less<>> algorithms;
-  // Life of the new certificates and of the new TUF root, from now; not beyond the year 9999.
+  // Life of the new certificates and of the new TUF root, from now; not beyond the year 9999. A root that
+  // lasts longer already is not made to end earlier.
   std::int64_t expiration_days = 365;
   UnixMillis now;
   // Sign with a certificate that has ended.
@@ -51,7 +52,8 @@ struct AddedGeneration {
 //   tpm2-pcr-public-N.pem, journal-N.pub.pem
 //   KEK|db.{esl,auth}               replaced: the full list, with the certificates of all generations
 //   updates/KEK|db-N.{esl,auth}     the new certificate alone, to be appended by machines in user mode
-//   earlier/<time>/*.esl            the lists of before: the controller knows machines by them
+//   earlier/<time>[-<n>]/*.esl      the lists that machines may hold while they take the updates one by one,
+//                                   with the old PK and with the new one: the controller knows them by these
 //   updates/PK-N.{esl,auth}         PK holds one certificate: this replaces it on machines in user mode
 //   updates/pk-N/{PK.esl,PK.auth,KEK.auth}   what the folder's become when machines have taken it
 //   tuf/V.root.json                 the next root: keys of all generations, thresholds kept, signed by old
@@ -63,7 +65,8 @@ struct AddedGeneration {
 // Needs InstallKeyProvider().
 // Errors: INVALID_ARGUMENT; ALREADY_EXISTS/KEY_GENERATION_EXISTS; KEY_ALGORITHM_UNSUPPORTED; HSM_KEY_MISSING
 // and SIGNER_CERTIFICATE_EXPIRED before anything was made; TIMESTAMP_NOT_NEWER; KEY_SET_INVALID; those of
-// the tokens. After a failure the same call may be made again, as with InitialiseKeySet.
+// the tokens. After a failure the same call may be made again, as with InitialiseKeySet; once a file was
+// written, keys are never destroyed.
 Result<AddedGeneration> AddGeneration(KeyRing& ring, const GenerationOptions& options,
                                       const Progress& progress);
 

@@ -111,6 +111,14 @@ std::optional<Sha256Digest> KeyMaker::KeyOf(std::size_t plan) const {
   return std::nullopt;
 }
 
+Status KeyMaker::Keep(const Status& why) const {
+  std::set<std::string> labels;
+  for (const auto& token : Tokens()) labels.insert(fmt::format("'{}'", token->label()));
+  return Annotate(why, fmt::format("{}, of which some files are written; its new keys stay in token {} until "
+                                   "the same is made again, which takes them over",
+                                   what_, fmt::join(labels, ", ")));
+}
+
 Status KeyMaker::TakeBack(const Status& why, Journal* journal) {
   std::set<std::string> staying;
   for (const auto& token : Tokens()) {

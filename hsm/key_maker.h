@@ -57,6 +57,9 @@ class KeyMaker {
   // After a failure: keys that can be destroyed are, the others stay marked for the next run. Returns `why`,
   // with what became of them. `journal` may be null.
   Status TakeBack(const Status& why, Journal* journal);
+  // After a failure that left files which speak of the keys: they stay, marked for the next run. Returns
+  // `why`, saying so.
+  Status Keep(const Status& why) const;
 
  private:
   struct PlannedKey {

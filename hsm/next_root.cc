@@ -47,7 +47,7 @@ Result<NextRoot> MakeNextRoot(const std::filesystem::path& folder,
   }
   tuf::Root next = *present;
   ++next.version;
-  next.expires = expires;
+  next.expires = std::max(present->expires, expires);
   for (const auto& [role, public_key] : added) {
     tuf::Key key = tuf::Key::FromPublicKey(public_key);
     std::vector<std::string>& ids = next.roles.at(role).key_ids;

@@ -22,10 +22,10 @@ struct NextRoot {
 };
 
 // Follows the newest "<n>.root.json" in `folder`, whose chain is proven from 1.root.json on. Each role in
-// `added` gets that key besides those it has; thresholds stay. Signed by those of `signers` that the present
-// or the next root lists. What a client would refuse is not returned.
-// Errors: KEY_SET_INVALID for roots that do not prove themselves; UNAUTHENTICATED/TUF_SIGNATURE_THRESHOLD
-// when the signers are too few; those of the signers.
+// `added` gets that key besides those it has; thresholds stay, and so does the end of a root that lasts
+// longer than `expires`. Signed by those of `signers` that the present or the next root lists. What a client
+// would refuse is not returned. Errors: KEY_SET_INVALID for roots that do not prove themselves;
+// UNAUTHENTICATED/TUF_SIGNATURE_THRESHOLD when the signers are too few; those of the signers.
 Result<NextRoot> MakeNextRoot(const std::filesystem::path& folder,
                               const std::map<tuf::Role, PublicKey>& added, UnixMillis expires,
                               const std::vector<std::shared_ptr<Signer>>& signers);

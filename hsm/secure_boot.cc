@@ -107,7 +107,7 @@ class Import {
 
   Result<Inventory> Write() {
     files_.emplace_back(kInventoryFile, ToBytes(inventory_.Serialize()));
-    SEALIFT_RETURN_IF_ERROR(ReplaceFiles(ring_.folder(), files_));
+    SEALIFT_RETURN_IF_ERROR(ReplaceFiles(ring_.folder(), files_).status);
     return inventory_;
   }
 

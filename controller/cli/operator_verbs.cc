@@ -55,7 +55,7 @@ Result<Certificate> IssueInto(const IssueArguments& arguments, hsm::KeyRing& rin
                                      {arguments.name + ".pem", ToBytes(certificate.Pem())},
                                      {"profile.toml", ToBytes(wire::SerializeProfile(profile))},
                                      {key_file, ToBytes(private_pem)}};
-  const Status written = hsm::WriteFolderAtOnce(arguments.folder, files);
+  const Status written = hsm::WriteFolderAtOnce(arguments.folder, files).status;
   WipeMemory(private_pem.data(), private_pem.size());
   WipeMemory(files.at(key_file).data(), files.at(key_file).size());
   if (!written.ok()) return written;

@@ -15,7 +15,7 @@
 #include "shared/efi/auth_variable.h"
 #include "shared/efi/authenticode.h"
 #include "shared/uki/pcr_policy.h"
-#include "tests/integration/hsm/softhsm_fixture.h"
+#include "tests/integration/hsm/generation_fixture.h"
 #include "tests/support/synthetic_pe.h"
 #include "tests/support/tools.h"
 #include "tests/unit/shared/tuf/test_repository.h"
@@ -25,70 +25,8 @@ namespace {
 
 using test::RunTool;
 
-const Progress kQuiet = [](const std::string& /*line*/) {};
-
-class GenerationTest : public SoftHsmTest {
- protected:
-  void SetUp() override {
-    SoftHsmTest::SetUp();
-    if (IsSkipped() || HasFatalFailure()) return;
-    for (const Group group : AllGroups()) {
-      const std::string name(GroupName(group));
-      old_.push_back(name + "=" + MakeToken("one-" + name).Text());
-      new_.push_back(name + "=" + MakeToken("two-" + name).Text());
-    }
-    const auto made = InitialiseKeySet({.set = "demo",
-                                        .folder = keys_,
-                                        .tokens = OpenTokens(old_).value(),
-                                        .controller_names = {"DNS:controller.lab", "IP:10.0.2.100"},
-                                        .now = now_},
-                                       kQuiet);
-    ASSERT_TRUE(made.ok()) << Describe(made.status());
-  }
-  // In the tokens of `new_` named by their index; all tokens of the first generation are given.
-  Result<AddedGeneration> Add(const std::vector<std::string>& roles, const std::vector<std::string>& into,
-                              GenerationOptions options = {}) {
-    std::vector<std::string> all = old_;
-    for (const std::string& one : into) {
-      if (std::ranges::find(all, one) == all.end()) all.push_back(one);
-    }
-    options.roles = roles;
-    SEALIFT_ASSIGN_OR_RETURN(options.tokens, OpenTokens(into));
-    options.now = now_;
-    SEALIFT_ASSIGN_OR_RETURN(const auto ring, KeyRing::Open(keys_, all));
-    return AddGeneration(*ring, options, kQuiet);
-  }
-  std::unique_ptr<KeyRing> Ring(const std::vector<std::string>& tokens,
-                                const std::vector<std::string>& generations = {}) const {
-    auto ring = KeyRing::Open(keys_, tokens, {}, generations);
-    EXPECT_TRUE(ring.ok()) << Describe(ring.status());
-    return *std::move(ring);
-  }
-  Bytes Content(const std::string& name) const {
-    auto content = ReadFile(keys_ / name);
-    EXPECT_TRUE(content.ok()) << Describe(content.status());
-    return content.ok() ? *content : Bytes{};
-  }
-  efi::SignatureLists Lists(const std::string& name) const {
-    return efi::ParseSignatureLists(Content(name)).value();
-  }
-  // As firmware in user mode that holds the lists in `trusted`.
-  Status Accepts(const std::string& auth, const std::string& variable, std::uint32_t attributes,
-                 const std::string& trusted) const {
-    return efi::VerifyAuthenticatedVariable(
-               Content(auth), efi::SecureBootVariable(variable, attributes).value(), Lists(trusted))
-        .status();
-  }
-
-  const std::filesystem::path keys_ = folder_.path() / "keys";
-  const UnixMillis now_ = std::chrono::floor<std::chrono::seconds>(SystemClock().Now());
-  std::vector<std::string> old_;
-  std::vector<std::string> new_;
-};
-
 TEST_F(GenerationTest, ListsGrowAndImagesOfEitherGenerationStart) {
-  const Bytes old_kek = Content("KEK.esl");
-  ASSERT_TRUE(WriteFileAtomically(keys_ / "KEK-old.esl", old_kek).ok());
+  ASSERT_TRUE(WriteFileAtomically(keys_ / "KEK-old.esl", Content("KEK.esl")).ok());
   const auto added = Add({"kek", "db", "pcr"}, {new_[0], new_[1]});
   ASSERT_TRUE(added.ok()) << Describe(added.status());
   EXPECT_EQ(added->keys, (std::vector<std::string>{"db-2", "kek-2", "pcr-2"}));
@@ -116,12 +54,6 @@ TEST_F(GenerationTest, ListsGrowAndImagesOfEitherGenerationStart) {
                   .exit_code,
               0);
   }
-  std::vector<std::filesystem::path> earlier;
-  for (const auto& one : std::filesystem::directory_iterator(keys_ / "earlier"))
-    earlier.push_back(one.path());
-  ASSERT_EQ(earlier.size(), 1u);
-  EXPECT_EQ(ReadFile(earlier[0] / "KEK.esl").value(), old_kek);
-  EXPECT_EQ(efi::ParseSignatureLists(ReadFile(earlier[0] / "db.esl").value())->size(), 1u);
   // The token decides which generation signs; --generation overrides it.
   const auto db = Lists("db.esl");
   const auto sign = [&](KeyRing& ring) {
@@ -229,15 +161,21 @@ TEST_F(GenerationTest, ClientsWalkToTheNextRootAndTakeTargetsOfEitherGeneration)
   const auto envelope = tuf::ParseEnvelope(ToText(Content("tuf/2.root.json")), tuf::kMaxRootBytes).value();
   EXPECT_EQ(envelope.signatures.size(), 2u) << "by the old root key and the new one";
   const auto second = tuf::ParseRoot(envelope).value();
+  const auto first =
+      tuf::ParseRoot(tuf::ParseEnvelope(ToText(Content("tuf/1.root.json")), tuf::kMaxRootBytes).value())
+          .value();
+  EXPECT_EQ(second.expires, first.expires);
   EXPECT_EQ(second.roles.at(tuf::Role::kRoot).threshold, 1u);
   // The first root's token burned down: the second one carries on alone.
-  GenerationOptions options{.roles = {"tuf-targets"}, .tokens = OpenTokens({new_[1]}).value(), .now = now_};
+  GenerationOptions options{
+      .roles = {"tuf-targets"}, .tokens = OpenTokens({new_[1]}).value(), .expiration_days = 30, .now = now_};
   const auto alone = Ring({new_[0], new_[1]});
   const auto third = AddGeneration(*alone, options, kQuiet);
   ASSERT_TRUE(third.ok()) << Describe(third.status());
   EXPECT_EQ(third->keys, std::vector<std::string>{"tuf-targets-3"});
   const auto next = tuf::ParseEnvelope(ToText(Content("tuf/3.root.json")), tuf::kMaxRootBytes).value();
   EXPECT_TRUE(tuf::VerifyThreshold(next, second, tuf::Role::kRoot).ok());
+  EXPECT_EQ(tuf::ParseRoot(next)->expires, second.expires) << "never earlier than before";
 }
 
 TEST_F(GenerationTest, CasAndTheControllerGetSiblingsThatVerify) {
@@ -316,31 +254,6 @@ TEST_F(GenerationTest, ANewPkIsHandedOverAndTheOldOneSignsUntilItIsTaken) {
   }
   ASSERT_TRUE(std::filesystem::remove(keys_ / "PK.esl"));
   EXPECT_EQ(ReasonOf(Ring(both)->SignerFor("pk").status()), Reason::kKeySetInvalid);
-}
-
-TEST_F(GenerationTest, ANewGenerationInTheSameTokenSignsNothingUntilItIsChosen) {
-  ASSERT_TRUE(WriteFileAtomically(keys_ / "KEK-old.esl", Content("KEK.esl")).ok());
-  ASSERT_TRUE(Add({"kek"}, {old_[0]}).ok());
-  ASSERT_TRUE(Add({"node-ca", "controller-tls"}, {old_[2]}).ok());
-  // A machine that took nothing new takes the next db, and revocations.
-  ASSERT_TRUE(Add({"db"}, {old_[1]}).ok());
-  EXPECT_TRUE(Accepts("db.auth", "db", efi::kReplaceAttributes, "KEK-old.esl").ok());
-  EXPECT_TRUE(Accepts("updates/db-2.auth", "db", efi::kAppendAttributes, "KEK-old.esl").ok());
-  const Bytes revoked = efi::SerializeSignatureLists(
-      efi::SignatureLists{efi::Sha256SignatureList(efi::kLoaderVendor, std::vector<Sha256Digest>(1))});
-  const auto dbx = efi::SecureBootVariable("dbx", efi::kAppendAttributes).value();
-  for (const bool chosen : {false, true}) {
-    const auto ring =
-        Ring(old_, chosen ? std::vector<std::string>{"kek=2", "node-ca=2"} : std::vector<std::string>{});
-    const auto update =
-        SignVariableUpdate(*ring, {.variable = "dbx", .content = revoked, .append = true, .now = now_});
-    ASSERT_TRUE(update.ok()) << Describe(update.status());
-    EXPECT_EQ(efi::VerifyAuthenticatedVariable(update->auth, dbx, Lists("KEK-old.esl")).ok(), !chosen);
-    // So does the controller's certificate, for nodes that know the first node CA alone.
-    EXPECT_EQ(ring->KeyFor("node-ca").value()->generation, chosen ? 2u : 1u);
-    EXPECT_EQ(ring->CertificateFor("node-ca")->Pem(),
-              ToText(Content(chosen ? "node-ca-2.pem" : "node-ca.pem")));
-  }
 }
 
 TEST_F(GenerationTest, ADefaultIsEveryRoleOfTheTokensGroup) {
