@@ -23,6 +23,8 @@ constexpr std::uint64_t kMaxPartBytes = 256u << 20;
 constexpr std::uint64_t kMaxSplashBytes = 16u << 20;
 // The first systemd-boot that takes loader/keys/NAME/dbx.auth.
 constexpr unsigned kLoaderThatEnrolsDbx = 256;
+// As ParseManifest.
+constexpr std::size_t kMaxListedImages = 64;
 
 // A file named by the operator, else one of the tree.
 Result<Bytes> ReadPart(const Tree& tree, const std::filesystem::path& named, std::string_view in_tree,
@@ -67,6 +69,16 @@ Result<Parts> ReadParts(const Tree& tree, const ReleaseOptions& options) {
   SEALIFT_ASSIGN_OR_RETURN(parts.stub_magic, MagicOf(parts.stub, "systemd-stub"));
   SEALIFT_ASSIGN_OR_RETURN(parts.loader_magic, MagicOf(parts.boot_loader, "systemd-boot"));
   return parts;
+}
+
+// What nodes and the controller would refuse at the end of the build anyway.
+Status CheckImageCount(const std::vector<MenuEntry>& menu, const ExtraSections& extra) {
+  const std::size_t images = menu.size() * extra.measurements_per_image();
+  if (images <= kMaxListedImages) return OkStatus();
+  return MakeError(Code::kInvalidArgument, Reason::kInvalidArgument,
+                   fmt::format("plan images: {} boot entries with {} choices of a device tree each are {}, "
+                               "but a release lists {} at most",
+                               menu.size(), extra.measurements_per_image(), images, kMaxListedImages));
 }
 
 Status CheckEnrolment(const ReleaseOptions& options, const uki::SystemdMagic& loader) {
@@ -236,6 +248,9 @@ Result<BuiltRelease> BuildRelease(const ReleaseOptions& options, const ReleaseKe
   if (!prepared.kernel.ok()) return prepared.kernel.status();
   const Bytes& kernel = *prepared.kernel;
   SEALIFT_ASSIGN_OR_RETURN(const Parts parts, ReadParts(tree, options));
+  SEALIFT_ASSIGN_OR_RETURN(const ExtraSections extra,
+                           ExtraSections::Read(options.sections, parts.stub_magic));
+  SEALIFT_RETURN_IF_ERROR(CheckImageCount(prepared.menu, extra));
   SEALIFT_RETURN_IF_ERROR(CheckEnrolment(options, parts.loader_magic));
   SEALIFT_ASSIGN_OR_RETURN(const OsRelease os_release, VersionedOsRelease(tree, options.version));
   const std::string version = os_release.Version();
@@ -286,16 +301,18 @@ Result<BuiltRelease> BuildRelease(const ReleaseOptions& options, const ReleaseKe
                     .secure_boot_certificates = {Sha256(keys.secure_boot_certificate)},
                     .pcr_keys = keys.pcr_keys};
   SEALIFT_ASSIGN_OR_RETURN(EspTree esp, EspTree::Create(options.out));
+  UkiParts common{.stub = parts.stub,
+                  .kernel = kernel,
+                  .initrd = uki::ContentSource(*initrd_file.fd(), "packed initrd", 0, initrd_file.size()),
+                  .initrd_digest = initrd.index.digest,
+                  .os_release = os_release.text,
+                  .kernel_release = KernelRelease(kernel),
+                  .splash = parts.splash,
+                  .sha384 = options.sha384};
+  extra.AddTo(common);
   SEALIFT_RETURN_IF_ERROR(
       esp.Write(kBootLoaderFile, FileRole::kBootLoader, boot_loader.bytes, &boot_loader.digest));
-  ImageWriter images(options, keys,
-                     {.stub = parts.stub,
-                      .kernel = kernel,
-                      .initrd = uki::ContentSource(*initrd_file.fd(), "packed initrd", 0, initrd_file.size()),
-                      .initrd_digest = initrd.index.digest,
-                      .os_release = os_release.text,
-                      .splash = parts.splash},
-                     boot_loader.digest, extensions, esp);
+  ImageWriter images(options, keys, std::move(common), boot_loader.digest, extensions, esp);
   for (const MenuEntry& entry : prepared.menu) {
     stage(fmt::format("sign {}", entry.id));
     SEALIFT_RETURN_IF_ERROR(images.Write(entry, version, manifest.images));

@@ -14,6 +14,7 @@
 
 #include "controller/build/boot_menu.h"
 #include "controller/build/esp_tree.h"
+#include "controller/build/extra_sections.h"
 #include "controller/build/preflight.h"
 #include "controller/build/uki_builder.h"
 #include "shared/efi/boot_entry.h"
@@ -50,6 +51,9 @@ struct ReleaseOptions {
   std::filesystem::path kernel;
   // A BMP picture shown while the kernel starts; empty: none.
   std::filesystem::path splash;
+  ExtraSectionFiles sections;
+  // Predicts and signs for the SHA-384 bank too.
+  bool sha384 = false;
   // The default one; `menu` says what other entries add to it.
   std::string command_line;
   MenuOptions menu;
@@ -96,8 +100,8 @@ Result<std::vector<Finding>> CheckRelease(const ReleaseOptions& options);
 
 // The output appears when everything is built and checked. Errors: PREFLIGHT_FAILED, ROOTFS_UNUSABLE,
 // OUTPUT_NOT_EMPTY, ENROLL_MODE_UNKNOWN, ENROLL_CONSENT_MISSING; KEY_MISMATCH when the enrolment files would
-// leave firmware with keys that do not start this release; those of ReadSource, MakeBootable, BuildUki and
-// BundleExtensions.
+// leave firmware with keys that do not start this release; INVALID_ARGUMENT for more images than a
+// manifest lists; those of ReadSource, MakeBootable, ExtraSections, BuildUki and BundleExtensions.
 Result<BuiltRelease> BuildRelease(const ReleaseOptions& options, const ReleaseKeys& keys,
                                   const Progress& progress);
 

@@ -34,6 +34,31 @@ void AddSourceOptions(CLI::App& verb, BuildArguments& arguments) {
   verb.add_option("--zstd-level", release.zstd_level, "1 (fast) to 19 (small)")->capture_default_str();
 }
 
+void AddSectionOptions(CLI::App& verb, BuildArguments& arguments) {
+  build::ReleaseOptions& release = arguments.release;
+  build::ExtraSectionFiles& files = release.sections;
+  verb.add_option("--microcode", files.microcode,
+                  "Uncompressed cpio of microcode, as of /boot, read before the initrd (section .ucode; stub "
+                  "256 on), for example --microcode early.cpio");
+  verb.add_option("--dtb", files.device_tree,
+                  "Device tree for every machine (section .dtb), for example --dtb board.dtb");
+  CLI::Option* trees =
+      verb.add_option("--dtb-auto", files.device_trees_auto,
+                      "Device tree that the stub takes where it fits the machine (section .dtbauto; stub 257 "
+                      "on); each is predicted and signed; repeatable, for example --dtb-auto a.dtb "
+                      "--dtb-auto b.dtb")
+          ->allow_extra_args(false);
+  verb.add_option("--hwids", files.hardware_ids,
+                  "Which machines the trees of --dtb-auto are for (section .hwids; stub 257 on), for example "
+                  "--hwids hwids.bin")
+      ->needs(trees);
+  verb.add_option("--sbat", files.sbat,
+                  "SBAT lines of the image beside the stub's (section .sbat; default: one line for component "
+                  "uki), for example --sbat ours.csv");
+  verb.add_flag("--sha384", release.sha384,
+                "Predict PCR 11 and sign policies for the TPM's SHA-384 bank too; SHA-256 always");
+}
+
 void AddOutputOptions(CLI::App& verb, BuildArguments& arguments) {
   verb.add_option(
           "-t,--output-type", arguments.type,
@@ -104,6 +129,7 @@ void AddKeyOptions(CLI::App& verb, BuildArguments& arguments) {
 
 void AddBuildOptions(CLI::App& verb, BuildArguments& arguments) {
   AddSourceOptions(verb, arguments);
+  AddSectionOptions(verb, arguments);
   AddOutputOptions(verb, arguments);
   AddMenuOptions(verb, arguments);
   AddKeyOptions(verb, arguments);
