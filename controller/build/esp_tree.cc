@@ -16,6 +16,13 @@ namespace fs = std::filesystem;
 
 Status CheckOutputFolder(const fs::path& out) {
   std::error_code error;
+  const fs::path name = out.has_filename() ? out : out.parent_path();
+  if (fs::is_symlink(name, error)) {
+    // It could not be replaced in one step at the end.
+    return MakeError(
+        Code::kFailedPrecondition, Reason::kOutputNotEmpty,
+        fmt::format("write release to '{}': it is a symbolic link; name what it leads to", out.string()));
+  }
   if (!fs::exists(out, error)) return OkStatus();
   const bool folder = fs::is_directory(out, error);
   if (folder && (fs::is_empty(out, error) || fs::exists(out / kManifestFile, error))) return OkStatus();
@@ -68,8 +75,9 @@ Result<Manifest> EspTree::Commit(Manifest manifest) {
   for (const ReleaseFile& file : files_) paths.push_back(file.path);
   SEALIFT_RETURN_IF_ERROR(CheckFatNames(paths, "release"));
   manifest.files = files_;
-  SEALIFT_RETURN_IF_ERROR(
-      WriteFileAtomically(folder_.path() / kManifestFile, AsBytes(SerializeManifest(manifest))));
+  const std::string text = SerializeManifest(manifest);
+  SEALIFT_RETURN_IF_ERROR(ParseManifest(text).status());
+  SEALIFT_RETURN_IF_ERROR(WriteFileAtomically(folder_.path() / kManifestFile, AsBytes(text)));
   SEALIFT_RETURN_IF_ERROR(folder_.Commit());
   return manifest;
 }

@@ -37,7 +37,7 @@ class EspTree {
 
   // Writes release.json with `manifest`, whose files are set to those written, and moves the tree to its
   // place, where an earlier release is replaced. Returns the manifest. Errors: FILE_NAME_CLASH;
-  // FILE_UNWRITABLE, DISK_FULL.
+  // RELEASE_MANIFEST_INVALID for one that its readers would refuse; FILE_UNWRITABLE, DISK_FULL.
   Result<Manifest> Commit(Manifest manifest);
 
  private:
@@ -50,7 +50,7 @@ class EspTree {
 };
 
 // Whether `out` may be written to. Called before the long work starts. Errors: FAILED_PRECONDITION/
-// OUTPUT_NOT_EMPTY for a folder with other things in it, or what is no folder.
+// OUTPUT_NOT_EMPTY for a folder with other things in it, a symbolic link, or what is no folder.
 Status CheckOutputFolder(const std::filesystem::path& out);
 
 }  // namespace sealift::build

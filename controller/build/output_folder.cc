@@ -4,6 +4,7 @@
 #include <fmt/format.h>
 #include <sys/file.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include <cerrno>
 #include <cstdio>
@@ -15,6 +16,7 @@ namespace {
 namespace fs = std::filesystem;
 
 constexpr std::string_view kPartial = ".partial-";
+constexpr int kMaxAttempts = 100;
 
 Status Unwritable(const fs::path& place, std::string_view call, int error) {
   return ErrnoError(Code::kFailedPrecondition, error == ENOSPC ? Reason::kDiskFull : Reason::kFileUnwritable,
@@ -25,6 +27,14 @@ UniqueFd Locked(const fs::path& folder) {
   UniqueFd fd(::open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC));
   if (fd.valid() && ::flock(fd.get(), LOCK_EX | LOCK_NB) == 0) return fd;
   return {};
+}
+
+// Whether the locked folder is still the one of that name.
+bool IsAt(const UniqueFd& folder, const std::string& path) {
+  struct stat held {};
+  struct stat there {};
+  return ::fstat(folder.get(), &held) == 0 && ::lstat(path.c_str(), &there) == 0 &&
+         held.st_dev == there.st_dev && held.st_ino == there.st_ino;
 }
 
 // What builds left that were killed: nobody holds its lock.
@@ -45,11 +55,18 @@ Result<OutputFolder> OutputFolder::Create(const fs::path& place) {
   SEALIFT_RETURN_IF_ERROR(MakeDirectories(clean.parent_path()));
   const std::string prefix = fmt::format(".{}{}", clean.filename().string(), kPartial);
   RemoveAbandoned(clean.parent_path(), prefix);
-  std::string made = (clean.parent_path() / (prefix + "XXXXXX")).string();
-  if (::mkdtemp(made.data()) == nullptr) return Unwritable(clean, "mkdtemp", errno);
-  ::chmod(made.c_str(), 0755);
-  UniqueFd lock = Locked(made);
-  return OutputFolder(std::move(clean), std::move(made), std::move(lock));
+  for (int attempt = 0; attempt < kMaxAttempts; ++attempt) {
+    std::string made = (clean.parent_path() / (prefix + "XXXXXX")).string();
+    if (::mkdtemp(made.data()) == nullptr) return Unwritable(clean, "mkdtemp", errno);
+    ::chmod(made.c_str(), 0755);
+    UniqueFd lock = Locked(made);
+    if (lock.valid() && IsAt(lock, made))
+      return OutputFolder(std::move(clean), std::move(made), std::move(lock));
+    // Another build came between, took it for abandoned and removes it.
+    std::error_code ignored;
+    fs::remove_all(made, ignored);
+  }
+  return Unwritable(clean, "flock", EAGAIN);
 }
 
 OutputFolder::~OutputFolder() {
@@ -72,6 +89,9 @@ Status OutputFolder::Commit() {
 
 Status OutputFolder::CommitFile(const std::string& name) {
   const fs::path target = place_.parent_path() / name;
+  const UniqueFd file(::open((path_ / name).c_str(), O_RDONLY | O_NOFOLLOW | O_CLOEXEC));
+  if (!file.valid()) return Unwritable(target, "open", errno);
+  if (::fsync(file.get()) != 0) return Unwritable(target, "fsync", errno);
   if (::rename((path_ / name).c_str(), target.c_str()) != 0) return Unwritable(target, "rename", errno);
   return SyncDirectory(place_.parent_path());
 }

@@ -23,7 +23,8 @@ class OutputFolder {
   // Moves the folder to its place. A folder that is there is replaced in one step, then removed. Errors:
   // FILE_UNWRITABLE, also where the place is a mount point, which cannot be replaced.
   Status Commit();
-  // Moves the one file `name` of the folder beside the place instead; a file of that name is replaced.
+  // Moves the one file `name` of the folder beside the place instead; a file of that name is replaced. It
+  // is on disk before it gets its name. Errors: FILE_UNWRITABLE, DISK_FULL.
   Status CommitFile(const std::string& name);
 
  private:

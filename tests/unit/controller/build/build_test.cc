@@ -1,5 +1,8 @@
 #include <gtest/gtest.h>
 
+#include <atomic>
+#include <thread>
+
 #include "controller/build/node_kit.h"
 #include "controller/build/release_builder.h"
 #include "shared/uki/pcr_policy.h"
@@ -74,7 +77,10 @@ class ReleaseTest : public testing::Test {
  protected:
   static void SetUpTestSuite() { keys_ = new test::ReleaseKeySet(); }
   ReleaseOptions Options() const {
-    return {.source = "dir:" + os_.path().string(), .out = out_.path() / "release", .command_line = "quiet", .zstd_level = 1};
+    return {.source = "dir:" + os_.path().string(),
+            .out = out_.path() / "release",
+            .command_line = "quiet",
+            .zstd_level = 1};
   }
   Result<BuiltRelease> Build(const ReleaseOptions& options) {
     return BuildRelease(options, keys_->Keys(), {});
@@ -109,6 +115,93 @@ TEST_F(ReleaseTest, ManifestSaysWhatLiesThere) {
   EXPECT_EQ(uki::DigestMeasuredSections(image, 252).value(), manifest.sections);
   EXPECT_EQ(manifest.sections.size(), 5u);
   EXPECT_EQ(manifest.pcr_keys, std::vector<Sha256Digest>{keys_->pcr->public_key().key_id()});
+}
+
+TEST_F(ReleaseTest, EveryImageTellsItsKernelAndItsGeneration) {
+  ASSERT_TRUE(Build(Options()).ok());
+  const Bytes uki = Read("EFI/kairos/norole.efi");
+  const efi::PeImage image = efi::PeImage::Parse(uki).value();
+  EXPECT_EQ(AsText(uki::UkiSectionContents(image, ".uname").value()), "6.1.0-test");
+  EXPECT_EQ(AsText(uki::UkiSectionContents(image, ".sbat").value()),
+            "sbat,1,SBAT Version,sbat,1,https://github.com/rhboot/shim/blob/main/SBAT.md\n"
+            "uki,1,UKI,uki,1,https://uapi-group.org/specifications/specs/unified_kernel_image/\n");
+}
+
+TEST_F(ReleaseTest, SectionsThatTheOperatorAdds) {
+  const TempDir files = TempDir::Create("sealift-sections").value();
+  const auto write = [&](const char* name, std::string_view text) {
+    EXPECT_TRUE(WriteFileAtomically(files.path() / name, AsBytes(text)).ok());
+    return files.path() / name;
+  };
+  const std::string tree = "\xd0\x0d\xfe\xed";
+  ReleaseOptions options = Options();
+  options.sections = {.microcode = write("early.cpio", "070701 microcode"),
+                      .device_tree = write("any.dtb", tree + " any"),
+                      .device_trees_auto = {write("a.dtb", tree + " a"), write("b.dtb", tree + " b")},
+                      .hardware_ids = write("hwids", "ids"),
+                      .sbat = write("sbat.csv", "uki.ours,3,Ours\n")};
+  options.sha384 = true;
+  const auto refused = Build(options);
+  EXPECT_EQ(ReasonIdFrom(refused), "UKI_STUB_UNSUPPORTED");
+  EXPECT_NE(MessageOf(refused.status()).find("take --microcode"), std::string::npos) << refused.status();
+  EXPECT_NE(MessageOf(refused.status()).find("which 256 and later do"), std::string::npos);
+  os_.Write("usr/lib/systemd/boot/efi/linuxx64.efi.stub", AsText(test::FakeStub("257.13-1")));
+  const auto built = Build(options);
+  ASSERT_TRUE(built.ok()) << built.status();
+  const Bytes bytes = Read("EFI/kairos/norole.efi");
+  const efi::PeImage image = efi::PeImage::Parse(bytes).value();
+  const auto section = [&](const char* name) {
+    return std::string(AsText(uki::UkiSectionContents(image, name).value()));
+  };
+  EXPECT_EQ(section(".ucode"), "070701 microcode");
+  EXPECT_EQ(section(".dtb"), tree + " any");
+  EXPECT_EQ(section(".hwids"), "ids");
+  EXPECT_TRUE(section(".sbat").ends_with("SBAT.md\nuki.ours,3,Ours\n")) << section(".sbat");
+  // Without a tree and with each of them.
+  const Manifest manifest = ParseManifest(AsText(Read("release.json"))).value();
+  ASSERT_EQ(manifest.images.size(), 3u);
+  EXPECT_EQ(manifest.images[0].sections.count(".dtbauto"), 0u);
+  EXPECT_EQ(manifest.images[2].sections.at(".dtbauto"), Sha256(AsBytes(tree + " b")));
+  EXPECT_EQ(manifest.images[2].pcr11_sha384.size(), std::size(kPhases));
+  EXPECT_NE(section(".pcrsig").find("\"sha384\""), std::string::npos);
+}
+
+TEST_F(ReleaseTest, FilesThatAreNoSuchSectionAreRefused) {
+  const TempDir files = TempDir::Create("sealift-sections").value();
+  ASSERT_TRUE(WriteFileAtomically(files.path() / "text", AsBytes("text")).ok());
+  ASSERT_TRUE(WriteFileAtomically(files.path() / "empty", {}).ok());
+  os_.Write("usr/lib/systemd/boot/efi/linuxx64.efi.stub", AsText(test::FakeStub("257.13-1")));
+  const auto reason = [&](const ExtraSectionFiles& sections) {
+    ReleaseOptions options = Options();
+    options.sections = sections;
+    return ReasonIdFrom(Build(options));
+  };
+  const auto text = files.path() / "text";
+  EXPECT_EQ(reason({.microcode = text}), "INVALID_ARGUMENT");
+  EXPECT_EQ(reason({.device_tree = text}), "INVALID_ARGUMENT");
+  EXPECT_EQ(reason({.device_trees_auto = {text}}), "INVALID_ARGUMENT");
+  EXPECT_EQ(reason({.hardware_ids = files.path() / "empty"}), "INVALID_ARGUMENT");
+  EXPECT_EQ(reason({.sbat = text}), "UKI_LAYOUT_INVALID");
+  EXPECT_EQ(reason({.sbat = files.path() / "none"}), "FILE_UNREADABLE");
+}
+
+TEST_F(ReleaseTest, MoreImagesThanAManifestListsAreRefusedAtTheStart) {
+  ReleaseOptions options = Options();
+  for (int i = 0; i < 64; ++i) options.menu.extra.push_back("word" + std::to_string(i));
+  std::vector<std::string> stages;
+  const auto built = BuildRelease(options, keys_->Keys(),
+                                  [&](std::string_view stage, auto, auto) { stages.emplace_back(stage); });
+  EXPECT_EQ(ReasonIdFrom(built), "INVALID_ARGUMENT");
+  EXPECT_EQ(stages, std::vector<std::string>{"read"});
+}
+
+TEST(EspTreeTest, NothingAppearsThatOurOwnParserRefuses) {
+  const TempDir folder = TempDir::Create("sealift-esp").value();
+  EspTree tree = EspTree::Create(folder.path() / "out").value();
+  ASSERT_TRUE(tree.Write("loader/loader.conf", FileRole::kLoaderConf, AsBytes("timeout 5\n")).ok());
+  EXPECT_EQ(ReasonIdFrom(tree.Commit({.version = "not a version", .hardware_class = "x"})),
+            "RELEASE_MANIFEST_INVALID");
+  EXPECT_FALSE(std::filesystem::exists(folder.path() / "out"));
 }
 
 TEST_F(ReleaseTest, PolicyIsSignedForEarlyBootOnlyUnlessAsked) {
@@ -210,6 +303,38 @@ TEST_F(ReleaseTest, ForeignFoldersAreLeftAlone) {
   ASSERT_TRUE(WriteFileAtomically(options.out / "thesis.txt", AsBytes("x")).ok());
   EXPECT_EQ(ReasonIdFrom(Build(options)), "OUTPUT_NOT_EMPTY");
   EXPECT_TRUE(std::filesystem::exists(options.out / "thesis.txt"));
+}
+
+TEST_F(ReleaseTest, ALinkIsNoOutputFolder) {
+  ReleaseOptions options = Options();
+  std::filesystem::create_directories(out_.path() / "elsewhere");
+  std::filesystem::create_symlink("elsewhere", options.out);
+  for (const char* end : {"", "/"}) {
+    ReleaseOptions named = options;
+    named.out += end;
+    std::vector<std::string> stages;
+    const auto built = BuildRelease(named, keys_->Keys(),
+                                    [&](std::string_view stage, auto, auto) { stages.emplace_back(stage); });
+    EXPECT_EQ(ReasonIdFrom(built), "OUTPUT_NOT_EMPTY") << end;
+    EXPECT_TRUE(stages.empty()) << "it was found out only after work";
+  }
+}
+
+TEST(OutputFolderTest, BuildsToOnePlaceDoNotRemoveEachOthersFolders) {
+  const TempDir folder = TempDir::Create("sealift-output").value();
+  std::atomic<int> lost = 0;
+  std::vector<std::thread> builds;
+  for (int i = 0; i < 4; ++i) {
+    builds.emplace_back([&] {
+      for (int round = 0; round < 300; ++round) {
+        const auto work = OutputFolder::Create(folder.path() / "out");
+        if (!work.ok() || !std::filesystem::exists(work->path())) ++lost;
+      }
+    });
+  }
+  for (std::thread& build : builds) build.join();
+  EXPECT_EQ(lost, 0);
+  EXPECT_TRUE(std::filesystem::is_empty(folder.path()));
 }
 
 TEST_F(ReleaseTest, AnEarlierReleaseIsReplacedWholeOrNotAtAll) {
