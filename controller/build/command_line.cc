@@ -29,6 +29,25 @@ Word Split(const std::string& text) {
   return word;
 }
 
+// As proc_cmdline_parse() of systemd splits: single quotes count as double ones do, wherever they stand.
+std::vector<std::string> WordsOfSystemd(std::string_view command_line) {
+  std::vector<std::string> words;
+  std::string word;
+  char quote = 0;
+  for (const char c : command_line) {
+    if (quote != 0 ? c == quote : c == '"' || c == '\'') {
+      quote = quote != 0 ? '\0' : c;
+    } else if (c == ' ' && quote == 0) {
+      if (!word.empty()) words.push_back(std::move(word));
+      word.clear();
+    } else {
+      word += c;
+    }
+  }
+  if (!word.empty()) words.push_back(std::move(word));
+  return words;
+}
+
 // The finding's name, empty for a harmless word.
 std::string_view Judge(const Word& word) {
   std::string_view name = word.name;
@@ -43,9 +62,9 @@ std::string_view Judge(const Word& word) {
   const bool unit = name == "systemd.unit";
   // What the kernel does not know and has no value goes to the first process, which takes it for a target.
   const std::string_view bare = word.has_value ? std::string_view() : name;
-  if (bare == "emergency" || bare == "b" || (unit && word.value == "emergency.target"))
+  if (bare == "emergency" || bare == "_b" || (unit && word.value == "emergency.target"))
     return "cmdline-emergency";
-  if (bare == "rescue" || bare == "single" || bare == "s" || bare == "S" || bare == "1" ||
+  if (bare == "rescue" || bare == "single" || bare == "_s" || bare == "s" || bare == "S" || bare == "1" ||
       (unit && word.value == "rescue.target"))
     return "cmdline-rescue";
   // systemd.wants=debug-shell.service and its kin.
@@ -91,7 +110,13 @@ std::vector<std::string> CommandLineWords(std::string_view command_line) {
 
 std::vector<RiskyWord> FindRiskyWords(std::string_view command_line) {
   std::vector<RiskyWord> found;
-  for (const std::string& text : CommandLineWords(command_line)) {
+  std::vector<std::string> words = CommandLineWords(command_line);
+  const std::size_t kernel_words = words.size();
+  for (std::string& word : WordsOfSystemd(command_line)) {
+    const auto end = words.begin() + static_cast<std::ptrdiff_t>(kernel_words);
+    if (std::find(words.begin(), end, word) == end) words.push_back(std::move(word));
+  }
+  for (const std::string& text : words) {
     const std::string_view finding = Judge(Split(text));
     if (!finding.empty()) found.push_back({.finding = std::string(finding), .word = text});
   }

@@ -28,7 +28,8 @@ struct RiskyWord {
   std::string finding;
   std::string word;
 };
-// In order. As the kernel and systemd do, '-' and '_' in names count as equal.
+// As the kernel splits them, and then what only systemd's splitting shows, which knows single quotes too. As
+// both do, '-' and '_' in names count as equal.
 std::vector<RiskyWord> FindRiskyWords(std::string_view command_line);
 
 }  // namespace sealift::build

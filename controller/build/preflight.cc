@@ -99,6 +99,32 @@ std::string Lower(std::string_view text) {
   return lower;
 }
 
+// Without its comment.
+std::string_view CodeOf(std::string_view line) {
+  char quote = 0;
+  for (std::size_t i = 0; i < line.size(); ++i) {
+    const char c = line[i];
+    if (quote == 0 && c == '#') return line.substr(0, i);
+    if (quote != 0 ? c == quote : c == '"' || c == '\'') quote = quote != 0 ? '\0' : c;
+  }
+  return line;
+}
+
+// Every name of a line before a '=', those in inline tables too: the last part, '_' for '-'.
+std::vector<std::string> KeysOf(std::string_view line) {
+  std::vector<std::string> keys;
+  line = CodeOf(line);
+  for (std::size_t at = 0, end = line.find('='); end != std::string_view::npos; end = line.find('=', at)) {
+    std::string key(line.substr(at, end - at));
+    key = key.substr(key.find_last_of("{,") + 1);
+    std::erase_if(key, [](char c) { return c == ' ' || c == '\t' || c == '"' || c == '\''; });
+    std::replace(key.begin(), key.end(), '-', '_');
+    keys.push_back(key.substr(key.rfind('.') + 1));
+    at = end + 1;
+  }
+  return keys;
+}
+
 // The image is readable by whoever holds the medium. Looked at line by line, since a file that is no TOML is
 // read by nobody but may still hold a secret.
 void InspectNodeConfig(const std::string& text, Report& report) {
@@ -112,17 +138,15 @@ void InspectNodeConfig(const std::string& text, Report& report) {
       report.Add("node-config-secret", fmt::format("line {} of node.toml begins a private key", number));
       continue;
     }
-    std::string key = lower.substr(0, lower.find('='));
-    if (key.size() == lower.size() || key.find('#') != std::string::npos) continue;
-    std::erase_if(key, [](char c) { return c == ' ' || c == '\t' || c == '"' || c == '\''; });
-    std::replace(key.begin(), key.end(), '-', '_');
-    key = key.substr(key.rfind('.') + 1);
-    if (key.find("join_token") != std::string::npos || key == "token") {
-      report.Add("node-config-join-token", fmt::format("line {} of node.toml sets '{}'", number, key));
-    } else if (std::any_of(kSecrets.begin(), kSecrets.end(), [&](std::string_view secret) {
-                 return key == secret || key.ends_with(fmt::format("_{}", secret));
-               })) {
-      report.Add("node-config-secret", fmt::format("line {} of node.toml sets '{}'", number, key));
+    for (const std::string& key : KeysOf(lower)) {
+      const bool secret = std::any_of(kSecrets.begin(), kSecrets.end(), [&](std::string_view word) {
+        return key == word || key.ends_with(fmt::format("_{}", word));
+      });
+      if (key.find("join_token") != std::string::npos || key == "token") {
+        report.Add("node-config-join-token", fmt::format("line {} of node.toml sets '{}'", number, key));
+      } else if (secret) {
+        report.Add("node-config-secret", fmt::format("line {} of node.toml sets '{}'", number, key));
+      }
     }
   }
 }
@@ -203,7 +227,8 @@ std::vector<Finding> InspectTree(const PreflightInput& input) {
   Report report;
   InspectCommandLines(*input.menu, report);
   InspectRootPassword(*input.tree, report);
-  if (input.node_config.has_value()) InspectNodeConfig(*input.node_config, report);
+  // One that is given replaces the tree's.
+  InspectNodeConfig(input.node_config.value_or(Text(*input.tree, kNodeConfigPath)), report);
   InspectSystemd(*input.tree, report);
   InspectKernel(input, report);
   InspectOsRelease(input, report);

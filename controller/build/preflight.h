@@ -37,7 +37,7 @@ struct Finding {
 struct PreflightInput {
   const Tree* tree = nullptr;
   const std::vector<MenuEntry>* menu = nullptr;
-  // Text of node.toml, if one goes in.
+  // Text of node.toml, if one goes in; else the tree's own is looked at.
   std::optional<std::string> node_config;
   // Found or not; the release from its header, empty where it does not tell.
   Status kernel;

@@ -61,6 +61,13 @@ TEST(CommandLineTest, FindsWordsThatOpenABackDoor) {
             "cmdline-emergency,cmdline-emergency,cmdline-emergency");
   EXPECT_EQ(Risk("module.sig_enforce=0 lockdown=none"),
             "cmdline-module-signatures-off,cmdline-lockdown-none");
+  // The words of systemd's table of run levels, and its quotes.
+  EXPECT_EQ(Risk("-b -s"), "cmdline-emergency,cmdline-rescue");
+  EXPECT_EQ(Risk("b"), "");
+  EXPECT_EQ(Risk("'rescue' 'systemd.unit=emergency.target' re'sc'ue"),
+            "cmdline-rescue,cmdline-emergency,cmdline-rescue");
+  EXPECT_EQ(Risk("note='no rescue here' rescue"), "cmdline-rescue,cmdline-rescue")
+      << "the kernel splits at the spaces";
   EXPECT_EQ(Risk("module.sig-enforce=0 module.sig_enforce=1"), "cmdline-module-signatures-off");
 }
 
@@ -99,6 +106,22 @@ TEST(PreflightTest, NodeConfigHoldsNoSecret) {
             (std::multiset<std::string>{"node-config-join-token", "node-config-join-token"}));
   EXPECT_EQ(FindingsOf(os, "db_password = \"x\"\nkey = '''-----BEGIN EC PRIVATE KEY-----\n'''\n"),
             (std::multiset<std::string>{"node-config-secret", "node-config-secret"}));
+}
+
+TEST(PreflightTest, NodeConfigOfTheTreeHoldsNoSecretEither) {
+  OsTree os;
+  os.Remove("etc/machine-id");
+  os.Write("usr/lib/sealift/node.toml", "[node]\njoin_token = \"abc\"\n");
+  EXPECT_EQ(FindingsOf(os), (std::multiset<std::string>{"node-config-join-token"}));
+  EXPECT_TRUE(FindingsOf(os, "[node]\n").empty()) << "the given one replaces it";
+}
+
+TEST(PreflightTest, InlineTablesHideNoSecret) {
+  OsTree os;
+  os.Remove("etc/machine-id");
+  EXPECT_EQ(FindingsOf(os, "node = { site = \"#1\", join_token = \"x\" }\na = {b.password='y'}\n"),
+            (std::multiset<std::string>{"node-config-join-token", "node-config-secret"}));
+  EXPECT_TRUE(FindingsOf(os, "a = 1 # node = { join_token = \"x\" }\n").empty());
 }
 
 TEST(PreflightTest, ReportsEverythingAtOnce) {
