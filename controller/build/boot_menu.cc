@@ -108,18 +108,27 @@ Status CheckEntries(const std::vector<MenuEntry>& entries) {
   return OkStatus();
 }
 
+// The main entry, the first, unlocks anyway and cannot be meant.
 Status MarkUnlocking(const std::vector<std::string>& wanted, std::vector<MenuEntry>& entries) {
   for (const std::string& name : wanted) {
-    bool known = false;
+    MenuEntry* meant = nullptr;
     for (MenuEntry& entry : entries) {
-      if (name != entry.id && name != entry.title && name != entry.added &&
-          !entry.title.ends_with(fmt::format(" ({})", name)))
+      const bool main = &entry == &entries.front();
+      if (main || (name != entry.id && name != entry.title && name != entry.added &&
+                   !entry.title.ends_with(fmt::format(" ({})", name))))
         continue;
-      known = entry.unlocks = true;
+      if (meant != nullptr) {
+        return Wrong(
+            Reason::kInvalidArgument,
+            fmt::format("'{}', which is to unlock disks, may be '{}' or '{}'; name it by one of these", name,
+                        meant->id, entry.id));
+      }
+      meant = &entry;
     }
-    if (!known)
+    if (meant == nullptr)
       return Wrong(Reason::kInvalidArgument,
-                   fmt::format("no entry is called '{}', which is to unlock disks", name));
+                   fmt::format("no extra or single entry is called '{}', which is to unlock disks", name));
+    meant->unlocks = true;
   }
   return OkStatus();
 }

@@ -45,8 +45,9 @@ struct MenuEntry {
 
 // The main entry ("norole") first. Errors: INVALID_ARGUMENT/COMMAND_LINE_INVALID: a line that is no command
 // line, or an entry that adds nothing; INVALID_ARGUMENT/FILE_NAME_CLASH: two entries of one name, or one with
-// the name of a role; INVALID_ARGUMENT: a name in `unlock_with` that no entry has, `extend` together with
-// `extra`, a branding that is not one line. `command_line`: the default one, which every entry begins with.
+// the name of a role; INVALID_ARGUMENT: a name in `unlock_with` that no entry has, or several have, besides
+// the main one, `extend` together with `extra`, a branding that is not one line. `command_line`: the default
+// one, which every entry begins with.
 Result<std::vector<MenuEntry>> PlanMenu(std::string_view command_line, const MenuOptions& options);
 
 // The text of loader/entries/<id>.conf: title, efi and, where asked for, version and cmdline.

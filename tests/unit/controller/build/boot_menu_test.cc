@@ -73,7 +73,13 @@ TEST(BootMenuTest, UnlockingIsForTheNamedEntriesOnly) {
   }
   options.unlock_with = {"norole_rd.debug"};
   EXPECT_TRUE(Menu(options)[1].unlocks);
-  options.unlock_with = {"Three"};
+  // Nobody's name, the main entry's, and one that several have: which of them would be signed was not said.
+  options = {.extra = {"rd.debug", "quiet"}, .single = {"One: a"}};
+  for (const char* name : {"Three", "norole", "Kairos"}) {
+    options.unlock_with = {name};
+    EXPECT_EQ(ReasonIdFrom(PlanMenu("", options)), "INVALID_ARGUMENT") << name;
+  }
+  options = {.unlock_with = {"Kairos"}};
   EXPECT_EQ(ReasonIdFrom(PlanMenu("", options)), "INVALID_ARGUMENT");
 }
 
