@@ -13,16 +13,13 @@ namespace {
 
 namespace fs = std::filesystem;
 
-// Of the key set, for firmware menus that want one form or another.
+// Those of the key set that there are.
 std::vector<media::MediaFile> KeyFiles(const fs::path& folder) {
   std::vector<media::MediaFile> files;
-  for (const char* name : {"KEK", "PK", "db", "dbx"}) {
-    for (const char* form : {"auth", "der", "esl"}) {
-      const std::string file = fmt::format("{}.{}", name, form);
-      std::error_code error;
-      if (fs::is_regular_file(folder / file, error))
-        files.push_back({.path = "keys/" + file, .source = folder / file});
-    }
+  for (const std::string& path : KeyFileNames()) {
+    const fs::path source = folder / fs::path(path).filename();
+    std::error_code error;
+    if (fs::is_regular_file(source, error)) files.push_back({.path = path, .source = source});
   }
   return files;
 }
@@ -44,6 +41,13 @@ std::string FileName(const MediumOptions& options, const std::string& version) {
 
 }  // namespace
 
+std::vector<std::string> KeyFileNames() {
+  std::vector<std::string> paths;
+  for (const char* name : {"KEK", "PK", "db", "dbx"})
+    for (const char* form : {"auth", "der", "esl"}) paths.push_back(fmt::format("keys/{}.{}", name, form));
+  return paths;
+}
+
 Status CheckMediumOptions(const MediumOptions& options) {
   if (!options.name.empty()) {
     if (options.name.find('/') != std::string::npos || options.name.front() == '.') {
@@ -59,7 +63,7 @@ Status CheckMediumOptions(const MediumOptions& options) {
   SEALIFT_ASSIGN_OR_RETURN(std::vector<media::MediaFile> files, OverlayFiles(options.overlay));
   Append(files, KeyFiles(options.keys_folder));
   std::vector<std::string> paths = {media::kEspImageFile, "boot.catalog", build::kManifestFile,
-                                    build::kFrameIndexFile};
+                                    build::kFrameIndexFile, build::kSbomFile};
   for (const media::MediaFile& file : files) paths.push_back(file.path);
   return build::CheckFatNames(paths, "files beside the EFI system partition");
 }

@@ -3,6 +3,7 @@
 
 #include <filesystem>
 #include <string>
+#include <vector>
 
 #include "controller/build/release_builder.h"
 
@@ -19,6 +20,9 @@ struct MediumOptions {
   std::filesystem::path keys_folder;
   UnixMillis built;
 };
+
+// Files of a key set that an ISO has copies of, where the set has them: "keys/KEK.auth", ...
+std::vector<std::string> KeyFileNames();
 
 // Before the long work: names in the overlay. Errors: INVALID_ARGUMENT, FILE_NAME_CLASH.
 Status CheckMediumOptions(const MediumOptions& options);

@@ -14,7 +14,7 @@ void Show(const Result<Answer>& answer, Session& session) {
     const Reason reason = ReasonOf(answer.status());
     const bool verdict = reason != Reason::kInvalidArgument && reason != Reason::kFileUnreadable &&
                          reason != Reason::kFileUnwritable && reason != Reason::kDiskFull &&
-                         reason != Reason::kFileTooLarge;
+                         reason != Reason::kFileTooLarge && reason != Reason::kTimeout;
     session.exit_code = verdict ? 1 : 2;
     return;
   }

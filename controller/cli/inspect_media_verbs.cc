@@ -11,6 +11,7 @@
 #include <sstream>
 
 #include "controller/build/esp_tree.h"
+#include "controller/cli/build_media.h"
 #include "controller/cli/inspect_answer.h"
 #include "controller/media/iso_image.h"
 #include "controller/media/media_file.h"
@@ -25,8 +26,10 @@ namespace fs = std::filesystem;
 using nlohmann::json;
 
 constexpr std::uint64_t kMaxManifest = 1u << 20;
-// An inspection ends within ten seconds, whatever the file says: that is for all programs together.
-constexpr std::chrono::seconds kToolTime(9);
+// An inspection ends within ten seconds, whatever the file says: that is for all reading and all programs
+// together.
+constexpr std::chrono::seconds kTime(9);
+using Deadline = std::chrono::steady_clock::time_point;
 
 void AddRelease(const media::CheckedRelease& release, Answer& answer) {
   const Manifest& manifest = release.manifest;
@@ -90,12 +93,14 @@ void FindUnlisted(const std::vector<std::string>& listed, media::CheckedRelease&
 // --- release
 
 Result<Answer> InspectRelease(const fs::path& folder) {
+  const Deadline deadline = std::chrono::steady_clock::now() + kTime;
   SEALIFT_ASSIGN_OR_RETURN(const std::string manifest,
                            ReadTextFile(folder / build::kManifestFile, kMaxManifest));
   SEALIFT_ASSIGN_OR_RETURN(
       media::CheckedRelease release,
-      media::CheckReleaseFiles(manifest,
-                               [&](const std::string& path) -> Result<fs::path> { return folder / path; }));
+      media::CheckReleaseFiles(
+          manifest, [&](const std::string& path) -> Result<fs::path> { return folder / path; }, {},
+          deadline));
   const auto files = media::ListFiles(folder);
   if (!files.ok() && ReasonOf(files.status()) == Reason::kFileUnreadable) return files.status();
   if (!files.ok()) return MakeError(Code::kInvalidArgument, Reason::kMalformed, MessageOf(files.status()));
@@ -112,8 +117,10 @@ Result<Answer> InspectRelease(const fs::path& folder) {
 // Files of the FAT image at an offset of the ISO, through mtools.
 class EspFiles {
  public:
-  EspFiles(const fs::path& iso, std::uint64_t offset, fs::path scratch)
-      : drive_(fmt::format("{}@@{}", iso.string(), offset)), scratch_(std::move(scratch)) {}
+  EspFiles(const fs::path& iso, std::uint64_t offset, fs::path scratch, Deadline deadline)
+      : drive_(fmt::format("{}@@{}", iso.string(), offset)),
+        scratch_(std::move(scratch)),
+        deadline_(deadline) {}
 
   Result<std::vector<std::string>> List() const {
     SEALIFT_ASSIGN_OR_RETURN(const CommandOutput listed, Run({"mdir", "-i", drive_, "-b", "-/", "::"}));
@@ -161,7 +168,7 @@ class EspFiles {
 
   std::string drive_;
   fs::path scratch_;
-  std::chrono::steady_clock::time_point deadline_ = std::chrono::steady_clock::now() + kToolTime;
+  Deadline deadline_;
 };
 
 std::string PlatformName(std::uint8_t platform) {
@@ -225,6 +232,7 @@ Result<media::IsoImage> ReadIso(const fs::path& file) {
 }
 
 Result<Answer> InspectIso(const fs::path& file) {
+  const Deadline deadline = std::chrono::steady_clock::now() + kTime;
   SEALIFT_ASSIGN_OR_RETURN(const media::IsoImage iso, ReadIso(file));
   Answer answer;
   AddIso(iso, answer);
@@ -235,7 +243,7 @@ Result<Answer> InspectIso(const fs::path& file) {
     return answer;
   }
   SEALIFT_ASSIGN_OR_RETURN(const TempDir scratch, TempDir::Create("sealift-iso"));
-  const EspFiles esp(file, *esp_offset, scratch.path());
+  const EspFiles esp(file, *esp_offset, scratch.path(), deadline);
   SEALIFT_ASSIGN_OR_RETURN(std::vector<std::string> paths, esp.List());
   answer.object["esp_files"] = paths;
   if (std::find(paths.begin(), paths.end(), build::kManifestFile) == paths.end()) {
@@ -244,12 +252,15 @@ Result<Answer> InspectIso(const fs::path& file) {
   }
   SEALIFT_ASSIGN_OR_RETURN(const fs::path manifest_file, esp.Extract(build::kManifestFile));
   SEALIFT_ASSIGN_OR_RETURN(const std::string manifest, ReadTextFile(manifest_file, kMaxManifest));
-  SEALIFT_ASSIGN_OR_RETURN(
-      media::CheckedRelease release,
-      media::CheckReleaseFiles(manifest, [&](const std::string& path) { return esp.Extract(path); },
-                               {FileRole::kFrameIndex, FileRole::kSbom}));
+  SEALIFT_ASSIGN_OR_RETURN(media::CheckedRelease release,
+                           media::CheckReleaseFiles(
+                               manifest, [&](const std::string& path) { return esp.Extract(path); },
+                               {FileRole::kFrameIndex, FileRole::kSbom}, deadline));
   // Copies of the enrolment files, for firmware menus.
-  std::erase_if(paths, [](const std::string& path) { return path.starts_with("keys/"); });
+  const std::vector<std::string> copies = KeyFileNames();
+  std::erase_if(paths, [&](const std::string& path) {
+    return std::find(copies.begin(), copies.end(), path) != copies.end();
+  });
   FindUnlisted(paths, release);
   AddRelease(release, answer);
   return answer;

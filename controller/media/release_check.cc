@@ -3,11 +3,13 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <map>
 
 #include "shared/crypto/hash.h"
 #include "shared/efi/authenticode.h"
 #include "shared/efi/boot_entry.h"
 #include "shared/uki/content_source.h"
+#include "shared/uki/pcr_prediction.h"
 #include "shared/uki/sections.h"
 
 namespace sealift::media {
@@ -17,41 +19,122 @@ namespace fs = std::filesystem;
 
 constexpr std::uint64_t kMaxFile = UINT32_MAX;
 constexpr std::size_t kHeadBytes = 64u << 10;
+constexpr std::size_t kMaxMagic = 512;
 
-// As firmware measures it, over a file that is not in memory.
-Result<Sha256Digest> Authenticode(const efi::PeImage& image, const uki::ContentSource& source) {
-  Sha256Hasher hasher;
-  Bytes scratch(256u << 10);
-  for (const efi::FileRange& range : efi::AuthenticodeRanges(image)) {
-    SEALIFT_RETURN_IF_ERROR(
-        source.Part(range.offset, range.size).ForEach(scratch, 0, [&](ByteView bytes) -> Status {
-          hasher.Update(bytes);
-          return OkStatus();
-        }));
-  }
-  return hasher.Finish();
-}
+using Deadline = std::chrono::steady_clock::time_point;
 
-// Of the image without profiles: every section the manifest gives a digest for has it.
-Result<bool> SectionsAgree(const efi::PeImage& image, const uki::ContentSource& source,
-                           const std::map<std::string, Sha256Digest>& expected) {
-  for (const auto& [expected_name, expected_digest] : expected) {
-    const std::string& name = expected_name;
-    const auto& sections = image.sections();
-    const auto found = std::find_if(sections.begin(), sections.end(),
-                                    [&](const auto& section) { return section.name == name; });
-    if (found == sections.end()) return false;
-    const std::uint64_t size = std::min(found->virtual_size, found->raw_size);
-    SEALIFT_ASSIGN_OR_RETURN(const Sha256Digest real,
-                             uki::DigestSource(source.Part(found->raw_offset, size)));
-    if (real != expected_digest) return false;
+// SHA-256 over stretches of a file that is not in memory.
+class Hashing {
+ public:
+  explicit Hashing(Deadline deadline) : deadline_(deadline) {}
+
+  Result<Sha256Digest> Digest(const uki::ContentSource& source) const {
+    Sha256Hasher hasher;
+    SEALIFT_RETURN_IF_ERROR(Add(source, hasher));
+    return hasher.Finish();
   }
-  return true;
-}
+  // As firmware measures an image.
+  Result<Sha256Digest> Authenticode(const efi::PeImage& image, const uki::ContentSource& source) const {
+    Sha256Hasher hasher;
+    for (const efi::FileRange& range : efi::AuthenticodeRanges(image))
+      SEALIFT_RETURN_IF_ERROR(Add(source.Part(range.offset, range.size), hasher));
+    return hasher.Finish();
+  }
+
+ private:
+  Status Add(const uki::ContentSource& source, Sha256Hasher& hasher) const {
+    Bytes scratch(256u << 10);
+    return source.ForEach(scratch, 0, [&](ByteView bytes) -> Status {
+      hasher.Update(bytes);
+      if (std::chrono::steady_clock::now() < deadline_) return OkStatus();
+      return MakeError(Code::kDeadlineExceeded, Reason::kTimeout, "read release: it takes too long");
+    });
+  }
+
+  Deadline deadline_;
+};
+
+// One file with sections, each hashed once.
+class MeasuredImage {
+ public:
+  MeasuredImage(const efi::PeImage& image, const uki::ContentSource& source, const Hashing& hashing)
+      : image_(image), source_(source), hashing_(hashing), profiles_(uki::SectionsByProfile(image)) {}
+
+  // Whether its stub is of that version, whose measurements are known.
+  Result<bool> HasStub(const std::string& version) {
+    const efi::PeSection* section = image_.Find(uki::kSystemdMagic);
+    if (section == nullptr) return false;
+    SEALIFT_ASSIGN_OR_RETURN(const Bytes text, ContentsOf(*section).Head(kMaxMagic));
+    const auto magic = uki::ParseSystemdMagic(text);
+    if (!magic.ok() || magic->version != version) return false;
+    major_ = magic->major;
+    return uki::MeasuredSections(major_).ok();
+  }
+
+  // The problem, or nothing.
+  Result<std::string> Check(const ImageMeasurements& listed) {
+    if (listed.profile >= profiles_.size()) return "sections";
+    const auto& sections = profiles_[listed.profile];
+    SEALIFT_ASSIGN_OR_RETURN(const auto names, uki::MeasuredSections(major_));
+    std::size_t found = 0;
+    for (const std::string_view name : names) {
+      const auto section = sections.find(name);
+      const bool there = section != sections.end() && section->second->virtual_size != 0;
+      const auto expected = listed.sections.find(std::string(name));
+      if (expected == listed.sections.end()) {
+        // On a machine that none of the trees fits, none is measured.
+        if (there && name != uki::kDeviceTreeAuto) return "sections";
+        continue;
+      }
+      if (!there) return "sections";
+      SEALIFT_ASSIGN_OR_RETURN(const bool agrees, Agrees(*section->second, expected->second));
+      if (!agrees) return "sections";
+      ++found;
+    }
+    if (found != listed.sections.size()) return "sections";
+    for (const PhasePrediction& phase : listed.pcr11) {
+      const auto predicted = uki::PredictPcr11(listed.sections, major_, phase.phase);
+      if (!predicted.ok() || predicted->Value() != phase.pcr11) return "pcr11";
+    }
+    return "";
+  }
+
+ private:
+  uki::ContentSource ContentsOf(const efi::PeSection& section) const {
+    return source_.Part(section.raw_offset, std::min(section.virtual_size, section.raw_size));
+  }
+  // Of device trees the stub takes any one.
+  Result<bool> Agrees(const efi::PeSection& section, const Sha256Digest& expected) {
+    if (section.name != uki::kDeviceTreeAuto) return Has(section, expected);
+    for (const efi::PeSection& tree : image_.sections()) {
+      if (tree.name != section.name) continue;
+      SEALIFT_ASSIGN_OR_RETURN(const bool has, Has(tree, expected));
+      if (has) return true;
+    }
+    return false;
+  }
+  Result<bool> Has(const efi::PeSection& section, const Sha256Digest& expected) {
+    // Zeros that are in no file: not what the builder writes.
+    if (section.virtual_size > section.raw_size) return false;
+    const auto known = digests_.find(&section);
+    if (known != digests_.end()) return known->second == expected;
+    SEALIFT_ASSIGN_OR_RETURN(const Sha256Digest digest, hashing_.Digest(ContentsOf(section)));
+    digests_.emplace(&section, digest);
+    return digest == expected;
+  }
+
+  const efi::PeImage& image_;
+  const uki::ContentSource& source_;
+  const Hashing& hashing_;
+  std::vector<std::map<std::string_view, const efi::PeSection*>> profiles_;
+  unsigned major_ = 0;
+  std::map<const efi::PeSection*, Sha256Digest> digests_;
+};
 
 class Checker {
  public:
-  Checker(const Manifest& manifest, const FileAt& file_at) : manifest_(manifest), file_at_(file_at) {}
+  Checker(const Manifest& manifest, const FileAt& file_at, Deadline deadline)
+      : manifest_(manifest), file_at_(file_at), hashing_(deadline) {}
 
   // The problem, or nothing.
   Result<std::string> Check(const ReleaseFile& file) const {
@@ -63,7 +146,7 @@ class Checker {
     if (!opened.ok()) return opened.status();
     const uki::ContentSource& source = opened->source;
     if (source.size() != file.size) return "size";
-    SEALIFT_ASSIGN_OR_RETURN(const Sha256Digest digest, uki::DigestSource(source));
+    SEALIFT_ASSIGN_OR_RETURN(const Sha256Digest digest, hashing_.Digest(source));
     if (digest != file.digest) return "digest";
     if (file.role == FileRole::kEntry) return CheckEntry(source);
     if (file.role == FileRole::kUki || file.role == FileRole::kBootLoader) return CheckImage(file, source);
@@ -86,21 +169,24 @@ class Checker {
     SEALIFT_ASSIGN_OR_RETURN(const Bytes head, source.Head(kHeadBytes));
     const auto image = efi::PeImage::ParseHead(head, source.size());
     if (!image.ok()) return "authenticode";
-    SEALIFT_ASSIGN_OR_RETURN(const Sha256Digest digest, Authenticode(*image, source));
+    SEALIFT_ASSIGN_OR_RETURN(const Sha256Digest digest, hashing_.Authenticode(*image, source));
     if (file.authenticode.has_value() && digest != *file.authenticode) return "authenticode";
+    MeasuredImage sections(*image, source, hashing_);
     for (const ImageMeasurements& measured : manifest_.images) {
       if (file.role == FileRole::kBootLoader && measured.pcr4.boot_loader != digest) return "authenticode";
       if (measured.path != file.path) continue;
       if (measured.pcr4.uki != digest) return "authenticode";
-      if (measured.profile != 0) continue;
-      SEALIFT_ASSIGN_OR_RETURN(const bool agree, SectionsAgree(*image, source, measured.sections));
-      if (!agree) return "sections";
+      SEALIFT_ASSIGN_OR_RETURN(const bool known, sections.HasStub(manifest_.stub_version));
+      if (!known) return "sections";
+      SEALIFT_ASSIGN_OR_RETURN(std::string problem, sections.Check(measured));
+      if (!problem.empty()) return problem;
     }
     return "";
   }
 
   const Manifest& manifest_;
   const FileAt& file_at_;
+  Hashing hashing_;
 };
 
 }  // namespace
@@ -111,11 +197,11 @@ bool CheckedRelease::good() const {
 }
 
 Result<CheckedRelease> CheckReleaseFiles(std::string_view manifest_json, const FileAt& file_at,
-                                         const std::vector<FileRole>& skip) {
+                                         const std::vector<FileRole>& skip, Deadline deadline) {
   CheckedRelease checked;
   SEALIFT_ASSIGN_OR_RETURN(checked.manifest, ParseManifest(manifest_json));
   checked.id = ReleaseIdOf(manifest_json);
-  const Checker checker(checked.manifest, file_at);
+  const Checker checker(checked.manifest, file_at, deadline);
   for (const ReleaseFile& file : checked.manifest.files) {
     if (std::find(skip.begin(), skip.end(), file.role) != skip.end()) continue;
     SEALIFT_ASSIGN_OR_RETURN(std::string problem, checker.Check(file));

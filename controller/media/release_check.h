@@ -4,6 +4,7 @@
 // Thread-safe.
 #pragma once
 
+#include <chrono>
 #include <filesystem>
 #include <functional>
 #include <string>
@@ -15,7 +16,8 @@ namespace sealift::media {
 
 struct CheckedFile {
   ReleaseFile file;
-  // Empty: as the manifest says. Else "missing", "size", "digest", "authenticode", "sections", "entry".
+  // Empty: as the manifest says. Else "missing", "size", "digest", "authenticode", "sections", "pcr11",
+  // "entry".
   std::string problem;
 };
 
@@ -32,9 +34,12 @@ struct CheckedRelease {
 // call.
 using FileAt = std::function<Result<std::filesystem::path>(const std::string& path)>;
 
-// `skip`: roles that this place need not have. Errors: RELEASE_MANIFEST_INVALID; those of `file_at` but
-// NOT_FOUND; FILE_UNREADABLE.
+// `skip`: roles that this place need not have. Of an image every section that its stub measures must be
+// listed with its digest, and PCR 11 must follow from them; the SHA-384 bank and addons are not looked at.
+// Errors: RELEASE_MANIFEST_INVALID; those of `file_at` but NOT_FOUND; FILE_UNREADABLE;
+// DEADLINE_EXCEEDED/TIMEOUT when there was more to read than `deadline` allows.
 Result<CheckedRelease> CheckReleaseFiles(std::string_view manifest_json, const FileAt& file_at,
-                                         const std::vector<FileRole>& skip = {});
+                                         const std::vector<FileRole>& skip,
+                                         std::chrono::steady_clock::time_point deadline);
 
 }  // namespace sealift::media

@@ -98,6 +98,7 @@ TEST_F(BuildMediaTest, OverlaysThatFatCannotHoldOrThatHideOursAreRefused) {
   EXPECT_EQ(reason("overlay/Data/x"), "FILE_NAME_CLASH");
   std::filesystem::remove(Path("overlay/Data"));
   EXPECT_EQ(reason("overlay/efiboot.img"), "FILE_NAME_CLASH");
+  EXPECT_EQ(reason("overlay/sbom.spdx.json"), "FILE_NAME_CLASH");
   EXPECT_EQ(reason("overlay/keys/db.der"), "FILE_NAME_CLASH");
   EXPECT_EQ(reason("overlay/what?"), "FILE_NAME_CLASH");
   ASSERT_EQ(::symlink("/etc/passwd", Path("overlay/link").c_str()), 0);

@@ -55,19 +55,33 @@ TEST_F(InspectMediaTest, AReleaseIsAsItsManifestSaysUntilSomethingChanges) {
 TEST_F(InspectMediaTest, AManifestThatLiesAboutMeasurementsIsFoundOut) {
   ASSERT_EQ(Build("out").exit_code, 0);
   const std::string text = ToText(ReadFile(Path("out/release.json")).value());
-  const auto state_with = [&](const std::string& pointer) {
-    json manifest = json::parse(text);
-    manifest[json::json_pointer(pointer)] = std::string(64, '0');
-    if (pointer.starts_with("/sections/"))
-      manifest[json::json_pointer("/images/0" + pointer)] = std::string(64, '0');
+  const auto state_of = [&](const json& manifest) {
     Write("out/release.json", manifest.dump());
     const CommandOutput shown = Inspect("release", Path("out"));
     EXPECT_EQ(shown.exit_code, 1) << shown.out;
     return States(json::parse(shown.out))["EFI/kairos/norole.efi"];
   };
+  // What is said twice is said twice the same.
+  const auto state_with = [&](const std::string& pointer) {
+    json manifest = json::parse(text);
+    manifest[json::json_pointer(pointer)] = std::string(64, '0');
+    if (!pointer.starts_with("/images/"))
+      manifest[json::json_pointer("/images/0" + pointer)] = std::string(64, '0');
+    return state_of(manifest);
+  };
   EXPECT_EQ(state_with("/images/0/pcr4/uki"), "authenticode");
   EXPECT_EQ(state_with("/sections/.cmdline"), "sections");
   EXPECT_EQ(state_with("/sections/.initrd"), "sections");
+  for (const char* phase : {"0", "1", "2"})
+    EXPECT_EQ(state_with(std::string("/pcr11/") + phase + "/pcr11"), "pcr11") << phase;
+  // Of a section that is not listed nobody would say that it changed.
+  json fewer = json::parse(text);
+  for (const char* place : {"/sections", "/images/0/sections"})
+    fewer[json::json_pointer(place)].erase(".cmdline");
+  EXPECT_EQ(state_of(fewer), "sections");
+  json other_stub = json::parse(text);
+  other_stub["stub_version"] = "257.1";
+  EXPECT_EQ(state_of(other_stub), "sections");
 }
 
 TEST_F(InspectMediaTest, WhatCannotBeReadIsNoVerdict) {
@@ -96,12 +110,16 @@ TEST_F(InspectMediaTest, AnIsoShowsHowItBootsAndWhatIsOnIt) {
   const CommandOutput blocks = RunTool({"xorriso", "-indev", iso, "-pvd_info"});
   EXPECT_NE(blocks.out.find("Volume Id    : " + shown.at("volume_id").get<std::string>()), std::string::npos);
 
-  // Somebody puts another boot loader on the medium.
-  const std::size_t offset = shown.at("boot_images").at(0).at("offset");
+  // Somebody puts a file beside the copies of the keys.
+  const std::string drive =
+      iso + "@@" + std::to_string(shown.at("boot_images").at(0).at("offset").get<std::size_t>());
   Write("evil.efi", "MZ evil");
-  ASSERT_EQ(RunTool({"mcopy", "-D", "o", "-i", iso + "@@" + std::to_string(offset), Path("evil.efi"),
-                     "::/EFI/BOOT/BOOTX64.EFI"})
-                .exit_code,
+  ASSERT_EQ(RunTool({"mcopy", "-i", drive, Path("evil.efi"), "::/keys/evil.efi"}).exit_code, 0);
+  EXPECT_EQ(json::parse(Inspect("iso", iso).out).at("unlisted"), json({"keys/evil.efi"}));
+  ASSERT_EQ(RunTool({"mdel", "-i", drive, "::/keys/evil.efi"}).exit_code, 0);
+
+  // Somebody puts another boot loader on the medium.
+  ASSERT_EQ(RunTool({"mcopy", "-D", "o", "-i", drive, Path("evil.efi"), "::/EFI/BOOT/BOOTX64.EFI"}).exit_code,
             0);
   const CommandOutput bad = Inspect("iso", iso);
   EXPECT_EQ(bad.exit_code, 1) << bad.out;
