@@ -125,7 +125,6 @@ Status CheckKeyChain(const ReleaseKeys& keys, ByteView boot_loader) {
 // The OS as it goes in, and what preflight has to say about it.
 struct Prepared {
   Tree tree;
-  std::vector<std::string> remarks;
   std::vector<MenuEntry> menu;
   Result<Bytes> kernel = Bytes();
   std::vector<Finding> findings;
@@ -136,7 +135,6 @@ Result<Prepared> Prepare(const ReleaseOptions& options) {
   SEALIFT_ASSIGN_OR_RETURN(prepared.menu, PlanMenu(options.command_line, options.menu));
   SEALIFT_ASSIGN_OR_RETURN(SourceTree source, ReadSource(options.source));
   prepared.tree = std::move(source.tree);
-  prepared.remarks = std::move(source.remarks);
   if (!options.overlay.empty()) SEALIFT_RETURN_IF_ERROR(ApplyOverlay(options.overlay, prepared.tree));
   prepared.kernel =
       options.kernel.empty() ? ReadKernel(prepared.tree) : ReadFile(options.kernel, kMaxPartBytes);
@@ -263,7 +261,7 @@ Result<BuiltRelease> BuildRelease(const ReleaseOptions& options, const ReleaseKe
   SEALIFT_ASSIGN_OR_RETURN(
       const ExtensionBundle extensions,
       BundleExtensions(options.extensions, keys.extension_certificates, os_release, tree));
-  built.remarks.insert(built.remarks.begin(), prepared.remarks.begin(), prepared.remarks.end());
+  if (std::string lost = LostCapabilities(tree); !lost.empty()) built.remarks.push_back(std::move(lost));
   // The short signature first: wrong keys show before the long work.
   SEALIFT_ASSIGN_OR_RETURN(const efi::SignedImage boot_loader,
                            efi::SignImage(parts.boot_loader, *keys.secure_boot, keys.secure_boot_certificate,

@@ -14,6 +14,8 @@ namespace {
 
 constexpr SourceLimits kLimits{.max_unpacked_bytes = 1ull << 30, .max_entries = 100'000};
 constexpr std::string_view kFormatMember = "debian-binary";
+// "2.0" and a line feed.
+constexpr std::size_t kMaxFormatBytes = 16;
 constexpr std::string_view kDataMember = "data.tar";
 
 Status Unusable(std::string_view what) {
@@ -38,6 +40,7 @@ Result<TreeEntry> FindData(const TreeEntry& deb, ScratchFile& scratch, SourceBud
     const auto take = [&](std::uint64_t, ByteView piece) -> Status {
       SEALIFT_RETURN_IF_ERROR(budget.TakeStreamBytes(piece.size()));
       if (name != kFormatMember) return scratch.Append(piece);
+      if (piece.size() > kMaxFormatBytes - content.size()) return Unusable("its format is not 2.0");
       content += AsText(piece);
       return OkStatus();
     };

@@ -15,6 +15,8 @@ namespace {
 constexpr std::string_view kWhiteout = ".wh.";
 constexpr std::string_view kWhiteoutMeta = ".wh..wh.";
 constexpr std::string_view kOpaque = ".wh..wh..opq";
+// Keeps the link groups of layers apart from the devices of folders.
+constexpr std::uint64_t kLayerNumber = std::uint64_t{1} << 63;
 constexpr std::string_view kCapability = "security.capability";
 constexpr int kMaxLinkSteps = 40;
 
@@ -127,7 +129,7 @@ class LayerReader {
       SEALIFT_ASSIGN_OR_RETURN(taken.hard_link, SafePath(target));
     } else if (S_ISREG(entry.mode)) {
       SEALIFT_RETURN_IF_ERROR(TakeContent(item, path, entry));
-      if (HasCapability(item)) layer_.capabilities.push_back(path);
+      entry.has_capability = HasCapability(item);
     } else if (S_ISLNK(entry.mode)) {
       const char* link = ::archive_entry_symlink(item);
       entry.target = link == nullptr ? "" : link;
@@ -273,7 +275,7 @@ Status ApplyLayer(Layer&& layer, std::size_t number, Tree& tree) {
     }
     TreeEntry entry = *found;
     if (S_ISREG(entry.mode) && !entry.link_group.has_value()) {
-      entry.link_group = {number, links++};
+      entry.link_group = {kLayerNumber | number, links++};
       tree.Put(target, entry);
     }
     SEALIFT_RETURN_IF_ERROR(PutEntry(tree, path, std::move(entry)));

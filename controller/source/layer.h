@@ -27,8 +27,6 @@ struct Layer {
   // What lower layers lose: these paths, and what is in these folders ("" is the root).
   std::vector<std::string> whiteouts;
   std::vector<std::string> opaque_folders;
-  // Files that had a security.capability attribute.
-  std::vector<std::string> capabilities;
 };
 
 // What is left of the limits while layers are read.

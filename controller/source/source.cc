@@ -1,8 +1,6 @@
 #include "controller/source/source.h"
 
 #include <fmt/format.h>
-#include <sys/stat.h>
-#include <sys/xattr.h>
 
 #include <algorithm>
 #include <array>
@@ -32,21 +30,6 @@ Result<Tree> ReadImageArchive(const fs::path& path, const SourceLimits& limits) 
   return files;
 }
 
-void RemarkCapabilities(const std::vector<std::string>& paths, const Tree& tree,
-                        std::vector<std::string>& remarks) {
-  std::vector<std::string> lost;
-  for (const std::string& path : paths)
-    if (tree.Find(path) != nullptr) lost.push_back("/" + path);
-  if (lost.empty()) return;
-  std::sort(lost.begin(), lost.end());
-  lost.erase(std::unique(lost.begin(), lost.end()), lost.end());
-  const std::size_t more = lost.size() - std::min(lost.size(), kShownCapabilities);
-  lost.resize(lost.size() - more);
-  remarks.push_back(fmt::format(
-      "an initrd carries no extended attributes: {}{} lose their file capabilities and work for root only",
-      fmt::join(lost, ", "), more == 0 ? std::string() : fmt::format(" and {} more", more)));
-}
-
 Result<SourceTree> ReadLayers(const std::vector<LayerBlob>& layers, const SourceLimits& limits) {
   if (layers.size() > limits.max_layers) {
     return MakeError(Code::kResourceExhausted, Reason::kSourceTooLarge,
@@ -55,7 +38,6 @@ Result<SourceTree> ReadLayers(const std::vector<LayerBlob>& layers, const Source
   SourceBudget budget(limits);
   SEALIFT_ASSIGN_OR_RETURN(ScratchFile contents, ScratchFile::Create());
   SourceTree source;
-  std::vector<std::string> capabilities;
   for (std::size_t i = 0; i < layers.size(); ++i) {
     Result<LayerFile> read = ReadLayerFile(layers[i].file, contents, budget);
     if (!read.ok()) return Annotate(read.status(), fmt::format("unpack '{}'", layers[i].name));
@@ -65,13 +47,11 @@ Result<SourceTree> ReadLayers(const std::vector<LayerBlob>& layers, const Source
           fmt::format("unpack '{}': it is not the layer of the image's configuration: its digest differs",
                       layers[i].name));
     }
-    capabilities.insert(capabilities.end(), read->layer.capabilities.begin(), read->layer.capabilities.end());
     const Status status = ApplyLayer(std::move(read->layer), i, source.tree);
     if (!status.ok()) return Annotate(status, fmt::format("apply '{}'", layers[i].name));
   }
   source.tree.RemoveVolatileContents();
   SEALIFT_RETURN_IF_ERROR(source.tree.CheckHasUsr());
-  RemarkCapabilities(capabilities, source.tree, source.remarks);
   return source;
 }
 
@@ -120,17 +100,27 @@ Result<SourceTree> ReadRegistry(std::string_view text, const SourceLimits& limit
 Result<SourceTree> ReadFolder(std::string_view text, const SourceLimits&) {
   SourceTree source;
   SEALIFT_ASSIGN_OR_RETURN(source.tree, Tree::Read(fs::path(text)));
-  std::vector<std::string> capabilities;
-  for (const auto& [path, entry] : source.tree.entries()) {
-    if (!S_ISREG(entry.mode) || (entry.mode & S_IXUSR) == 0) continue;
-    if (::lgetxattr((fs::path(text) / path).c_str(), "security.capability", nullptr, 0) > 0)
-      capabilities.push_back(path);
-  }
-  RemarkCapabilities(capabilities, source.tree, source.remarks);
   return source;
 }
 
 }  // namespace
+
+std::string LostCapabilities(const Tree& tree) {
+  std::vector<std::string> lost;
+  std::size_t more = 0;
+  for (const auto& [path, entry] : tree.entries()) {
+    if (!entry.has_capability) continue;
+    if (lost.size() < kShownCapabilities) {
+      lost.push_back("/" + path);
+    } else {
+      ++more;
+    }
+  }
+  if (lost.empty()) return {};
+  return fmt::format(
+      "an initrd carries no extended attributes: {}{} lose their file capabilities and work for root only",
+      fmt::join(lost, ", "), more == 0 ? std::string() : fmt::format(" and {} more", more));
+}
 
 Result<SourceTree> ReadSource(std::string_view source, const SourceLimits& limits) {
   using Reader = Result<SourceTree> (*)(std::string_view, const SourceLimits&);

@@ -29,10 +29,11 @@ struct SourceLimits {
 
 struct SourceTree {
   Tree tree;
-  // Things the operator should know, one sentence each: files whose capabilities are lost, since a cpio
-  // archive cannot carry extended attributes.
-  std::vector<std::string> remarks;
 };
+
+// One sentence that names the files that lose their capabilities, since a cpio archive cannot carry extended
+// attributes; empty when there are none.
+std::string LostCapabilities(const Tree& tree);
 
 // Layers are applied in order: whiteouts (".wh.NAME", ".wh..wh..opq"), hard links also to files of lower
 // layers, device nodes, sparse files. Of an image for several machines the one for linux/amd64 is taken.

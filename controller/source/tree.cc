@@ -7,6 +7,7 @@
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/sysmacros.h>
+#include <sys/xattr.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -37,6 +38,13 @@ int OpenBeneath(int root, const std::string& path, int flags) {
   how.flags = static_cast<__u64>(flags | O_CLOEXEC | O_NOFOLLOW);
   how.resolve = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS;
   return static_cast<int>(::syscall(SYS_openat2, root, path.c_str(), &how, sizeof(how)));
+}
+
+// By way of /proc, since there is no call for a name below an open folder. Of the last part no link is
+// followed.
+bool HasCapability(int folder, const char* name) {
+  const std::string path = fmt::format("/proc/self/fd/{}/{}", folder, name);
+  return ::lgetxattr(path.c_str(), "security.capability", nullptr, 0) > 0;
 }
 
 std::string Join(std::string_view folder, std::string_view name) {
@@ -101,6 +109,7 @@ class TreeReader {
       if (entry.size > UINT32_MAX) return Unusable(fmt::format("'{}' is larger than 4 GiB", path));
       entry.store = store_;
       entry.source = path;
+      entry.has_capability = (info.st_mode & 0111) != 0 && HasCapability(folder, name);
       if (info.st_nlink > 1) entry.link_group = {info.st_dev, info.st_ino};
     } else if (S_ISLNK(info.st_mode)) {
       std::array<char, 4096> target{};

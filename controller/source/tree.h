@@ -33,9 +33,12 @@ struct TreeEntry {
   std::uint32_t device_minor = 0;
   // Of regular files.
   std::uint64_t size = 0;
+  // Of regular files: a security.capability attribute, which an initrd cannot carry.
+  bool has_capability = false;
   // Of symbolic links.
   std::string target;
-  // Names of one file with several names share it (device and inode of the folder).
+  // Names of one file with several names share it (device and inode of the folder; of an image a number of
+  // the layer with its highest bit set, which no device has, and one of the link).
   std::optional<std::pair<std::uint64_t, std::uint64_t>> link_group;
   // Where the bytes of a regular file lie: in `content` when there is no store; at `offset` of the store,
   // which is then a file; or in the store's file named `source`, a path below that folder.

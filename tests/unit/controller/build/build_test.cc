@@ -1,5 +1,7 @@
 #include <gtest/gtest.h>
+#include <sys/xattr.h>
 
+#include <algorithm>
 #include <atomic>
 #include <thread>
 
@@ -164,6 +166,26 @@ TEST_F(ReleaseTest, SectionsThatTheOperatorAdds) {
   EXPECT_EQ(manifest.images[2].sections.at(".dtbauto"), Sha256(AsBytes(tree + " b")));
   EXPECT_EQ(manifest.images[2].pcr11_sha384.size(), std::size(kPhases));
   EXPECT_NE(section(".pcrsig").find("\"sha384\""), std::string::npos);
+}
+
+TEST_F(ReleaseTest, SaysWhichFilesLoseCapabilitiesWhereverTheyAreFrom) {
+  const TempDir overlay = TempDir::Create("sealift-overlay").value();
+  std::filesystem::create_directories(overlay.path() / "usr/bin");
+  ASSERT_TRUE(WriteFileAtomically(overlay.path() / "usr/bin/ping", AsBytes("ping"), 0755).ok());
+  os_.Write("usr/bin/mtr", "mtr", 0755);
+  // VFS_CAP_REVISION_2, cap_net_raw permitted.
+  constexpr std::uint8_t kNetRaw[20] = {1, 0, 0, 2, 0, 0x20};
+  for (const auto& path : {overlay.path() / "usr/bin/ping", os_.path() / "usr/bin/mtr"})
+    if (::setxattr(path.c_str(), "security.capability", kNetRaw, sizeof(kNetRaw), 0) != 0)
+      GTEST_SKIP() << "only root may set capabilities, and not on every file system";
+  ReleaseOptions options = Options();
+  options.overlay = overlay.path();
+  const auto built = Build(options);
+  ASSERT_TRUE(built.ok()) << built.status();
+  const auto names = [](const std::string& remark) {
+    return remark.find(": /usr/bin/mtr, /usr/bin/ping lose") != std::string::npos;
+  };
+  EXPECT_EQ(std::count_if(built->remarks.begin(), built->remarks.end(), names), 1);
 }
 
 TEST_F(ReleaseTest, FilesThatAreNoSuchSectionAreRefused) {

@@ -186,9 +186,19 @@ TEST(ImageSourceTest, SaysWhichFilesLoseCapabilities) {
   tar.File("usr/bin/ping", "x");
   const auto source = Read({tar.Text()});
   ASSERT_TRUE(source.ok()) << source.status();
-  ASSERT_EQ(source->remarks.size(), 1u);
-  EXPECT_NE(source->remarks[0].find("/usr/bin/ping"), std::string::npos) << source->remarks[0];
-  EXPECT_TRUE(Read({tar.Text(), TarMaker().File("usr/bin/.wh.ping", "").Text()})->remarks.empty());
+  const std::string lost = LostCapabilities(source->tree);
+  EXPECT_NE(lost.find(": /usr/bin/ping lose"), std::string::npos) << lost;
+  EXPECT_EQ(LostCapabilities(Read({tar.Text(), TarMaker().File("usr/bin/.wh.ping", "").Text()})->tree), "");
+}
+
+TEST(ImageSourceTest, LinkGroupsOfLayersAreNoFoldersOwn) {
+  TarMaker tar = Base();
+  tar.File("usr/a", "x").HardLink("usr/b", "usr/a");
+  const auto source = Read({tar.Text()});
+  ASSERT_TRUE(source.ok()) << source.status();
+  // Device numbers of Linux have 32 bits.
+  EXPECT_GT(source->tree.Find("usr/a")->link_group.value().first, UINT32_MAX);
+  EXPECT_EQ(source->tree.Find("usr/a")->link_group, source->tree.Find("usr/b")->link_group);
 }
 
 TEST(ImageSourceTest, WhatARunningSystemFillsIsEmptied) {
