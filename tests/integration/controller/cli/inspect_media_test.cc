@@ -84,6 +84,22 @@ TEST_F(InspectMediaTest, AManifestThatLiesAboutMeasurementsIsFoundOut) {
   EXPECT_EQ(state_of(other_stub), "sections");
 }
 
+// As ukify 257.0 to 257.2 wrote .linux.
+TEST_F(InspectMediaTest, ASectionLongerInMemoryIsWellFormedButNotPredicted) {
+  ASSERT_EQ(Build("out").exit_code, 0);
+  const std::string path = Path("out/EFI/kairos/norole.efi");
+  std::string image = ToText(ReadFile(path).value());
+  const std::size_t header = image.find(std::string(".linux\0\0", 8));
+  ASSERT_NE(header, std::string::npos);
+  image[header + 9] = static_cast<char>(image[header + 9] + 0x10);  // VirtualSize, by 4 KiB
+  ASSERT_TRUE(WriteFileAtomically(path, AsBytes(image)).ok());
+  const CommandOutput output = Inspect("pe", path);
+  EXPECT_EQ(output.exit_code, 0) << output.out << output.err;
+  const json shown = json::parse(output.out);
+  EXPECT_NE(shown.at("problem").get<std::string>().find(".linux"), std::string::npos) << output.out;
+  EXPECT_FALSE(shown.contains("pcr11")) << output.out;
+}
+
 TEST_F(InspectMediaTest, WhatCannotBeReadIsNoVerdict) {
   EXPECT_EQ(Inspect("release", Path("nothing")).exit_code, 2);
   EXPECT_EQ(Inspect("iso", Path("nothing")).exit_code, 2);
