@@ -8,13 +8,12 @@
 
 #include "shared/crypto/hash.h"
 #include "shared/efi/signed_data.h"
+#include "shared/efi/win_certificate.h"
 
 namespace sealift::efi {
 namespace {
 
 constexpr std::size_t kTableAlignment = 8;
-constexpr std::size_t kCertificateHeaderBytes = 8;
-constexpr std::size_t kMaxSignatures = 16;
 constexpr std::uint16_t kRevision = 0x0200;
 constexpr std::uint16_t kTypePkcs7 = 0x0002;
 constexpr std::uint8_t kSequence = 0x30;
@@ -76,32 +75,14 @@ Result<IndirectData> ReadIndirectData(ByteView content) {
   return data;
 }
 
-// The PKCS#7 blobs of the certificate table. Entries of other types are passed over, as firmware does.
-Result<std::vector<ByteView>> SignatureBlobs(ByteView table) {
-  std::vector<ByteView> blobs;
-  const auto malformed = [](std::string_view what) {
-    return MakeError(Code::kInvalidArgument, Reason::kImageMalformed,
-                     fmt::format("read certificate table: {}", what));
-  };
-  std::size_t offset = 0;
-  while (offset < table.size()) {
-    ByteReader reader(table.subspan(offset), ByteReader::Endian::kLittle);
-    const std::uint32_t length = reader.U32();
-    const std::uint16_t revision = reader.U16();
-    const std::uint16_t type = reader.U16();
-    if (!reader.ok() || length < kCertificateHeaderBytes || length > table.size() - offset)
-      return malformed("an entry's length does not fit");
-    if (revision == kRevision && type == kTypePkcs7)
-      blobs.push_back(table.subspan(offset + kCertificateHeaderBytes, length - kCertificateHeaderBytes));
-    if (blobs.size() > kMaxSignatures) return malformed("more than 16 signatures");
-    offset += (length + kTableAlignment - 1) / kTableAlignment * kTableAlignment;
-  }
-  return blobs;
-}
-
 // One signature against the image's real digest: who signed it.
-Result<CheckedSignedData> CheckSignature(ByteView blob, const Sha256Digest& digest) {
-  SEALIFT_ASSIGN_OR_RETURN(const SignedData data, SignedData::Parse(blob));
+Result<CheckedSignedData> CheckSignature(ByteView entry, const Sha256Digest& digest) {
+  ByteReader header(entry, ByteReader::Endian::kLittle);
+  header.Skip(4);
+  if (header.U16() != kRevision)
+    return Refused(Reason::kImageSignatureInvalid, "its signature is of an unknown revision");
+  SEALIFT_ASSIGN_OR_RETURN(const SignedData data,
+                           SignedData::Parse(entry.subspan(kWinCertificateHeaderBytes)));
   if (data.content_type() != kIndirectDataText)
     return Refused(Reason::kImageSignatureInvalid, "a signature of something that is not an image");
   SEALIFT_ASSIGN_OR_RETURN(const IndirectData indirect, ReadIndirectData(data.content()));
@@ -201,7 +182,7 @@ Result<Bytes> BuildImageSignature(const Sha256Digest& digest, Signer& signer, By
                                                                   signer));
   ByteWriter entry(ByteWriter::Endian::kLittle);
   // The true length; only the table's size counts the padding.
-  entry.U32(static_cast<std::uint32_t>(kCertificateHeaderBytes + signature.size()));
+  entry.U32(static_cast<std::uint32_t>(kWinCertificateHeaderBytes + signature.size()));
   entry.U16(kRevision);
   entry.U16(kTypePkcs7);
   entry.Raw(signature);
@@ -233,7 +214,7 @@ Result<SignedImage> SignImage(Bytes image, Signer& signer, ByteView certificate_
 Result<AuthorisedImage> VerifyImage(ByteView bytes, std::span<const SignatureList> db,
                                     std::span<const SignatureList> dbx) {
   SEALIFT_ASSIGN_OR_RETURN(const PeImage image, PeImage::Parse(bytes));
-  SEALIFT_ASSIGN_OR_RETURN(const std::vector<ByteView> blobs, SignatureBlobs(image.certificate_table()));
+  SEALIFT_ASSIGN_OR_RETURN(const std::vector<ByteView> entries, ImageCertificates(image.certificate_table()));
   const Sha256Digest digest = AuthenticodeDigest(image);
   const SignatureEntry* listed = nullptr;
   if (HoldsDigest(dbx, digest, &listed)) return Refused(Reason::kImageRevoked, "its digest is in dbx");
@@ -242,8 +223,8 @@ Result<AuthorisedImage> VerifyImage(ByteView bytes, std::span<const SignatureLis
   std::optional<AuthorisedImage> authorised;
   bool any_valid = false;
   std::string why = "it carries no signature of a known kind";
-  for (const ByteView blob : blobs) {
-    const Result<CheckedSignedData> checked = CheckSignature(blob, digest);
+  for (const ByteView entry : entries) {
+    const Result<CheckedSignedData> checked = CheckSignature(entry, digest);
     if (!checked.ok()) {
       why = MessageOf(checked.status());
       continue;

@@ -13,10 +13,6 @@
 namespace sealift::efi {
 namespace {
 
-constexpr std::size_t kTableAlignment = 8;
-constexpr std::size_t kHeaderBytes = 8;
-constexpr std::size_t kMaxSignatures = 16;
-constexpr std::uint16_t kTypePkcs7 = 0x0002;
 constexpr std::uint8_t kSequence = 0x30;
 constexpr int kMaxCertificates = 32;
 
@@ -66,23 +62,9 @@ void CheckSignature(ByteView blob, ImageSignature& signature) {
 }  // namespace
 
 Result<std::vector<ImageSignature>> ReadImageSignatures(ByteView table, const ImageDigests& digests) {
-  const auto malformed = [](std::string_view what) {
-    return MakeError(Code::kInvalidArgument, Reason::kImageMalformed,
-                     fmt::format("read certificate table: {}", what));
-  };
+  SEALIFT_ASSIGN_OR_RETURN(const std::vector<ByteView> entries, ImageCertificates(table));
   std::vector<ImageSignature> signatures;
-  std::size_t offset = 0;
-  while (offset < table.size()) {
-    ByteReader reader(table.subspan(offset), ByteReader::Endian::kLittle);
-    const std::uint32_t length = reader.U32();
-    reader.Skip(2);
-    const std::uint16_t type = reader.U16();
-    if (!reader.ok() || length < kHeaderBytes || length > table.size() - offset)
-      return malformed("an entry's length does not fit");
-    const ByteView entry = table.subspan(offset, length);
-    offset += (length + kTableAlignment - 1) / kTableAlignment * kTableAlignment;
-    if (type != kTypePkcs7) continue;
-    if (signatures.size() == kMaxSignatures) return malformed("more than 16 signatures");
+  for (const ByteView entry : entries) {
     ImageSignature& signature = signatures.emplace_back();
     const Result<WinCertificate> certificate = ParseWinCertificate(entry);
     if (!certificate.ok()) {
@@ -92,7 +74,7 @@ Result<std::vector<ImageSignature>> ReadImageSignatures(ByteView table, const Im
     signature.digest_algorithm = certificate->digest_algorithm;
     signature.digest = certificate->digest;
     signature.certificates = certificate->certificates;
-    CheckSignature(entry.subspan(kHeaderBytes), signature);
+    CheckSignature(entry.subspan(kWinCertificateHeaderBytes), signature);
     const auto own = digests.find(signature.digest_algorithm);
     signature.digest_ok = own != digests.end() && std::find(own->second.begin(), own->second.end(),
                                                             signature.digest) != own->second.end();

@@ -14,7 +14,9 @@
 namespace sealift::efi {
 namespace {
 
-constexpr std::size_t kHeaderBytes = 8;
+constexpr std::size_t kHeaderBytes = kWinCertificateHeaderBytes;
+constexpr std::size_t kTableAlignment = 8;
+constexpr std::size_t kMaxSignatures = 16;
 constexpr std::size_t kGuidBytes = 16;
 constexpr std::size_t kPadding = 7;
 constexpr std::uint16_t kRevision = 0x0200;
@@ -81,6 +83,27 @@ Status ReadIndirectData(ByteView content, WinCertificate& certificate) {
 
 std::string_view WinCertificateTypeName(WinCertificateType type) {
   return type == WinCertificateType::kAuthenticode ? "authenticode" : "pkcs7-guid";
+}
+
+Result<std::vector<ByteView>> ImageCertificates(ByteView table) {
+  const auto malformed = [](std::string_view what) {
+    return MakeError(Code::kInvalidArgument, Reason::kImageMalformed,
+                     fmt::format("read certificate table: {}", what));
+  };
+  std::vector<ByteView> entries;
+  std::size_t offset = 0;
+  while (offset < table.size()) {
+    ByteReader reader(table.subspan(offset), ByteReader::Endian::kLittle);
+    const std::uint32_t length = reader.U32();
+    reader.Skip(2);
+    const std::uint16_t type = reader.U16();
+    if (!reader.ok() || length < kHeaderBytes || length > table.size() - offset)
+      return malformed("an entry's length does not fit");
+    if (type == kTypePkcs7) entries.push_back(table.subspan(offset, length));
+    if (entries.size() > kMaxSignatures) return malformed("more than 16 signatures");
+    offset += (std::size_t{length} + kTableAlignment - 1) / kTableAlignment * kTableAlignment;
+  }
+  return entries;
 }
 
 Result<WinCertificate> ParseWinCertificate(ByteView bytes) {

@@ -25,6 +25,13 @@ struct WinCertificate {
   Bytes digest;
 };
 
+// The PKCS#7 entries of an image's certificate table, each whole with its header of
+// kWinCertificateHeaderBytes. Entries of other types are passed over, as firmware does; those of an unknown
+// revision are not, and whoever checks them refuses them. The result borrows the table. Errors:
+// INVALID_ARGUMENT/IMAGE_MALFORMED: lengths that do not fit, or more than 16 signatures.
+inline constexpr std::size_t kWinCertificateHeaderBytes = 8;
+Result<std::vector<ByteView>> ImageCertificates(ByteView table);
+
 // Exactly one certificate; up to seven zero bytes may follow it, as in a table of entries padded to eight.
 // Errors: INVALID_ARGUMENT/MALFORMED.
 Result<WinCertificate> ParseWinCertificate(ByteView bytes);

@@ -3,7 +3,9 @@
 #include <gtest/gtest.h>
 
 #include "shared/crypto/hash.h"
+#include "shared/efi/image_signatures.h"
 #include "shared/efi/signed_data.h"
+#include "shared/efi/win_certificate.h"
 #include "tests/support/status_matchers.h"
 #include "tests/support/synthetic_pe.h"
 #include "tests/support/test_keys.h"
@@ -110,6 +112,25 @@ TEST_F(AuthenticodeTest, AnyChangedByteRefusesOrLeavesTheEvidenceAsItWas) {
     ASSERT_EQ(verified->digest, DigestOf(image)) << "byte " << i;
     ASSERT_EQ(verified->authority.data, db_->certificate) << "byte " << i;
   }
+}
+
+TEST_F(AuthenticodeTest, WhoLooksAndWhoVerifiesSeeTheSameSignatures) {
+  Bytes image = Sign(SyntheticPe{}.Build(), *db_);
+  const std::size_t table = image.size() - PeImage::Parse(image)->certificate_table().size();
+  image[table + 5] = 1;  // WIN_CERT_REVISION_1_0
+  EXPECT_EQ(Verified(image, Trust(*db_)), "IMAGE_SIGNATURE_INVALID");
+  const auto seen = ReadImageSignatures(PeImage::Parse(image)->certificate_table(), {});
+  ASSERT_TRUE(seen.ok()) << seen.status();
+  ASSERT_EQ(seen->size(), 1u);
+  EXPECT_NE(seen->front().problem.find("revision"), std::string::npos) << seen->front().problem;
+  // As many as are looked at, whatever their revision.
+  Bytes entries;
+  for (int i = 0; i < 17; ++i) {
+    EXPECT_EQ(ImageCertificates(entries)->size(), static_cast<std::size_t>(i));
+    Append(entries, Bytes{8, 0, 0, 0, 0, 1, 2, 0});
+  }
+  EXPECT_EQ(ReasonIdFrom(ImageCertificates(entries)), "IMAGE_MALFORMED");
+  EXPECT_EQ(ReasonIdFrom(ReadImageSignatures(entries, {})), "IMAGE_MALFORMED");
 }
 
 TEST_F(AuthenticodeTest, RevokedByDigestOfImageOrCertificate) {
