@@ -1,11 +1,9 @@
 #include "shared/uki/pcr_bank.h"
 
-#include <fmt/format.h>
-
 #include <algorithm>
 #include <array>
 
-#include "shared/uki/sections.h"
+#include "shared/uki/pcr_prediction.h"
 
 namespace sealift::uki {
 namespace {
@@ -16,10 +14,6 @@ constexpr unsigned kNewestStub = 262;
 
 constexpr std::array<PcrBank, 4> kBanks = {
     {{"sha1", 0x0004, 20}, {"sha256", 0x000b, 32}, {"sha384", 0x000c, 48}, {"sha512", 0x000d, 64}}};
-
-Status Wrong(std::string_view what) {
-  return MakeError(Code::kInvalidArgument, Reason::kInvalidArgument, fmt::format("predict PCR 11: {}", what));
-}
 
 }  // namespace
 
@@ -53,27 +47,17 @@ Bytes BankHasher::Finish() {
 
 Result<Bytes> Pcr11InBank(const PcrBank& bank, const std::map<std::string, Bytes>& section_digests,
                           std::string_view phases) {
-  SEALIFT_ASSIGN_OR_RETURN(const std::vector<std::string_view> order, MeasuredSections(kNewestStub));
+  std::vector<std::string_view> names;
   for (const auto& [name, digest] : section_digests) {
-    if (std::find(order.begin(), order.end(), name) == order.end())
-      return Wrong(fmt::format("no stub measures section {}", name));
     SEALIFT_CHECK(digest.size() == bank.digest_bytes);
+    names.push_back(name);
   }
+  SEALIFT_ASSIGN_OR_RETURN(const std::vector<Pcr11Step> steps, Pcr11Steps(names, kNewestStub, phases));
   Bytes value(bank.digest_bytes);
-  const auto extend = [&](ByteView digest) { value = BankHash(bank, {value, digest}); };
-  for (const std::string_view name : order) {
-    const auto found = section_digests.find(std::string(name));
-    if (found == section_digests.end()) continue;
-    const std::string with_terminator = std::string(name) + '\0';
-    extend(BankHash(bank, {AsBytes(with_terminator)}));
-    extend(found->second);
-  }
-  while (!phases.empty()) {
-    const std::size_t end = phases.find(':');
-    const std::string_view word = phases.substr(0, end);
-    if (word.empty() || end == phases.size() - 1) return Wrong("a phase path with an empty word");
-    extend(BankHash(bank, {AsBytes(word)}));
-    phases.remove_prefix(end == std::string_view::npos ? phases.size() : end + 1);
+  for (const Pcr11Step& step : steps) {
+    const Bytes digest =
+        step.section.empty() ? BankHash(bank, {AsBytes(step.text)}) : section_digests.at(step.section);
+    value = BankHash(bank, {value, digest});
   }
   return value;
 }

@@ -14,8 +14,6 @@ namespace {
 
 using nlohmann::ordered_json;
 
-constexpr std::uint32_t kPolicyPcrCommand = 0x0000017f;
-constexpr std::uint16_t kSha256Algorithm = 0x000b;
 constexpr unsigned kPcrCount = 24;
 constexpr unsigned kKernelImagePcr = 11;
 constexpr std::size_t kMaxTextBytes = 256u << 10;
@@ -78,22 +76,12 @@ bool VerifyRsa(const PcrBank& bank, const PcrSignature& entry, const PublicKey& 
 }  // namespace
 
 Sha256Digest PcrPolicyDigest(const std::map<unsigned, Sha256Digest>& pcrs) {
-  std::array<std::uint8_t, 3> selection{};
-  Sha256Hasher values;
-  for (const auto& [index, value] : pcrs) {
-    SEALIFT_CHECK(index < kPcrCount);
-    selection[index / 8] = static_cast<std::uint8_t>(selection[index / 8] | (1u << (index % 8)));
-    values.Update(value.view());
-  }
-  ByteWriter writer(ByteWriter::Endian::kBig);
-  writer.Zeros(32);
-  writer.U32(kPolicyPcrCommand);
-  writer.U32(1);
-  writer.U16(kSha256Algorithm);
-  writer.U8(static_cast<std::uint8_t>(selection.size()));
-  writer.Raw(selection);
-  writer.Raw(values.Finish().view());
-  return Sha256(writer.bytes());
+  const PcrBank* bank = FindPcrBank("sha256");
+  std::vector<PcrValue> values;
+  values.reserve(pcrs.size());
+  for (const auto& [index, value] : pcrs)
+    values.push_back({.bank = bank, .index = index, .value = ToBytes(value.view())});
+  return *Sha256Digest::FromBytes(PolicyPcrDigest(*bank, values));
 }
 
 Result<PcrSignatures> SignPcrPolicies(std::span<const PhasePolicy> phases, std::string_view subject,

@@ -33,22 +33,23 @@ Sha256Digest PcrPrediction::Value() const {
   return value;
 }
 
-Result<PcrPrediction> PredictPcr11(const std::map<std::string, Sha256Digest>& section_digests,
-                                   unsigned stub_major, std::string_view phases) {
+Result<std::vector<Pcr11Step>> Pcr11Steps(std::span<const std::string_view> sections, unsigned stub_major,
+                                          std::string_view phases) {
   SEALIFT_ASSIGN_OR_RETURN(const std::vector<std::string_view> names, MeasuredSections(stub_major));
-  for (const auto& [name, digest] : section_digests) {
+  for (const std::string_view name : sections) {
     if (std::find(names.begin(), names.end(), name) == names.end()) {
       return MakeError(Code::kInvalidArgument, Reason::kInvalidArgument,
                        fmt::format("predict PCR 11: stub {} does not measure section {}", stub_major, name));
     }
   }
-  PcrPrediction prediction;
+  std::vector<Pcr11Step> steps;
   for (const std::string_view name : names) {
-    const auto found = section_digests.find(std::string(name));
-    if (found == section_digests.end()) continue;
-    const std::string with_terminator = std::string(name) + '\0';
-    prediction.events.push_back({fmt::format("name of section {}", name), Sha256(AsBytes(with_terminator))});
-    prediction.events.push_back({fmt::format("section {}", name), found->second});
+    if (std::find(sections.begin(), sections.end(), name) == sections.end()) continue;
+    steps.push_back({.description = fmt::format("name of section {}", name),
+                     .section = {},
+                     .text = std::string(name) + '\0'});
+    steps.push_back(
+        {.description = fmt::format("section {}", name), .section = std::string(name), .text = {}});
   }
   while (!phases.empty()) {
     const std::size_t end = phases.find(':');
@@ -57,8 +58,22 @@ Result<PcrPrediction> PredictPcr11(const std::map<std::string, Sha256Digest>& se
       return MakeError(Code::kInvalidArgument, Reason::kInvalidArgument,
                        "predict PCR 11: a phase path with an empty word");
     }
-    prediction.events.push_back({fmt::format("phase {}", word), Sha256(AsBytes(word))});
+    steps.push_back({.description = fmt::format("phase {}", word), .section = {}, .text = std::string(word)});
     phases.remove_prefix(end == std::string_view::npos ? phases.size() : end + 1);
+  }
+  return steps;
+}
+
+Result<PcrPrediction> PredictPcr11(const std::map<std::string, Sha256Digest>& section_digests,
+                                   unsigned stub_major, std::string_view phases) {
+  std::vector<std::string_view> names;
+  for (const auto& [name, digest] : section_digests) names.push_back(name);
+  SEALIFT_ASSIGN_OR_RETURN(const std::vector<Pcr11Step> steps, Pcr11Steps(names, stub_major, phases));
+  PcrPrediction prediction;
+  for (const Pcr11Step& step : steps) {
+    prediction.events.push_back(
+        {.description = step.description,
+         .digest = step.section.empty() ? Sha256(AsBytes(step.text)) : section_digests.at(step.section)});
   }
   return prediction;
 }

@@ -34,6 +34,17 @@ struct PcrPrediction {
 // SHA-256(old || digest).
 Sha256Digest ExtendPcr(const Sha256Digest& old, const Sha256Digest& digest);
 
+// What PCR 11 is extended with, in order and whatever the bank: a section's digest, or that of a text.
+struct Pcr11Step {
+  std::string description;
+  // With its dot; empty: `text` is hashed.
+  std::string section;
+  std::string text;
+};
+// `sections`: names of those that the image has. Errors: as PredictPcr11.
+Result<std::vector<Pcr11Step>> Pcr11Steps(std::span<const std::string_view> sections, unsigned stub_major,
+                                          std::string_view phases);
+
 // PCR 11. `section_digests`: by name with the dot, as DigestMeasuredSections gives them and the manifest
 // holds them; names that the stub does not measure are refused. `phases`: words joined by colons
 // ("sysinit:ready"), empty for the value the stub leaves. Errors: INVALID_ARGUMENT/UKI_STUB_UNSUPPORTED;
