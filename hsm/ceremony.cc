@@ -241,12 +241,15 @@ Status Ceremony::CertifyController() {
 }
 
 Status Ceremony::MakeCertificates() {
-  progress_("certificates of Secure Boot, node CA, operator CA and controller");
+  progress_("certificates of Secure Boot, extensions, node CA, operator CA and controller");
   SEALIFT_RETURN_IF_ERROR(Certify("pk", Spec("PK")));
   SEALIFT_RETURN_IF_ERROR(Certify("kek", Spec("KEK")));
   CertificateSpec db = Spec("db");
   db.code_signing = true;
   SEALIFT_RETURN_IF_ERROR(Certify("db", db));
+  CertificateSpec extensions = Spec("extensions");
+  extensions.code_signing = true;
+  SEALIFT_RETURN_IF_ERROR(Certify("extensions", extensions));
   for (const auto& [role, purpose] :
        {std::pair{"node-ca", "node CA"}, std::pair{"operator-ca", "operator CA"}}) {
     CertificateSpec ca = Spec(purpose);

@@ -286,6 +286,11 @@ Status GenerationRun::MakeCertificates() {
     db.code_signing = true;
     SEALIFT_RETURN_IF_ERROR(Certify("db", db));
   }
+  if (Adds("extensions")) {
+    CertificateSpec extensions = Spec("extensions", "extensions");
+    extensions.code_signing = true;
+    SEALIFT_RETURN_IF_ERROR(Certify("extensions", extensions));
+  }
   for (const auto& [role, purpose] :
        {std::pair{"node-ca", "node CA"}, std::pair{"operator-ca", "operator CA"}}) {
     if (!Adds(role)) continue;

@@ -21,6 +21,7 @@ constexpr auto kCertificateFiles = std::to_array<std::pair<std::string_view, std
     {"pk", "PK"},
     {"kek", "KEK"},
     {"db", "db"},
+    {"extensions", "extensions"},
     {"node-ca", "node-ca"},
     {"operator-ca", "operator-ca"},
     {"controller-tls", "controller-tls"},
