@@ -75,6 +75,8 @@ Result<ExtensionBundle> BundleExtensions(std::span<const fs::path> files, std::s
   }
   tree.PutFile(kExtensionListPath, AsBytes(FormatExtensionList(bundle.list)));
   tree.PutFile(kExtensionCertificatesPath, AsBytes(pem));
+  tree.PutLink("etc/systemd/system/sysinit.target.wants/sealift-extensions.service",
+               "/usr/lib/systemd/system/sealift-extensions.service");
   for (const std::string_view unit : kMaskedUnits)
     tree.PutLink(fmt::format("etc/systemd/system/{}", unit), "/dev/null");
   return bundle;

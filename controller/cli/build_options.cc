@@ -24,6 +24,10 @@ void AddSourceOptions(CLI::App& verb, BuildArguments& arguments) {
       ->excludes(sdboot);
   verb.add_option("--overlay-rootfs", release.overlay,
                   "Folder whose files are laid over the root file system, and so are signed and measured");
+  verb.add_option(
+          "--extension", release.extensions,
+          "Signed system extension (build-extension's NAME.raw) to lie beside every image; repeatable")
+      ->allow_extra_args(false);
   verb.add_option("--splash", release.splash, "BMP picture that is shown while the kernel starts");
   verb.add_option("--kernel", release.kernel, "Kernel, if not the tree's /boot/vmlinuz");
   verb.add_option("--with-agent", release.agent_deb,

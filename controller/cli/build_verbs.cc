@@ -2,15 +2,14 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <charconv>
 #include <cstdio>
-#include <cstdlib>
 #include <memory>
 #include <nlohmann/json.hpp>
 
 #include "controller/cli/build_media.h"
 #include "controller/cli/build_options.h"
 #include "controller/cli/build_progress.h"
+#include "controller/cli/build_time.h"
 #include "controller/cli/key_material.h"
 #include "controller/cli/verbs.h"
 #include "hsm/key_ring.h"
@@ -24,18 +23,6 @@ using nlohmann::json;
 
 Status Usage(std::string_view what) {
   return MakeError(Code::kInvalidArgument, Reason::kInvalidArgument, what);
-}
-
-// SOURCE_DATE_EPOCH makes a build repeatable to the byte.
-Result<UnixMillis> BuildTime() {
-  const char* text = std::getenv("SOURCE_DATE_EPOCH");
-  if (text == nullptr) return SystemClock().Now();
-  const std::string_view view(text);
-  std::int64_t seconds = 0;
-  const auto [end, error] = std::from_chars(view.data(), view.data() + view.size(), seconds);
-  if (error != std::errc() || end != view.data() + view.size() || seconds < 0)
-    return Usage("read SOURCE_DATE_EPOCH: it is not a number of seconds");
-  return FromUnixMs(seconds * 1000);
 }
 
 std::string_view SeverityName(const build::Finding& finding) {
@@ -128,6 +115,11 @@ Result<OpenKeys> OpenKeySet(const BuildArguments& arguments) {
   SEALIFT_ASSIGN_OR_RETURN(keys.db_auth, ReadFile(folder / "db.auth"));
   if (std::filesystem::exists(folder / "dbx.auth")) {
     SEALIFT_ASSIGN_OR_RETURN(keys.dbx_auth, ReadFile(folder / "dbx.auth"));
+  }
+  if (!arguments.release.extensions.empty()) {
+    SEALIFT_ASSIGN_OR_RETURN(const std::vector<Certificate> trusted,
+                             open.ring->CertificatesFor("extensions"));
+    for (const Certificate& one : trusted) keys.extension_certificates.push_back(one.der());
   }
   for (const hsm::InventoryKey* key : inventory.Generations("pcr")) keys.pcr_keys.push_back(key->key_id);
   return open;

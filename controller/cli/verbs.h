@@ -40,6 +40,8 @@ void ShowProgress(const std::string& line);
 
 // sealift build-uki
 void AddBuildVerbs(CLI::App& app, Session& session);
+// sealift build-extension
+void AddExtensionVerbs(CLI::App& app, Session& session);
 // sealift token create
 void AddTokenVerbs(CLI::App& app, Session& session);
 // sealift keys init|list|attest
