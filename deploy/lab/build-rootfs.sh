@@ -54,7 +54,7 @@ kernel=linux-image-cloud-amd64
 modules=(
   drivers/virtio drivers/block/virtio_blk.ko drivers/block/loop.ko drivers/net/virtio_net.ko
   drivers/net/net_failover.ko net/core/failover.ko drivers/char/virtio_console.ko drivers/char/hw_random
-  drivers/firmware/qemu_fw_cfg.ko drivers/md fs/fat fs/nls fs/efivarfs fs/overlayfs fs/autofs fs/fuse net/ipv6
+  drivers/firmware/qemu_fw_cfg.ko drivers/md fs/fat fs/nls fs/efivarfs fs/overlayfs fs/squashfs fs/autofs fs/fuse net/ipv6
   lib crypto arch/x86/crypto
 )
 

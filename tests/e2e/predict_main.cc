@@ -2,7 +2,7 @@
 //
 //     e2e_predict RELEASE_DIR KEYS_DIR [OPTIONS]
 //
-// Prints {"4": hex, "7": hex, "11": hex, "12": hex} of a running node under Secure Boot, for the VM story to
+// Prints {"4": hex, "7": hex, "11": hex, "12": hex, "13": hex} of a running node under Secure Boot, for the VM story to
 // compare with a real TPM. OPTIONS is the `options` line of the boot entry, none by default.
 #include <fmt/format.h>
 
@@ -46,10 +46,14 @@ Status Run(const std::string& release, const std::string& keys, const std::strin
   SEALIFT_ASSIGN_OR_RETURN(const uki::PcrPrediction pcr4, PredictPcr4Of(manifest));
   SEALIFT_ASSIGN_OR_RETURN(const uki::PcrPrediction pcr7, PredictPcr7Of(keys));
   SEALIFT_ASSIGN_OR_RETURN(const Sha256Digest pcr11, manifest.FinalPcr11());
+  uki::PcrPrediction pcr13;
+  for (const ParameterEvent& event : manifest.images.front().pcr13)
+    pcr13.events.push_back({.description = event.description, .digest = event.digest});
   const nlohmann::json values = {{"4", pcr4.Value().hex()},
                                  {"7", pcr7.Value().hex()},
                                  {"11", pcr11.hex()},
-                                 {"12", uki::PredictPcr12(options).Value().hex()}};
+                                 {"12", uki::PredictPcr12(options).Value().hex()},
+                                 {"13", pcr13.Value().hex()}};
   std::puts(values.dump().c_str());
   return OkStatus();
 }
