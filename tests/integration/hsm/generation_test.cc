@@ -290,6 +290,7 @@ TEST_F(GenerationTest, RefusesWithoutMakingAnything) {
   EXPECT_EQ(ReasonOf(Add({"tuf-targets"}, {new_[1]}).status()), Reason::kHsmKeyMissing);
   EXPECT_TRUE(nothing_made());
   EXPECT_TRUE(Add({"extensions"}, {new_[1]}).ok()) << "nobody has to sign it in";
+  EXPECT_EQ(Ring(old_)->CertificatesFor("extensions")->size(), 2u);
 }
 
 TEST_F(GenerationTest, AFailedRunCanBeMadeAgain) {
