@@ -2,10 +2,12 @@
 
 #include <fcntl.h>
 #include <fmt/format.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <cerrno>
 
+#include "controller/build/agent.h"
 #include "controller/extension/extension_builder.h"
 #include "shared/crypto/certificate.h"
 #include "shared/uki/companion_archive.h"
@@ -15,8 +17,7 @@ namespace {
 
 namespace fs = std::filesystem;
 
-constexpr std::string_view kAgentPath = "usr/lib/sealift/sealift-agent";
-constexpr std::string_view kMaskedUnits[] = {"systemd-sysext.service", "systemd-confext.service"};
+constexpr std::string_view kUnitPath = "usr/lib/systemd/system/sealift-extensions.service";
 
 Result<std::vector<ParameterEvent>> Measure(const ExtensionBundle& bundle) {
   std::vector<UniqueFd> opened;
@@ -37,6 +38,13 @@ Result<std::vector<ParameterEvent>> Measure(const ExtensionBundle& bundle) {
   return events;
 }
 
+Status Sync(const fs::path& path) {
+  UniqueFd fd(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
+  if (fd.valid() && ::fsync(fd.get()) == 0) return OkStatus();
+  return ErrnoError(Code::kUnavailable, Reason::kFileUnwritable, fmt::format("write '{}'", path.string()),
+                    "fsync", errno);
+}
+
 Status CheckDistinct(const std::vector<ListedExtension>& list, const std::string& name) {
   // FAT does not tell case apart.
   const auto same = [&name](const ListedExtension& one) {
@@ -54,10 +62,10 @@ Result<ExtensionBundle> BundleExtensions(std::span<const fs::path> files, std::s
                                          const OsRelease& os_release, Tree& tree) {
   ExtensionBundle bundle;
   if (files.empty()) return bundle;
-  if (tree.Find(kAgentPath) == nullptr) {
-    return MakeError(
-        Code::kFailedPrecondition, Reason::kRootfsUnusable,
-        fmt::format("bundle extensions: the tree has no '{}', which lays them over", kAgentPath));
+  for (const std::string_view needed : {kAgentPath, kUnitPath}) {
+    if (!tree.Resolve(needed).empty()) continue;
+    return MakeError(Code::kFailedPrecondition, Reason::kRootfsUnusable,
+                     fmt::format("bundle extensions: the tree has no '{}', which lays them over", needed));
   }
   for (const fs::path& file : files) {
     SEALIFT_ASSIGN_OR_RETURN(ListedExtension extension, extension::DescribeExtension(file, certificates));
@@ -76,9 +84,7 @@ Result<ExtensionBundle> BundleExtensions(std::span<const fs::path> files, std::s
   tree.PutFile(kExtensionListPath, AsBytes(FormatExtensionList(bundle.list)));
   tree.PutFile(kExtensionCertificatesPath, AsBytes(pem));
   tree.PutLink("etc/systemd/system/sysinit.target.wants/sealift-extensions.service",
-               "/usr/lib/systemd/system/sealift-extensions.service");
-  for (const std::string_view unit : kMaskedUnits)
-    tree.PutLink(fmt::format("etc/systemd/system/{}", unit), "/dev/null");
+               fmt::format("/{}", kUnitPath));
   return bundle;
 }
 
@@ -93,6 +99,7 @@ Status WriteExtensions(const ExtensionBundle& bundle, const std::string& image_p
       return MakeError(Code::kUnavailable, full ? Reason::kDiskFull : Reason::kFileUnwritable,
                        fmt::format("write '{}': {}", path, error.message()));
     }
+    SEALIFT_RETURN_IF_ERROR(Sync(place));
     SEALIFT_RETURN_IF_ERROR(esp.AddWritten(path, FileRole::kExtension));
     if (esp.files().back().digest != extension.digest) {
       return MakeError(Code::kFailedPrecondition, Reason::kExtensionInvalid,

@@ -145,6 +145,9 @@ Result<std::vector<std::string>> MakeBootable(Tree& tree, const NodeKitOptions& 
     tree.RemoveContents("boot");
   for (const char* folder : {"dev", "proc", "run", "sys"})
     if (tree.Find(folder) == nullptr) tree.PutDirectory(folder);
+  // They would merge what lies on partitions and beside the image, without asking what the release lists.
+  for (const char* unit : {"systemd-sysext.service", "systemd-confext.service"})
+    tree.PutLink(fmt::format("etc/systemd/system/{}", unit), "/dev/null");
   if (tree.Find("tmp") == nullptr) tree.PutDirectory("tmp", 01777);
   tree.PutFile(kBuildTimePath, AsBytes(FormatRfc3339(options.built) + "\n"));
   if (options.node_config.has_value()) tree.PutFile(kNodeConfigPath, AsBytes(*options.node_config));

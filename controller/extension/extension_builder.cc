@@ -99,9 +99,10 @@ Result<ExtensionRelease> Stage(const ExtensionOptions& options, const fs::path& 
 
 Status MakeSquashfs(const fs::path& tree, const fs::path& out, UnixMillis built) {
   const std::string seconds = std::to_string(ToUnixMs(built) / 1000);
+  // The variable stands for -mkfs-time and -all-time, and excludes them.
   return RunCommandChecked({.argv = {"mksquashfs", tree.string(), out.string(), "-noappend", "-all-root",
-                                     "-no-xattrs", "-comp", "zstd", "-all-time", seconds, "-mkfs-time",
-                                     seconds, "-no-progress", "-quiet"}})
+                                     "-no-xattrs", "-comp", "zstd", "-no-progress", "-quiet"},
+                            .environment = {{"SOURCE_DATE_EPOCH", seconds}}})
       .status();
 }
 

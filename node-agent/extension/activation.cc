@@ -42,8 +42,9 @@ Result<Trusted> ReadTrusted(const fs::path& root) {
                            ReadTextFile(root / kExtensionCertificatesPath, kMaxCertificateBytes));
   SEALIFT_ASSIGN_OR_RETURN(const std::vector<Certificate> certificates, Certificate::ChainFromPem(pem));
   for (const Certificate& one : certificates) trusted.certificates.push_back(one.der());
-  SEALIFT_ASSIGN_OR_RETURN(const std::string os,
-                           ReadTextFile(root / "usr/lib/os-release", kMaxOsReleaseBytes));
+  // As os-release(5) says, and the builder does.
+  const char* place = fs::exists(root / "etc/os-release", error) ? "etc/os-release" : "usr/lib/os-release";
+  SEALIFT_ASSIGN_OR_RETURN(const std::string os, ReadTextFile(root / place, kMaxOsReleaseBytes));
   trusted.os_id = OsReleaseValue(os, "ID");
   trusted.os_version_id = OsReleaseValue(os, "VERSION_ID");
   return trusted;
@@ -113,7 +114,8 @@ Result<Activation> ActivateExtensions(const ActivationPlaces& places, Mounter& m
   }
   std::map<std::string, std::vector<fs::path>> layers;
   for (const ddi::ExtensionImage& image : checked) {
-    const fs::path on = places.mounts / image.path().stem();
+    // Short: the names of all go into one mount option.
+    const fs::path on = places.mounts / std::to_string(activation.merged.size());
     SEALIFT_RETURN_IF_ERROR(mounter.MountImage(image.path(), image.data_offset(), image.data_bytes(), on));
     for (const char* hierarchy : kHierarchies) {
       std::error_code error;
