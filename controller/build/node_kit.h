@@ -57,7 +57,8 @@ struct NodeKitOptions {
 
 // /init runs systemd; nothing says "initrd", so systemd takes its default target and extends PCR 11 with the
 // phases of an OS; machine-id is empty, so that every boot of a fresh image has one of its own; /boot is
-// emptied, since the kernel travels in the UKI; the index of kernel modules is made where it does not fit.
+// emptied, since the kernel travels in the UKI; the index of kernel modules is made where it does not fit;
+// systemd-sysext and systemd-confext are masked, since what is laid over the OS is the release's to say.
 // Trees whose /usr is not merged are fine. Returns remarks for the operator, one also when the tree has no
 // agent. Errors: FAILED_PRECONDITION/ROOTFS_UNUSABLE: no systemd, an older one, no modules for this kernel
 // although the tree has modules; those of EnsureModuleIndex and AddAgent.

@@ -1,9 +1,9 @@
 // Lays the release's system extensions over /usr and /opt, once, early in the boot, after checking each.
 //
 // What may be laid over is listed inside the image, which was measured; the files themselves lie beside the
-// image on the ESP, where anybody may write, and come here through the stub (PCR 13). systemd before 254
-// would merge whatever lies there, so systemd-sysext is masked and this takes its place
-// (docs/extensions.md). Not thread-safe.
+// image on the ESP, where anybody may write, and come here through the stub (PCR 13). systemd-sysext
+// would not ask what the release lists, and before 254 not even for signatures: it is masked, and this takes its
+// place (docs/extensions.md). Not thread-safe.
 #pragma once
 
 #include <filesystem>

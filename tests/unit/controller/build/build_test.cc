@@ -31,6 +31,7 @@ TEST(NodeKitTest, MakesTheOsRunFromMemory) {
   EXPECT_TRUE(remarks->empty());
   EXPECT_EQ(tree.Find("init")->target, "/usr/lib/systemd/systemd");
   EXPECT_EQ(tree.Find("etc/initrd-release"), nullptr);
+  EXPECT_EQ(tree.Find("etc/systemd/system/systemd-sysext.service")->target, "/dev/null");
   EXPECT_TRUE(tree.ReadFile("etc/machine-id")->empty());
   EXPECT_EQ(AsText(tree.ReadFile(kNodeConfigPath).value()), "a = 1\n");
   EXPECT_EQ(AsText(tree.ReadFile(kBuildTimePath).value()), "2026-01-01T00:00:00Z\n");
