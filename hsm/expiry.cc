@@ -12,9 +12,14 @@ std::vector<ExpiringCertificate> ExpiringCertificates(const Inventory& inventory
   std::vector<ExpiringCertificate> found;
   for (const Role& role : AllRoles()) {
     if (!roles.empty() && std::find(roles.begin(), roles.end(), role.name) == roles.end()) continue;
-    const InventoryKey* key = inventory.Newest(role.name);
-    if (key == nullptr) continue;
-    if (auto one = ExpiringCertificateOf(*key, now); one.has_value()) found.push_back(*std::move(one));
+    const InventoryKey* newest = inventory.Newest(role.name);
+    if (newest == nullptr) continue;
+    for (const InventoryKey* key : inventory.Generations(role.name)) {
+      auto one = ExpiringCertificateOf(*key, now);
+      // One that ended and was followed by another is history.
+      const bool followed = key != newest && newest->has_certificate && newest->not_after >= now;
+      if (one.has_value() && !(one->expired && followed)) found.push_back(*std::move(one));
+    }
   }
   return found;
 }
@@ -42,8 +47,10 @@ Status CheckNotExpired(const InventoryKey& key, UnixMillis now) {
 
 Status CheckNotExpired(const Inventory& inventory, const std::vector<std::string_view>& roles,
                        UnixMillis now) {
-  for (const ExpiringCertificate& one : ExpiringCertificates(inventory, roles, now)) {
-    SEALIFT_RETURN_IF_ERROR(CheckNotExpired(*inventory.Newest(one.role), now));
+  for (const Role& role : AllRoles()) {
+    if (!roles.empty() && std::find(roles.begin(), roles.end(), role.name) == roles.end()) continue;
+    const InventoryKey* newest = inventory.Newest(role.name);
+    if (newest != nullptr) SEALIFT_RETURN_IF_ERROR(CheckNotExpired(*newest, now));
   }
   return OkStatus();
 }

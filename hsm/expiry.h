@@ -24,7 +24,8 @@ struct ExpiringCertificate {
   std::string text;
 };
 
-// Of the newest generation of each of `roles` that has a certificate; of every role for an empty list.
+// Of each generation of each of `roles`, of every role for an empty list; without those that ended and were
+// followed by one that is valid.
 std::vector<ExpiringCertificate> ExpiringCertificates(const Inventory& inventory,
                                                       const std::vector<std::string_view>& roles,
                                                       UnixMillis now);

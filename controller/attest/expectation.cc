@@ -145,6 +145,19 @@ Result<uki::SecureBootVariables> LoadVariables(const std::filesystem::path& fold
   return variables;
 }
 
+// One boot loader signed by several generations of the db key has one digest.
+void AddLoader(std::vector<AllowedBootLoader>& loaders, const AllowedBootLoader& loader) {
+  const auto known = std::ranges::find(loaders, loader.authenticode, &AllowedBootLoader::authenticode);
+  if (known == loaders.end()) {
+    loaders.push_back(loader);
+    return;
+  }
+  for (const Sha256Digest& certificate : loader.certificates) {
+    if (std::ranges::find(known->certificates, certificate) == known->certificates.end())
+      known->certificates.push_back(certificate);
+  }
+}
+
 }  // namespace
 
 Result<KeySet> LoadKeySet(const std::filesystem::path& folder) {
@@ -186,13 +199,20 @@ Result<ExpectedRelease> ExpectRelease(std::string_view manifest_json, const KeyS
                            .registers = {},
                            .allowed_images = {*image.authenticode},
                            .uki = *image.authenticode};
+  // Some firmware measures the kernel that the stub starts, though Secure Boot is on.
+  std::optional<Sha256Digest> kernel;
+  if (!manifest.images.empty()) kernel = manifest.images.front().pcr4.kernel;
+  if (kernel.has_value()) expected.allowed_images.push_back(*kernel);
   for (const AllowedBootLoader& loader : boot_loaders) {
-    const std::array<uki::StartedImage, 2> images{
-        uki::StartedImage{.name = loader.name, .authenticode = loader.authenticode},
-        uki::StartedImage{.name = image.path, .authenticode = *image.authenticode}};
-    expected.registers[kBootPcr].push_back(FromPrediction(
-        fmt::format("boot loader {}", loader.authenticode.hex().substr(0, 12)), uki::PredictPcr4(images)));
+    const std::string label = fmt::format("boot loader {}", loader.authenticode.hex().substr(0, 12));
+    std::vector<uki::StartedImage> images{{.name = loader.name, .authenticode = loader.authenticode},
+                                          {.name = image.path, .authenticode = *image.authenticode}};
+    expected.registers[kBootPcr].push_back(FromPrediction(label, uki::PredictPcr4(images)));
     expected.allowed_images.push_back(loader.authenticode);
+    if (!kernel.has_value()) continue;
+    images.push_back({.name = "the kernel inside", .authenticode = *kernel});
+    expected.registers[kBootPcr].push_back(
+        FromPrediction(label + ", kernel measured too", uki::PredictPcr4(images)));
   }
   if (boot_loaders.empty()) return BadManifest("no boot loader is known");
   SEALIFT_ASSIGN_OR_RETURN(expected.registers[kSecureBootPcr], ExpectPcr7(manifest, keys, boot_loaders));
@@ -217,8 +237,7 @@ Result<std::shared_ptr<const std::vector<ExpectedRelease>>> ReleaseExpectations:
     const auto manifest = ParseManifest(record.manifest_json);
     if (!manifest.ok()) continue;  // told below, where the whole release is predicted
     const auto loader = BootLoaderOf(*manifest);
-    const auto same = [&](const AllowedBootLoader& one) { return one.authenticode == loader->authenticode; };
-    if (loader.ok() && std::ranges::none_of(loaders, same)) loaders.push_back(*loader);
+    if (loader.ok()) AddLoader(loaders, *loader);
   }
   auto candidates = std::make_shared<std::vector<ExpectedRelease>>();
   for (const ReleaseRecord& record : records) {

@@ -36,9 +36,9 @@ struct AllowedBootLoader {
 };
 Result<AllowedBootLoader> BootLoaderOf(const Manifest& manifest);
 
-// Predicts PCR 4 (each of `boot_loaders`, then the image), 7 (for each key set in use, the db certificate of
-// a boot loader, then the image's: they differ while an older boot loader starts an image of a newer key
-// generation), 11 (each phase of the manifest), 12 and 13
+// Predicts PCR 4 (each of `boot_loaders`, then the image, then the kernel inside or not, as firmware has it),
+// 7 (for each key set in use, the db certificate of a boot loader, then the image's: they differ while an
+// older boot loader starts an image of a newer key generation), 11 (each phase of the manifest), 12 and 13
 // (what the manifest lists of its main image). `manifest_json`: as signed.
 // Errors: INVALID_ARGUMENT/RELEASE_MANIFEST_INVALID when the manifest contradicts the prediction or lacks
 // what it needs; FAILED_PRECONDITION/KEY_MISMATCH when no certificate of db signed the release.

@@ -25,8 +25,8 @@ struct ExtensionBundle {
 };
 
 // Checks each file (signed by one of `certificates`, made for this OS), puts list and certificates into the
-// tree and enables the agent's unit, which stands in for systemd-sysext. Without files the tree stays as it is.
-// Errors: EXTENSION_INVALID, EXTENSION_SIGNATURE_INVALID; FAILED_PRECONDITION/ROOTFS_UNUSABLE for a tree
+// tree and enables the agent's unit, which stands in for systemd-sysext. Without files the tree stays as it
+// is. Errors: EXTENSION_INVALID, EXTENSION_SIGNATURE_INVALID; FAILED_PRECONDITION/ROOTFS_UNUSABLE for a tree
 // without the agent; those of DescribeExtension.
 Result<ExtensionBundle> BundleExtensions(std::span<const std::filesystem::path> files,
                                          std::span<const Bytes> certificates, const OsRelease& os_release,

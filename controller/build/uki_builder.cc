@@ -21,6 +21,8 @@ namespace {
 constexpr std::size_t kMaxCommandLine = 2047;
 constexpr std::size_t kMaxProfiles = 64;
 constexpr std::size_t kScratchBytes = 256 << 10;
+// From 258 on a stub starts the kernel without the firmware, which measures nothing then.
+constexpr unsigned kStubThatStartsTheKernelItself = 258;
 // Holds the headers of every kernel.
 constexpr std::size_t kKernelHeadBytes = 64 << 10;
 
@@ -189,7 +191,7 @@ class Assembly {
   Status Predict(std::uint32_t profile, const Digests& digests, const std::string& command_line,
                  std::vector<uki::PhasePolicy>& policies) {
     ImageMeasurements image{.path = {}, .profile = profile, .command_line = command_line};
-    image.pcr4.kernel = kernel_;
+    if (major_ < kStubThatStartsTheKernelItself) image.pcr4.kernel = kernel_;
     std::map<std::string, Bytes> sha384;
     for (const auto& [name, digest] : digests) {
       image.sections[name] = digest.sha256;

@@ -18,6 +18,18 @@ Inventory WithEnd() {
   return inventory;
 }
 
+TEST(ExpiryTest, AGenerationThatIsStillValidIsWatchedThoughAnotherFollows) {
+  Inventory inventory = WithEnd();
+  inventory.keys[0].not_after = kEnd - hours(24 * 200);
+  inventory.keys[1].not_after = kEnd + hours(24 * 1000);
+  const auto soon = ExpiringCertificates(inventory, {}, kEnd - hours(24 * 205));
+  ASSERT_EQ(soon.size(), 1u);
+  EXPECT_EQ(soon[0].text, "certificate of 'db' ends at 2026-06-15T00:00:00Z, in 5 days");
+  // Once it has ended it is history, unless nothing valid follows.
+  EXPECT_TRUE(ExpiringCertificates(inventory, {}, kEnd).empty());
+  EXPECT_EQ(ExpiringCertificates(inventory, {}, kEnd + hours(24 * 1001)).size(), 3u);
+}
+
 TEST(ExpiryTest, WarnsFromNinetyDaysOnOfTheNewestGeneration) {
   const Inventory inventory = WithEnd();
   EXPECT_TRUE(ExpiringCertificates(inventory, {}, kEnd - hours(24 * 90) - hours(1)).empty());

@@ -331,6 +331,63 @@ TEST(Expectation, KeyGenerationsLiveSideBySide) {
                                             predicted(keys.variables, {second, *first}), boot.pcrs.at(7)));
 }
 
+// A store of what was published, oldest first.
+class FixedReleases final : public ReleaseStore {
+ public:
+  explicit FixedReleases(std::vector<ReleaseRecord> releases) : releases_(std::move(releases)) {}
+  Status Put(const ReleaseRecord&) override { return OkStatus(); }
+  Result<ReleaseRecord> Get(const std::string&, const std::string&) override { return releases_.front(); }
+  Result<std::vector<ReleaseRecord>> List(const std::string&) override { return releases_; }
+
+ private:
+  std::vector<ReleaseRecord> releases_;
+};
+
+// The digest of a boot loader does not cover its signatures: one digest, two signers.
+TEST(Expectation, OneBootLoaderSignedByTwoGenerationsMayBeginWithEither) {
+  MeasuredBoot boot = MeasuredBoot::Load();
+  efi::SignatureLists db = efi::ParseSignatureLists(boot.keys.variables.db).value();
+  const efi::SignatureEntry second{.owner = db.front().entries.front().owner,
+                                   .data = ToBytes("the next certificate")};
+  db.push_back({.type = db.front().type, .header = {}, .entries = {second}});
+  boot.keys.variables.db = efi::SerializeSignatureLists(db);
+  Manifest next = boot.OtherVersion("2.0.0");
+  next.secure_boot_certificates = {Sha256(second.data)};
+  std::vector<ReleaseRecord> records(2);
+  records[0].manifest_json = SerializeManifest(boot.manifest);
+  records[1].manifest_json = SerializeManifest(next);
+  for (ReleaseRecord& record : records) record.release_id = ReleaseIdOf(record.manifest_json);
+  FixedReleases releases(records);
+  const auto candidates = ReleaseExpectations(releases, boot.keys).Candidates();
+  ASSERT_TRUE(candidates.ok()) << candidates.status();
+  ASSERT_EQ((*candidates)->size(), 2u);
+  std::vector<Sha256Digest> values;
+  for (const ExpectedValue& value : (*candidates)->at(1).registers.at(7)) values.push_back(value.value);
+  // A machine that was installed from the newer release has never seen the first certificate at work.
+  EXPECT_THAT(values,
+              testing::Contains(uki::PredictPcr7(boot.keys.variables, std::span(&second, 1)).Value()));
+  EXPECT_EQ(values.size(), 2u);
+}
+
+TEST(Expectation, FirmwareThatMeasuresTheKernelInsideIsExpectedToo) {
+  const MeasuredBoot boot = MeasuredBoot::Load();
+  Manifest manifest = boot.manifest;
+  const Sha256Digest kernel = Sha256(AsBytes("kernel"));
+  manifest.images.push_back({.path = manifest.files[1].path,
+                             .sections = manifest.sections,
+                             .pcr11 = manifest.pcr11,
+                             .pcr4 = {.boot_loader = *manifest.files[0].authenticode,
+                                      .uki = *manifest.files[1].authenticode,
+                                      .kernel = kernel}});
+  const std::vector<AllowedBootLoader> loaders{BootLoaderOf(manifest).value()};
+  const auto expected = ExpectRelease(SerializeManifest(manifest), boot.keys, loaders);
+  ASSERT_TRUE(expected.ok()) << expected.status();
+  ASSERT_EQ(expected->registers.at(4).size(), 2u);
+  EXPECT_EQ(expected->registers.at(4)[0].value, boot.pcrs.at(4));
+  EXPECT_EQ(expected->registers.at(4)[1].value, uki::ExtendPcr(boot.pcrs.at(4), kernel));
+  EXPECT_THAT(expected->allowed_images, testing::Contains(kernel));
+}
+
 TEST(Expectation, LoadsTheKeySetsBeforeTheNewest) {
   const auto folder = TempDir::Create("key-set").value();
   const MeasuredBoot boot = MeasuredBoot::Load();
