@@ -21,6 +21,7 @@ struct Arguments {
   std::string keys_folder;
   std::vector<std::string> tokens;
   std::string journal;
+  std::vector<std::string> generations;
   bool allow_expired = false;
 };
 
@@ -43,8 +44,8 @@ Status Build(const Session& session, Arguments arguments) {
   SEALIFT_ASSIGN_OR_RETURN(options.built, BuildTime());
   SEALIFT_RETURN_IF_ERROR(MakeDirectories(arguments.out));
   options.out = std::filesystem::path(arguments.out) / (options.name + ".raw");
-  SEALIFT_ASSIGN_OR_RETURN(const auto ring,
-                           hsm::KeyRing::Open(arguments.keys_folder, arguments.tokens, arguments.journal));
+  SEALIFT_ASSIGN_OR_RETURN(const auto ring, hsm::KeyRing::Open(arguments.keys_folder, arguments.tokens,
+                                                               arguments.journal, arguments.generations));
   SEALIFT_RETURN_IF_ERROR(CheckCertificates(*ring, {"extensions"}, arguments.allow_expired));
   SEALIFT_ASSIGN_OR_RETURN(const std::shared_ptr<Signer> signer, ring->SignerFor("extensions"));
   SEALIFT_ASSIGN_OR_RETURN(const Certificate certificate, ring->CertificateFor("extensions"));
@@ -78,6 +79,7 @@ void AddExtensionVerbs(CLI::App& app, Session& session) {
       ->allow_extra_args(false);
   AddJournalOption(*verb, arguments->journal);
   AddExpiredOption(*verb, arguments->allow_expired);
+  AddGenerationOption(*verb, arguments->generations);
 }
 
 }  // namespace sealift::cli

@@ -6,6 +6,7 @@
 #include <gtest/gtest.h>
 
 #include <array>
+#include <map>
 
 #include "shared/base/files.h"
 #include "shared/crypto/hash.h"
@@ -28,13 +29,14 @@ class RecordingMounter final : public Mounter {
                     const fs::path& on) override {
     EXPECT_EQ(offset % 4096, 0u);
     EXPECT_EQ(bytes % 4096, 0u);
+    names_[on] = file.stem();
     mounted.push_back(file.filename());
     EXPECT_TRUE(MakeDirectories(on / "usr/bin").ok());
     return fail;
   }
   Status Overlay(const std::vector<fs::path>& layers, const fs::path& on) override {
     std::string text = on.lexically_relative(root_).string();
-    for (const fs::path& one : layers) text += " " + one.parent_path().filename().string();
+    for (const fs::path& one : layers) text += " " + names_.at(one.parent_path());
     overlays.push_back(text);
     return OkStatus();
   }
@@ -44,6 +46,7 @@ class RecordingMounter final : public Mounter {
 
  private:
   fs::path root_;
+  std::map<fs::path, std::string> names_;
 };
 
 class ActivationTest : public testing::Test {
