@@ -95,9 +95,11 @@ slim() { # the whole OS lives in memory: what a node never reads is left out
     cd "$root"
     rm -rf usr/share/{perl,perl5,doc,man,info,locale,bash-completion,zsh,i18n,zoneinfo,bug,lintian,mime,pixmaps} \
       usr/lib/x86_64-linux-gnu/{perl,perl-base,gconv} usr/lib/udev/hwdb.{d,bin} etc/udev/hwdb.bin \
-      usr/lib/systemd/catalog usr/lib/systemd/boot/efi/*.elf.stub var/lib/dpkg var/lib/apt var/cache var/log
+      usr/lib/systemd/catalog usr/lib/systemd/boot/efi/*.elf.stub var/lib/apt var/cache var/log
     rm -f usr/lib/x86_64-linux-gnu/lib{icu*,xml2*,perl*,db-5*,mvec*,apt-p*} usr/bin/{perl*,apt*,tic,bsdtar} \
       usr/bin/{dpkg*,localedef}
+    # Which package a file is of: for the bill of materials, and for frames of the initrd that follow packages.
+    find var/lib/dpkg -mindepth 1 ! -path var/lib/dpkg/status ! -path var/lib/dpkg/info ! -name '*.list' -delete
     find dev -mindepth 1 -delete # the kernel makes its own
     mkdir -p var/cache var/log var/lib/systemd
   )
