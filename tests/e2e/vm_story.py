@@ -16,6 +16,7 @@ import tempfile
 import pefile
 
 import bad_images
+import booted_tree
 from checks import Checks, equal
 from extensions import Extensions
 from firmware_updates import FirmwareUpdates
@@ -69,6 +70,8 @@ class VmStory:
         self.registers("1.0")
         self.check("tpm2_eventlog replays to the real PCR 4 and 7", self.event_log)
         self.check("/efi, /usr/local and /oem are mounted as the contract says", self.mounts)
+        self.check("the tree in memory is the one the image was built from, file by file",
+                   lambda: booted_tree.compare(story.machine, story.work / "rootfs-1.0", 120))
         self.check("a machine that nobody admitted is pending, and told so", self.pending)
 
     def after_roll_out(self):
