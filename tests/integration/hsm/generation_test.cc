@@ -213,7 +213,7 @@ TEST_F(GenerationTest, CasAndTheControllerGetSiblingsThatVerify) {
   const auto checked = CheckStatement(*statement, second);
   ASSERT_TRUE(checked.ok()) << Describe(checked.status());
   EXPECT_EQ(checked->keys, AllRoles().size() + 6);
-  EXPECT_EQ(checked->certificates, 9u);
+  EXPECT_EQ(checked->certificates, 10u);
   std::size_t held = 0;
   for (const KeyAccount& account : accounts) {
     if (account.key->role == "journal" && account.in_token == true) ++held;
