@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <deque>
 
+#include "controller/build/command_line.h"
 #include "shared/crypto/hash.h"
 #include "shared/uki/pcr_bank.h"
 #include "shared/uki/pcr_policy.h"
@@ -17,41 +18,27 @@
 namespace sealift::build {
 namespace {
 
-// COMMAND_LINE_SIZE of the kernel on x86, less the NUL.
-constexpr std::size_t kMaxCommandLine = 2047;
 constexpr std::size_t kMaxProfiles = 64;
 constexpr std::size_t kScratchBytes = 256 << 10;
 // From 258 on a stub starts the kernel without the firmware, which measures nothing then.
 constexpr unsigned kStubThatStartsTheKernelItself = 258;
-// Holds the headers of every kernel.
-constexpr std::size_t kKernelHeadBytes = 64 << 10;
 
 Status Wrong(std::string_view what) {
   return MakeError(Code::kInvalidArgument, Reason::kInvalidArgument, fmt::format("build UKI: {}", what));
 }
 
-Status CheckCommandLine(std::string_view line) {
-  const auto refused = [](std::string_view why) {
-    return MakeError(Code::kInvalidArgument, Reason::kCommandLineInvalid,
-                     fmt::format("read kernel command line: {}", why));
-  };
-  if (line.empty()) return refused("it is empty, so the stub would take one that nobody signed");
-  if (line.size() > kMaxCommandLine)
-    return refused(fmt::format("it has {} bytes, and the kernel takes {}", line.size(), kMaxCommandLine));
-  for (std::size_t i = 0; i < line.size(); ++i) {
-    const auto byte = static_cast<unsigned char>(line[i]);
-    if (byte < 0x20 || byte == 0x7f)
-      return refused(fmt::format("byte {} of it is the control character {:#04x}", i, byte));
-  }
-  return OkStatus();
+Status CheckSignedLine(std::string_view line) {
+  if (!line.empty()) return CheckCommandLine(line, "kernel command line");
+  return MakeError(Code::kInvalidArgument, Reason::kCommandLineInvalid,
+                   "take kernel command line: it is empty, so the stub would take one that nobody signed");
 }
 
 Status CheckParts(const UkiParts& parts) {
-  SEALIFT_RETURN_IF_ERROR(CheckCommandLine(parts.command_line));
+  SEALIFT_RETURN_IF_ERROR(CheckSignedLine(parts.command_line));
   if (parts.profiles.size() > kMaxProfiles) return Wrong("more than 64 profiles");
   for (const UkiProfile& profile : parts.profiles) {
     if (profile.text.empty()) return Wrong("a profile without a text");
-    if (profile.command_line.has_value()) SEALIFT_RETURN_IF_ERROR(CheckCommandLine(*profile.command_line));
+    if (profile.command_line.has_value()) SEALIFT_RETURN_IF_ERROR(CheckSignedLine(*profile.command_line));
   }
   for (const std::string& phase : parts.signed_phases) {
     if (std::find(std::begin(kPhases), std::end(kPhases), phase) == std::end(kPhases))
@@ -254,7 +241,7 @@ class Assembly {
 
   // As firmware measures the kernel when the stub starts it: without the padding that signing would add.
   Result<Sha256Digest> KernelDigest() {
-    SEALIFT_ASSIGN_OR_RETURN(const Bytes head, parts_.kernel.Head(kKernelHeadBytes));
+    SEALIFT_ASSIGN_OR_RETURN(const Bytes head, parts_.kernel.Head(uki::kKernelHeadBytes));
     const Result<efi::PeImage> image = efi::PeImage::ParseHead(head, parts_.kernel.size());
     if (!image.ok()) return Annotate(image.status(), "read kernel");
     for (const efi::FileRange& range : efi::AuthenticodeRanges(*image)) {

@@ -12,8 +12,6 @@ namespace {
 
 constexpr std::size_t kSectionHeaderBytes = 40;
 constexpr std::uint64_t kPageBytes = 4096;
-// Holds the headers of every kernel; those of Linux end within 4 KiB.
-constexpr std::size_t kKernelHeadBytes = 64 << 10;
 constexpr std::uint64_t kMaxSections = 96;
 // The largest that the format allows (PE format, "Optional Header Windows-Specific Fields").
 constexpr std::uint32_t kMaxFileAlignment = 64 << 10;

@@ -13,6 +13,9 @@
 
 namespace sealift::uki {
 
+// Holds the headers of every kernel; those of Linux end within 4 KiB.
+inline constexpr std::size_t kKernelHeadBytes = 64 << 10;
+
 struct UkiSection {
   // With its dot, at most eight characters.
   std::string name;
