@@ -158,7 +158,7 @@ TEST_F(JournalOfProgramsTest, KeysListCountsUsesAndAttestSaysWhatRestsOnWhat) {
                                      Path("keys/journal.pub.pem"), "-o", "json"}));
   EXPECT_TRUE(checked.at("signed_by_key").get<bool>());
   EXPECT_EQ(checked.at("keys"), list.at("keys").size());
-  EXPECT_EQ(checked.at("certificates"), 6);
+  EXPECT_EQ(checked.at("certificates"), 7);
   EXPECT_NE(checked.at("claims").dump().find("token's word alone"), std::string::npos);
   // Another key, another text.
   Sealift({"keys", "attest", "--check", Path("statement.json"), "--public-key", Path("keys/public/db-1.pem")},

@@ -215,7 +215,7 @@ TEST_F(KeyMaterialTest, AGenerationIsAddedListedAndAttested) {
                                          Path("keys/journal.pub.pem"), "-o", "json"});
   ASSERT_EQ(checked.exit_code, 0) << checked.out;
   EXPECT_EQ(json::parse(checked.out)["keys"], 18);
-  EXPECT_EQ(json::parse(checked.out)["certificates"], 7);
+  EXPECT_EQ(json::parse(checked.out)["certificates"], 8);
 }
 
 TEST_F(KeyMaterialTest, AlgorithmsThatARoleCannotHaveAreRefusedBeforeAnythingIsMade) {
