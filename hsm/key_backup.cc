@@ -140,6 +140,8 @@ Result<KeyBackup> BackUpKeys(KeyRing& ring, const std::vector<std::string>& role
   std::vector<const InventoryKey*> keys;
   for (const InventoryKey& key : ring.inventory().keys) {
     if (std::ranges::find(roles, key.role) == roles.end()) continue;
+    const InventoryKey* chosen = ring.ChosenFor(key.role);
+    if (chosen != nullptr && chosen != &key) continue;
     auto token = ring.TokenFor(key);
     if (!token.ok() && ReasonOf(token.status()) == Reason::kHsmKeyMissing && key.generation > 1) continue;
     if (!token.ok()) return token.status();
@@ -154,6 +156,11 @@ Result<KeyBackup> BackUpKeys(KeyRing& ring, const std::vector<std::string>& role
     }
     from = *std::move(token);
     keys.push_back(&key);
+  }
+  for (const std::string& role : roles) {
+    if (std::ranges::find(keys, role, &InventoryKey::role) != keys.end()) continue;
+    return MakeError(Code::kInvalidArgument, Reason::kInvalidArgument,
+                     fmt::format("back up keys: no token given holds a key of role '{}'", role));
   }
   const auto signing = std::ranges::find_if(
       keys, [](const InventoryKey* key) { return FindRole(key->role)->use == KeyUse::kSign; });
@@ -193,16 +200,30 @@ Result<Inventory> RestoreKeys(KeyRing& ring, const std::shared_ptr<Token>& token
   SEALIFT_RETURN_IF_ERROR(CheckBackup(ring, backup));
   SEALIFT_ASSIGN_OR_RETURN(const FolderLock lock, FolderLock::Take(ring.folder()));
   SEALIFT_ASSIGN_OR_RETURN(Inventory inventory, Inventory::Load(ring.folder()));
+  for (const BackupEntry& entry : backup.entries) {
+    const InventoryKey* key = FindKeyOf(inventory, entry.key_id);
+    if (key == nullptr) return Invalid("the key set was changed meanwhile; try again");
+    if (ring.Serves(key->group, token)) continue;
+    return MakeError(Code::kInvalidArgument, Reason::kInvalidArgument,
+                     fmt::format("restore key '{}': token '{}' was not given for its group '{}'", key->role,
+                                 token->label(), GroupName(key->group)));
+  }
   const std::string uri = token->uri().TokenOnly().Text();
   for (const BackupEntry& entry : backup.entries) {
     const auto key = std::ranges::find(inventory.keys, entry.key_id, &InventoryKey::key_id);
-    if (key == inventory.keys.end()) return Invalid("the key set was changed meanwhile; try again");
     SEALIFT_ASSIGN_OR_RETURN(const PublicKey public_key, ring.PublicKeyFor(*key));
+    SEALIFT_ASSIGN_OR_RETURN(const bool there, token->keys().HoldsPrivateKey(entry.key_id));
+    const bool noted = uri == key->token_uri || std::ranges::find(key->copies, uri) != key->copies.end();
+    // Before: a killed call may be told of in vain, never pass in silence.
+    if (!there || !noted) SEALIFT_RETURN_IF_ERROR(Record(ring, "restored", *key));
     const Status placed =
         UnwrapKey(token, backup.transport, backup.wrapped_aes, entry.wrapped,
                   {.public_key = public_key, .use = FindRole(key->role)->use, .label = key->label}, leaving);
-    if (!placed.ok() && ReasonOf(placed) != Reason::kHsmKeyExists) return placed;
-    if (placed.ok()) SEALIFT_RETURN_IF_ERROR(Record(ring, "restored", *key));
+    if (!placed.ok()) {
+      const auto stays = token->keys().HoldsPrivateKey(entry.key_id);
+      if (stays.ok() && !*stays) SEALIFT_RETURN_IF_ERROR(Record(ring, "destroyed", *key));
+      return placed;
+    }
     if (uri != key->token_uri && std::ranges::find(key->copies, uri) == key->copies.end()) {
       key->copies.push_back(uri);
     }

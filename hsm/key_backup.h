@@ -44,17 +44,19 @@ struct KeyBackup {
   static Result<KeyBackup> Parse(std::string_view json);
 };
 
-// Of the keys of `roles`, all generations that the tokens of `ring` hold; all in one token. Recorded as
-// "backed-up" before it is returned.
+// Of the keys of `roles`, the generations that `ring` was opened with a choice of, else all that its tokens
+// hold; all in one token. Recorded as "backed-up" before it is returned.
 // Errors: FAILED_PRECONDITION/KEY_NOT_WRAPPABLE before anything is wrapped; INVALID_ARGUMENT for keys in
-// several tokens or none that signs; HSM_KEY_MISSING; those of WrapKeys and the journal.
+// several tokens or none that signs, and for a role that none of them is of; HSM_KEY_MISSING; those of
+// WrapKeys and the journal.
 Result<KeyBackup> BackUpKeys(KeyRing& ring, const std::vector<std::string>& roles, const PublicKey& transport,
                              UnixMillis now);
 
-// Puts every key of the backup into `token` and notes it in inventory and journal. A key that is there
-// already is passed over, so that a failed call can be made again.
-// Errors: FAILED_PRECONDITION/KEY_BACKUP_INVALID for another set's, an unsigned or a damaged one, before
-// anything is placed; those of UnwrapKey.
+// Puts every key of the backup into `token`, which `ring` was given for the groups of the keys, and notes it
+// in journal (before) and inventory (after). A failed or killed call can be made again.
+// Errors: FAILED_PRECONDITION/KEY_BACKUP_INVALID for another set's, an unsigned or a damaged one, and
+// INVALID_ARGUMENT for keys of a group that the token is not of, before anything is placed; those of
+// UnwrapKey.
 Result<Inventory> RestoreKeys(KeyRing& ring, const std::shared_ptr<Token>& token, const KeyBackup& backup,
                               Leaving leaving);
 

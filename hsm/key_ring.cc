@@ -170,6 +170,7 @@ Status KeyRing::Choose(std::string_view text) {
   for (const InventoryKey* key : inventory_.Generations(role)) {
     if (key->generation != generation) continue;
     chosen_.emplace(role, key);
+    asked_.emplace(role, key);
     return OkStatus();
   }
   return MakeError(Code::kNotFound, Reason::kHsmKeyMissing,
@@ -221,6 +222,16 @@ Result<const InventoryKey*> KeyRing::KeyFor(std::string_view role) {
   if (found == nullptr) found = generations.back();
   const std::lock_guard lock(mutex_);
   return chosen_.emplace(role, found).first->second;
+}
+
+const InventoryKey* KeyRing::ChosenFor(std::string_view role) const {
+  const auto found = asked_.find(role);
+  return found == asked_.end() ? nullptr : found->second;
+}
+
+bool KeyRing::Serves(Group group, const std::shared_ptr<Token>& token) const {
+  const auto tokens = tokens_.find(group);
+  return tokens != tokens_.end() && std::ranges::find(tokens->second, token) != tokens->second.end();
 }
 
 Result<std::shared_ptr<Token>> KeyRing::TokenFor(const InventoryKey& key) {

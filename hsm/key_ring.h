@@ -52,6 +52,10 @@ class KeyRing {
   // Of that generation. Errors: NOT_FOUND/HSM_KEY_MISSING naming role, group and what to give;
   // INVALID_ARGUMENT for a role that cannot sign.
   Result<std::shared_ptr<Signer>> SignerFor(std::string_view role);
+  // The generation that "ROLE=N" at Open chose; null where none was.
+  const InventoryKey* ChosenFor(std::string_view role) const;
+  // Whether `token` is one of those given for the group.
+  bool Serves(Group group, const std::shared_ptr<Token>& token) const;
   // A certain generation.
   Result<std::shared_ptr<Signer>> SignerFor(const InventoryKey& key);
   // The token given that holds it. Errors: NOT_FOUND/HSM_KEY_MISSING.
@@ -89,6 +93,8 @@ class KeyRing {
   Inventory inventory_;
   std::shared_ptr<Journal> journal_;
   TokensByGroup tokens_;
+  // By "ROLE=N".
+  std::map<std::string, const InventoryKey*, std::less<>> asked_;
   std::mutex mutex_;
   // The generation that signs, by role, as far as it was asked for.
   std::map<std::string, const InventoryKey*, std::less<>> chosen_;

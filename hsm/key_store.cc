@@ -49,11 +49,6 @@ enum class Asked {
   kLeast,
 };
 
-CK_MECHANISM_TYPE MechanismFor(KeyAlgorithm algorithm, KeyUse use) {
-  if (use != KeyUse::kSign) return CKM_RSA_PKCS_OAEP;
-  return IsEc(algorithm) ? CKM_ECDSA : CKM_RSA_PKCS;
-}
-
 Template PrivateTemplate(KeyAlgorithm algorithm, KeyUse use, std::string_view label, Where where, Asked asked,
                          Leaving leaving) {
   Template wanted;
@@ -65,10 +60,13 @@ Template PrivateTemplate(KeyAlgorithm algorithm, KeyUse use, std::string_view la
       .Flag(CKA_DECRYPT, use == KeyUse::kDecrypt)
       .Flag(CKA_UNWRAP, use == KeyUse::kUnwrap)
       .Data(CKA_LABEL, AsBytes(label));
-  if (asked == Asked::kEverything) wanted.Number(CKA_ALLOWED_MECHANISMS, MechanismFor(algorithm, use));
+  if (asked == Asked::kEverything) wanted.Number(CKA_ALLOWED_MECHANISMS, MechanismFor(IsEc(algorithm), use));
   // The copy in the token inherits it. A key that is placed otherwise must stay removable until it has its
   // id.
-  if (where == Where::kSession && asked != Asked::kLeast) wanted.Flag(CKA_DESTROYABLE, false);
+  // A transport key is to go when it has served.
+  if (where == Where::kSession && asked != Asked::kLeast && use != KeyUse::kUnwrap) {
+    wanted.Flag(CKA_DESTROYABLE, false);
+  }
   return wanted;
 }
 

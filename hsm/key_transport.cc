@@ -123,12 +123,16 @@ Result<CK_OBJECT_HANDLE> UnwrapAes(const TokenView& view, CK_OBJECT_HANDLE trans
   return Damaged(rv, "the key of the backup", view.token);
 }
 
-Result<CK_OBJECT_HANDLE> UnwrapPrivate(const TokenView& view, CK_OBJECT_HANDLE aes, ByteView wrapped,
-                                       const RestoredKey& key, Leaving leaving) {
+// How much of what a restored key is to be a token is asked for, beside what it must be. Older ones do not
+// know all of it, as when keys are generated.
+enum class Asked { kEverything, kNoMechanisms, kLeast };
+
+Template PrivateTemplate(const RestoredKey& key, Leaving leaving, Asked asked) {
+  const bool rsa = key.public_key.type() == KeyType::kRsa;
   const Sha256Digest id = key.public_key.key_id();
   Template wanted;
   wanted.Number(CKA_CLASS, CKO_PRIVATE_KEY)
-      .Number(CKA_KEY_TYPE, key.public_key.type() == KeyType::kRsa ? CKK_RSA : CKK_EC)
+      .Number(CKA_KEY_TYPE, rsa ? CKK_RSA : CKK_EC)
       .Flag(CKA_TOKEN, true)
       .Flag(CKA_PRIVATE, true)
       .Flag(CKA_SENSITIVE, true)
@@ -138,12 +142,30 @@ Result<CK_OBJECT_HANDLE> UnwrapPrivate(const TokenView& view, CK_OBJECT_HANDLE a
       .Flag(CKA_UNWRAP, false)
       .Data(CKA_ID, id.view())
       .Data(CKA_LABEL, AsBytes(key.label));
-  CK_MECHANISM mechanism = KeyWrap();
-  Bytes bytes = ToBytes(wrapped);
-  CK_OBJECT_HANDLE made = CK_INVALID_HANDLE;
-  const CK_RV rv = view.api->C_UnwrapKey(view.session, &mechanism, aes, bytes.data(), bytes.size(),
-                                         wanted.data(), wanted.size(), &made);
-  if (rv == CKR_OK) return made;
+  if (asked == Asked::kEverything) wanted.Number(CKA_ALLOWED_MECHANISMS, MechanismFor(!rsa, key.use));
+  // It stays removable: it has not proven itself yet.
+  if (asked != Asked::kLeast) wanted.Flag(CKA_COPYABLE, false).Flag(CKA_MODIFIABLE, false);
+  return wanted;
+}
+
+bool IsAboutTemplate(CK_RV rv) {
+  return rv == CKR_ATTRIBUTE_TYPE_INVALID || rv == CKR_ATTRIBUTE_VALUE_INVALID ||
+         rv == CKR_ATTRIBUTE_READ_ONLY || rv == CKR_TEMPLATE_INCONSISTENT;
+}
+
+Status UnwrapPrivate(const TokenView& view, CK_OBJECT_HANDLE aes, ByteView wrapped, const RestoredKey& key,
+                     Leaving leaving) {
+  CK_RV rv = CKR_OK;
+  for (const Asked asked : {Asked::kEverything, Asked::kNoMechanisms, Asked::kLeast}) {
+    Template wanted = PrivateTemplate(key, leaving, asked);
+    CK_MECHANISM mechanism = KeyWrap();
+    Bytes bytes = ToBytes(wrapped);
+    CK_OBJECT_HANDLE made = CK_INVALID_HANDLE;
+    rv = view.api->C_UnwrapKey(view.session, &mechanism, aes, bytes.data(), bytes.size(), wanted.data(),
+                               wanted.size(), &made);
+    if (rv == CKR_OK) return OkStatus();
+    if (!IsAboutTemplate(rv)) break;
+  }
   const Status error = CannotMake(rv, fmt::format("unwrap '{}' on {}", key.label, view.token), "C_UnwrapKey");
   const bool of_token = ReasonOf(error) == Reason::kHsmTokenFull || LossOf(error) != Loss::kNone ||
                         ReasonOf(error) == Reason::kHsmMechanismMissing;
@@ -157,25 +179,50 @@ Status Place(Token& token, const Sha256Digest& transport, ByteView wrapped_aes, 
   const TokenView view = View(pool, lease);
   SEALIFT_ASSIGN_OR_RETURN(const CK_OBJECT_HANDLE by, FindKey(view, CKO_PRIVATE_KEY, transport.view()));
   SEALIFT_ASSIGN_OR_RETURN(const CK_OBJECT_HANDLE aes, UnwrapAes(view, by, wrapped_aes));
-  SEALIFT_ASSIGN_OR_RETURN(const CK_OBJECT_HANDLE made, UnwrapPrivate(view, aes, wrapped_key, key, leaving));
+  return UnwrapPrivate(view, aes, wrapped_key, key, leaving);
+}
+
+Status PlacePublicHalf(const TokenView& view, const RestoredKey& key) {
+  Result<CK_OBJECT_HANDLE> made = CK_INVALID_HANDLE;
+  for (const bool for_ever : {true, false}) {
+    Template wanted;
+    wanted.Number(CKA_CLASS, CKO_PUBLIC_KEY)
+        .Flag(CKA_TOKEN, true)
+        .Flag(CKA_PRIVATE, false)
+        .Flag(CKA_VERIFY, key.use == KeyUse::kSign)
+        .Flag(CKA_ENCRYPT, key.use == KeyUse::kDecrypt)
+        .Flag(CKA_WRAP, false)
+        .Data(CKA_ID, key.public_key.key_id().view())
+        .Data(CKA_LABEL, AsBytes(key.label));
+    AddPublicParts(wanted, key.public_key);
+    if (for_ever) wanted.Flag(CKA_MODIFIABLE, false);
+    made = Create(view, std::move(wanted), fmt::format("public half of '{}'", key.label));
+    if (made.ok() || ReasonOf(made.status()) == Reason::kHsmTokenFull || LossOf(made.status()) != Loss::kNone)
+      break;
+  }
+  return made.status();
+}
+
+// The private key is there: it is to be the one that is meant, and to have its public half beside it.
+Status Complete(Token& token, const RestoredKey& key) {
+  SessionPool& pool = *token.pool();
+  SEALIFT_ASSIGN_OR_RETURN(const SessionPool::Lease lease, pool.AcquireReadWrite());
+  const TokenView view = View(pool, lease);
+  const auto another = [&] {
+    return MakeError(Code::kFailedPrecondition, Reason::kKeyBackupInvalid,
+                     fmt::format("unwrap '{}' on {}: another key came out", key.label, view.token));
+  };
+  const Sha256Digest id = key.public_key.key_id();
+  SEALIFT_ASSIGN_OR_RETURN(const CK_OBJECT_HANDLE made, FindKey(view, CKO_PRIVATE_KEY, id.view()));
   if (key.public_key.type() == KeyType::kRsa) {
     const auto inside = ReadPublicKey(view, made);
-    if (!inside.ok() || !(*inside == key.public_key)) {
-      return MakeError(Code::kFailedPrecondition, Reason::kKeyBackupInvalid,
-                       fmt::format("unwrap '{}' on {}: another key came out", key.label, view.token));
-    }
+    if (!inside.ok() || !(*inside == key.public_key)) return another();
   }
-  Template wanted;
-  wanted.Number(CKA_CLASS, CKO_PUBLIC_KEY)
-      .Flag(CKA_TOKEN, true)
-      .Flag(CKA_PRIVATE, false)
-      .Flag(CKA_VERIFY, key.use == KeyUse::kSign)
-      .Flag(CKA_ENCRYPT, key.use == KeyUse::kDecrypt)
-      .Flag(CKA_WRAP, false)
-      .Data(CKA_ID, key.public_key.key_id().view())
-      .Data(CKA_LABEL, AsBytes(key.label));
-  AddPublicParts(wanted, key.public_key);
-  return Create(view, std::move(wanted), fmt::format("public half of '{}'", key.label)).status();
+  const auto beside = FindKey(view, CKO_PUBLIC_KEY, id.view());
+  if (!beside.ok() && ReasonOf(beside.status()) == Reason::kHsmKeyMissing) return PlacePublicHalf(view, key);
+  if (!beside.ok()) return beside.status();
+  SEALIFT_ASSIGN_OR_RETURN(const PublicKey public_key, ReadPublicKey(view, *beside));
+  return public_key == key.public_key ? OkStatus() : another();
 }
 
 // The signer verifies what the token gave with the public half.
@@ -192,6 +239,13 @@ Status ProveBySigning(const std::shared_ptr<Token>& token, const RestoredKey& ke
 }  // namespace
 
 Result<PublicKey> MakeTransportKey(Token& token, const std::string& label) {
+  SEALIFT_ASSIGN_OR_RETURN(const auto taken, token.keys().FindByLabel(label));
+  if (taken.size() == 1) {
+    SEALIFT_ASSIGN_OR_RETURN(const Sha256Digest id, Sha256Digest::FromBytes(taken.front().id));
+    SEALIFT_ASSIGN_OR_RETURN(const KeyCustody custody, token.keys().ReadCustody(id));
+    const bool only_unwraps = custody.unwrap == true && custody.sign == false && custody.decrypt == false;
+    if (only_unwraps && custody.born_in_token()) return token.keys().ReadPublicHalf(id);
+  }
   return token.keys().Generate(KeyAlgorithm::kRsa3072, KeyUse::kUnwrap, label);
 }
 
@@ -228,13 +282,11 @@ Status UnwrapKey(const std::shared_ptr<Token>& token, const Sha256Digest& transp
                  ByteView wrapped_key, const RestoredKey& key, Leaving leaving) {
   const Sha256Digest id = key.public_key.key_id();
   SEALIFT_ASSIGN_OR_RETURN(const bool there, token->keys().HoldsPrivateKey(id));
-  if (there) {
-    return MakeError(Code::kAlreadyExists, Reason::kHsmKeyExists,
-                     fmt::format("restore '{}': token '{}' holds it already", key.label, token->label()));
-  }
-  Status placed = Place(*token, transport, wrapped_aes, wrapped_key, key, leaving);
+  Status placed = there ? OkStatus() : Place(*token, transport, wrapped_aes, wrapped_key, key, leaving);
+  if (placed.ok()) placed = Complete(*token, key);
   if (placed.ok()) placed = ProveBySigning(token, key);
   if (placed.ok()) return OkStatus();
+  if (there) return Annotate(placed, fmt::format("use '{}', which the token held already", key.label));
   if (const auto gone = token->keys().Destroy(id); !gone.ok() || !*gone) {
     log::Error("a key that does not belong here stays in a token",
                {{"token", token->label()}, {"label", key.label}});

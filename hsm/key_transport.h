@@ -24,7 +24,8 @@ struct WrappedKeys {
   std::vector<Bytes> wrapped_keys;
 };
 
-// RSA-3072, born in the token, for unwrapping alone. Errors: HSM_KEY_EXISTS; those of KeyStore::Generate.
+// RSA-3072, born in the token, for unwrapping alone, destroyable; the one that is there under this label, if
+// it is such a key. Errors: HSM_KEY_EXISTS for another key's label; those of KeyStore::Generate.
 Result<PublicKey> MakeTransportKey(Token& token, const std::string& label);
 
 // Errors: FAILED_PRECONDITION/KEY_NOT_WRAPPABLE when the token keeps one of the keys to itself;
@@ -37,11 +38,12 @@ struct RestoredKey {
   std::string label;
 };
 
-// Puts the private key into the token beside its public half, for its use alone, not extractable unless
-// `leaving` says so, and proves that the two belong together. Nothing stays after an error.
-// Errors: ALREADY_EXISTS/HSM_KEY_EXISTS when the token holds that key; KEY_BACKUP_INVALID when nothing, or
-// another key, comes out of the wrapped bytes; HSM_KEY_MISSING without the transport key; others of the
-// token.
+// Puts the private key into the token beside its public half, for its use and mechanism alone, not
+// extractable unless `leaving` says so, not modifiable where the token can do that, and proves that the two
+// belong together. A key that is there already, as a killed call leaves it, gets its public half and is
+// proven likewise. Nothing that this call placed stays after an error. Errors: KEY_BACKUP_INVALID when
+// nothing, or another key, comes out of the wrapped bytes, or is there; HSM_KEY_MISSING without the transport
+// key; others of the token.
 Status UnwrapKey(const std::shared_ptr<Token>& token, const Sha256Digest& transport, ByteView wrapped_aes,
                  ByteView wrapped_key, const RestoredKey& key, Leaving leaving);
 

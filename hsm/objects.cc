@@ -76,6 +76,11 @@ Result<PublicKey> ReadEc(const TokenView& view, CK_OBJECT_HANDLE object) {
 
 ByteView CurveParameters(unsigned bits) { return bits == 384 ? ByteView(kP384) : ByteView(kP256); }
 
+CK_MECHANISM_TYPE MechanismFor(bool ec, KeyUse use) {
+  if (use != KeyUse::kSign) return CKM_RSA_PKCS_OAEP;
+  return ec ? CKM_ECDSA : CKM_RSA_PKCS;
+}
+
 Template& Template::Data(CK_ATTRIBUTE_TYPE type, ByteView value) {
   values_.push_back(ToBytes(value));
   attributes_.push_back(CK_ATTRIBUTE{type, values_.back().data(), values_.back().size()});

@@ -8,6 +8,7 @@
 #include <string_view>
 #include <vector>
 
+#include "hsm/hierarchy.h"
 #include "hsm/pkcs11.h"
 #include "shared/base/bytes.h"
 #include "shared/crypto/public_key.h"
@@ -52,6 +53,9 @@ std::optional<bool> ReadFlag(const TokenView& view, CK_OBJECT_HANDLE object, CK_
 Status CannotMake(CK_RV rv, std::string_view what, std::string_view call);
 // From CKA_MODULUS and CKA_PUBLIC_EXPONENT, or CKA_EC_PARAMS and CKA_EC_POINT.
 Result<PublicKey> ReadPublicKey(const TokenView& view, CK_OBJECT_HANDLE object);
+
+// The one mechanism that a key is for.
+CK_MECHANISM_TYPE MechanismFor(bool ec, KeyUse use);
 
 // DER of the named curve, as CKA_EC_PARAMS. `bits`: 256 or 384.
 ByteView CurveParameters(unsigned bits);

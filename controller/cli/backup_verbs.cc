@@ -19,12 +19,21 @@ struct TransportArguments {
   std::string token;
   std::string label = "sealift:transport";
   std::string out;
+  std::string folder;
+  std::string journal;
 };
 
 Status MakeTransport(const TransportArguments& arguments, const Session& session) {
   SEALIFT_ASSIGN_OR_RETURN(const hsm::TokenArgument argument, hsm::TokenArgument::Parse(arguments.token));
   SEALIFT_ASSIGN_OR_RETURN(const auto token, hsm::Token::Open(argument.uri));
+  SEALIFT_ASSIGN_OR_RETURN(const auto before, token->keys().FindByLabel(arguments.label));
   SEALIFT_ASSIGN_OR_RETURN(const PublicKey key, hsm::MakeTransportKey(*token, arguments.label));
+  if (!arguments.folder.empty() && before.empty()) {
+    SEALIFT_ASSIGN_OR_RETURN(const auto ring,
+                             hsm::KeyRing::Open(arguments.folder, {arguments.token}, arguments.journal));
+    SEALIFT_RETURN_IF_ERROR(ring->journal()->RecordKeyEvent(
+        {.event = "generated", .key_id = key.key_id(), .key_name = {}, .label = arguments.label}));
+  }
   SEALIFT_RETURN_IF_ERROR(WriteFileAtomically(arguments.out, AsBytes(key.Pem())));
   if (session.json()) {
     std::printf("%s\n",
@@ -45,6 +54,8 @@ struct BackupArguments {
   std::vector<std::string> tokens;
   std::string journal;
   std::string transport;
+  std::string transport_id;
+  std::vector<std::string> generations;
   std::string out;
 };
 
@@ -52,8 +63,14 @@ Status BackUp(const BackupArguments& arguments, const Session& session) {
   SEALIFT_RETURN_IF_ERROR(InstallKeyProvider());
   SEALIFT_ASSIGN_OR_RETURN(const std::string pem, ReadTextFile(arguments.transport, kMaxCertificateBytes));
   SEALIFT_ASSIGN_OR_RETURN(const PublicKey transport, PublicKey::FromPem(pem));
-  SEALIFT_ASSIGN_OR_RETURN(const auto ring,
-                           hsm::KeyRing::Open(arguments.folder, arguments.tokens, arguments.journal));
+  // The file may have been exchanged on its way, for the public half of a key that lies in no token at all.
+  if (transport.key_id().hex() != arguments.transport_id) {
+    return MakeError(Code::kFailedPrecondition, Reason::kKeyMismatch,
+                     fmt::format("back up keys: '{}' holds key {}, not the one of --to-id",
+                                 arguments.transport, transport.key_id().hex()));
+  }
+  SEALIFT_ASSIGN_OR_RETURN(const auto ring, hsm::KeyRing::Open(arguments.folder, arguments.tokens,
+                                                               arguments.journal, arguments.generations));
   SEALIFT_ASSIGN_OR_RETURN(const hsm::KeyBackup backup,
                            hsm::BackUpKeys(*ring, arguments.roles, transport, SystemClock().Now()));
   SEALIFT_RETURN_IF_ERROR(WriteFileAtomically(arguments.out, AsBytes(backup.Json()), 0600));
@@ -114,28 +131,38 @@ Status Restore(const RestoreArguments& arguments, const Session& session) {
 
 void AddBackupVerbs(CLI::App& keys, Session& session) {
   const auto transport = std::make_shared<TransportArguments>();
-  CLI::App* verb =
-      AddVerb(keys, session, "transport-key",
-              "make the key with which a token takes backups of another; its public half goes to a file",
-              "sealift keys transport-key --token URI2 --out transport.pem",
-              [transport, &session] { return MakeTransport(*transport, session); });
+  CLI::App* verb = AddVerb(
+      keys, session, "transport-key",
+      "make the key with which a token takes backups of another; its public half goes to a file",
+      "sealift keys transport-key --token URI2 --out transport.pem\n"
+      "Run again, it writes the same key's public half. Tell the printed id to whoever makes the backup, "
+      "by another\nway than the file goes.",
+      [transport, &session] { return MakeTransport(*transport, session); });
   verb->add_option("--token", transport->token, "URI of the token that will take backups")->required();
   verb->add_option("--label", transport->label, "CKA_LABEL of the key")->capture_default_str();
   verb->add_option("--out", transport->out, "file to write, PEM")->required();
+  verb->add_option("--keys", transport->folder, "folder of a set whose journal tells of the new key");
+  AddJournalOption(*verb, transport->journal);
 
   const auto backup = std::make_shared<BackupArguments>();
-  verb = AddVerb(
-      keys, session, "backup",
-      "take keys of a set made with --wrappable out of a token, encrypted for one other token",
-      "sealift keys backup db pcr tuf-targets --keys keys --token release=URI --to transport.pem \\\n"
-      "    --out release.backup\n"
-      "Compare the transport key's id with the one its token shows: whoever holds that key gets yours.",
-      [backup, &session] { return BackUp(*backup, session); });
+  verb =
+      AddVerb(keys, session, "backup",
+              "take keys of a set made with --wrappable out of a token, encrypted for one other token",
+              "sealift keys backup db pcr tuf-targets --keys keys --token release=URI --to transport.pem \\\n"
+              "    --to-id HEX --out release.backup\n"
+              "--to-id is what keys transport-key printed, told by another way than the file came: whoever "
+              "holds that key "
+              "gets yours.",
+              [backup, &session] { return BackUp(*backup, session); });
   verb->add_option("ROLE", backup->roles, "roles whose keys go into the backup, of one token")->required();
   verb->add_option("--keys", backup->folder, "folder that keys init wrote")->required();
   AddTokenOption(*verb, backup->tokens);
   AddJournalOption(*verb, backup->journal);
   verb->add_option("--to", backup->transport, "public half of the other token's transport key")->required();
+  verb->add_option("--to-id", backup->transport_id, "the id that keys transport-key printed, 64 hex digits")
+      ->required();
+  AddGenerationOption(*verb, backup->generations,
+                      "the one generation to back up instead of all that the token holds");
   verb->add_option("--out", backup->out, "file to write")->required();
 
   const auto restore = std::make_shared<RestoreArguments>();

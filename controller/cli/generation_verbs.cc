@@ -90,10 +90,8 @@ Status CheckCertificates(hsm::KeyRing& ring, const std::vector<std::string_view>
   return OkStatus();
 }
 
-void AddGenerationOption(CLI::App& verb, std::vector<std::string>& generations) {
-  verb.add_option(
-          "--generation", generations,
-          "ROLE=N: the generation that signs; repeatable (default: the oldest that a token given holds)")
+void AddGenerationOption(CLI::App& verb, std::vector<std::string>& generations, const std::string& meaning) {
+  verb.add_option("--generation", generations, fmt::format("ROLE=N: {}; repeatable", meaning))
       ->allow_extra_args(false);
 }
 

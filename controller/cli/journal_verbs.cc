@@ -1,11 +1,13 @@
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <cstdio>
 #include <filesystem>
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <set>
 
+#include "controller/cli/key_material.h"
 #include "controller/cli/verbs.h"
 #include "hsm/journal.h"
 #include "hsm/journal_verify.h"
@@ -25,11 +27,24 @@ struct VerifyArguments {
   std::vector<std::string> checkpoints;
 };
 
+// journal.pub.pem and journal-<n>.pub.pem: of all generations.
+std::vector<std::string> KeysBeside(const fs::path& journal) {
+  std::vector<std::string> files;
+  const fs::path folder = journal.has_parent_path() ? journal.parent_path() : fs::path(".");
+  std::error_code error;
+  for (fs::directory_iterator entry(folder, error), end; !error && entry != end; entry.increment(error)) {
+    const std::string name = entry->path().filename();
+    const bool later = name.starts_with("journal-") && name.ends_with(".pub.pem");
+    if (name == hsm::kJournalPublicKeyFile || later) files.push_back(entry->path());
+  }
+  std::ranges::sort(files);
+  return files;
+}
+
 Result<hsm::JournalVerifyOptions> LoadOptions(const VerifyArguments& arguments) {
   hsm::JournalVerifyOptions options;
   std::vector<std::string> files = arguments.public_keys;
-  const fs::path beside = fs::path(arguments.file).parent_path() / hsm::kJournalPublicKeyFile;
-  if (files.empty() && fs::exists(beside)) files.push_back(beside);
+  if (files.empty()) files = KeysBeside(arguments.file);
   for (const std::string& file : files) {
     SEALIFT_ASSIGN_OR_RETURN(const std::string pem, ReadTextFile(file, kMaxCertificateBytes));
     auto key = PublicKey::FromPem(pem);
@@ -204,12 +219,13 @@ struct CheckpointArguments {
   std::string keys;
   std::vector<std::string> tokens;
   std::string journal;
+  std::vector<std::string> generations;
   std::string out;
 };
 
 Status Checkpoint(const CheckpointArguments& arguments) {
-  SEALIFT_ASSIGN_OR_RETURN(const auto ring,
-                           hsm::KeyRing::Open(arguments.keys, arguments.tokens, arguments.journal));
+  SEALIFT_ASSIGN_OR_RETURN(const auto ring, hsm::KeyRing::Open(arguments.keys, arguments.tokens,
+                                                               arguments.journal, arguments.generations));
   SEALIFT_ASSIGN_OR_RETURN(const auto checkpoint, ring->journal()->Checkpoint());
   if (!checkpoint.has_value()) {
     return MakeError(Code::kNotFound, Reason::kHsmKeyMissing,
@@ -238,7 +254,7 @@ void AddJournalVerbs(CLI::App& app, Session& session) {
               [verify, &session] { return Verify(*verify, session); });
   verb->add_option("FILE", verify->file, "the signing journal")->required();
   verb->add_option("--public-key", verify->public_keys,
-                   "journal.pub.pem; repeatable, one a generation (default: the one beside FILE)")
+                   "journal.pub.pem; repeatable, one a generation (default: those beside FILE)")
       ->allow_extra_args(false);
   verb->add_option("--checkpoint", verify->checkpoints,
                    "checkpoint seen elsewhere: its own file, a TUF timestamp or TUF targets; repeatable")
@@ -262,6 +278,7 @@ void AddJournalVerbs(CLI::App& app, Session& session) {
   verb->add_option("--keys", checkpoint->keys, "folder that keys init wrote")->required();
   AddTokenOption(*verb, checkpoint->tokens);
   AddJournalOption(*verb, checkpoint->journal);
+  AddGenerationOption(*verb, checkpoint->generations);
   verb->add_option("--out", checkpoint->out, "file to write (default: stdout)");
 }
 

@@ -38,8 +38,10 @@ Status CheckCertificates(const hsm::Inventory& inventory, const std::vector<std:
                          bool allow_expired);
 // The same for the generation of each role that `ring` signs with.
 Status CheckCertificates(hsm::KeyRing& ring, const std::vector<std::string_view>& roles, bool allow_expired);
-// --generation ROLE=N, of every verb that signs with a role that may have several.
-void AddGenerationOption(CLI::App& verb, std::vector<std::string>& generations);
+// --generation ROLE=N, of every verb that uses a role that may have several.
+void AddGenerationOption(
+    CLI::App& verb, std::vector<std::string>& generations,
+    const std::string& meaning = "the generation that signs instead of the oldest that a token given holds");
 // "ROLE=ALG" each, of --algorithm; warnings go to stderr. Errors: KEY_ALGORITHM_UNSUPPORTED.
 Result<std::map<std::string, hsm::KeyAlgorithm, std::less<>>> ParseAlgorithms(
     const std::vector<std::string>& texts);

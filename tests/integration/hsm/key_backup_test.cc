@@ -7,7 +7,9 @@
 
 #include "hsm/attestation.h"
 #include "hsm/ceremony.h"
+#include "hsm/generation.h"
 #include "hsm/journal_verify.h"
+#include "hsm/objects.h"
 #include "shared/crypto/hash.h"
 #include "tests/integration/hsm/softhsm_fixture.h"
 
@@ -45,8 +47,28 @@ class KeyBackupTest : public SoftHsmTest {
   Result<KeyBackup> BackUp(const std::vector<std::string>& roles, const PublicKey& transport) const {
     return BackUpKeys(*Ring(from_), roles, transport, SystemClock().Now());
   }
+  // By a key of the set, as somebody who has its PIN could.
+  void SignAgain(KeyBackup& backup) const {
+    const auto ring = Ring(from_);
+    const auto key = std::ranges::find(ring->inventory().keys, backup.signed_by, &InventoryKey::key_id);
+    backup.signature = ring->SignerFor(*key).value()->SignMessage(backup.SignedBytes(), "test").value();
+  }
   Result<Inventory> Restore(const KeyBackup& backup, Leaving leaving = Leaving::kNever) const {
     return RestoreKeys(*Ring(to_), Open(to_), backup, leaving);
+  }
+
+  // As a generated key is, and the token keeps to it.
+  bool IsForOneMechanism(const InventoryKey& key) const {
+    const auto token = Open(to_);
+    const SessionPool::Lease lease = token->pool()->Acquire().value();
+    const TokenView view{.api = &token->pool()->api(), .session = lease.handle(), .token = "to"};
+    const bool ec = IsEc(key.algorithm);
+    const CK_OBJECT_HANDLE handle = FindKey(view, CKO_PRIVATE_KEY, key.key_id.view()).value();
+    const auto allowed = ReadNumber(view, handle, CKA_ALLOWED_MECHANISMS);
+    if (!allowed.ok() || *allowed != MechanismFor(ec, FindRole(key.role)->use)) return false;
+    if (ec || key.role == "escrow") return true;
+    CK_MECHANISM other{CKM_SHA256_RSA_PKCS, nullptr, 0};
+    return view.api->C_SignInit(view.session, &other, handle) == CKR_MECHANISM_INVALID;
   }
 
   const std::filesystem::path keys_ = folder_.path() / "keys";
@@ -80,6 +102,9 @@ TEST_F(KeyBackupTest, KeysArriveWholeStayAndAreMarkedForEver) {
     EXPECT_EQ(there.sensitive, true) << key.role;
     EXPECT_EQ(there.extractable, false) << key.role;
     EXPECT_EQ(there.local, false) << key.role;
+    EXPECT_EQ(there.modifiable, false) << key.role;
+    EXPECT_EQ(there.copyable, false) << key.role;
+    EXPECT_TRUE(IsForOneMechanism(key)) << key.role;
     EXPECT_EQ(there.sign, key.role != "escrow") << key.role;
     EXPECT_EQ(Open(to_)->keys().ReadPublicHalf(key.key_id)->key_id(), key.key_id);
     if (key.role == "escrow") continue;
@@ -123,6 +148,7 @@ TEST_F(KeyBackupTest, TheFileHoldsNoKeyThatAnotherCouldUse) {
   // Keys that are not the transport key's do not take it either.
   KeyBackup wrong = backup;
   wrong.transport = MakeTransportKey(*Open(other), "transport").value().key_id();
+  SignAgain(wrong);
   EXPECT_EQ(ReasonOf(RestoreKeys(*Ring(other), Open(other), wrong, Leaving::kNever).status()),
             Reason::kKeyBackupInvalid);
   EXPECT_EQ(Open(other)->keys().List()->size(), 1u);
@@ -140,6 +166,15 @@ TEST_F(KeyBackupTest, DamagedAndForeignFilesAreRefusedBeforeAnythingIsPlaced) {
   EXPECT_EQ(reason([](KeyBackup& b) { b.set = "other"; }), Reason::kKeyBackupInvalid);
   EXPECT_EQ(reason([](KeyBackup& b) { b.entries[0].wrapped[9] ^= 1; }), Reason::kKeyBackupInvalid);
   EXPECT_EQ(reason([](KeyBackup& b) { b.wrapped_aes[9] ^= 1; }), Reason::kKeyBackupInvalid);
+  // Damage that a key of the set signed is found by the token.
+  for (const bool key : {false, true}) {
+    KeyBackup damaged = backup;
+    (key ? damaged.wrapped_aes : damaged.entries[0].wrapped)[9] ^= 1;
+    SignAgain(damaged);
+    const Status refused = Restore(damaged).status();
+    EXPECT_EQ(ReasonOf(refused), Reason::kKeyBackupInvalid) << Describe(refused);
+    EXPECT_NE(MessageOf(refused).find("C_UnwrapKey"), std::string::npos) << MessageOf(refused);
+  }
   EXPECT_EQ(reason([](KeyBackup& b) { b.entries.pop_back(); }), Reason::kKeyBackupInvalid);
   EXPECT_EQ(reason([](KeyBackup& b) { b.entries[0].key_id = b.entries[1].key_id; }),
             Reason::kKeyBackupInvalid);
@@ -178,6 +213,101 @@ TEST_F(KeyBackupTest, KeysOfOtherSetsStayInTheirToken) {
   const auto id = Ring(from_)->inventory().Newest("db")->key_id;
   EXPECT_EQ(ReasonOf(WrapKeys(*Open(from_), transport, {id}).status()), Reason::kKeyNotWrappable);
   EXPECT_EQ(ReasonOf(BackUp({"nobody"}, transport).status()), Reason::kInvalidArgument);
+}
+
+CK_C_CreateObject real_create = nullptr;
+CK_C_DestroyObject real_destroy = nullptr;
+CK_RV CreateNothing(CK_SESSION_HANDLE, CK_ATTRIBUTE*, CK_ULONG, CK_OBJECT_HANDLE*) {
+  return CKR_DEVICE_MEMORY;
+}
+CK_RV DestroyNothing(CK_SESSION_HANDLE, CK_OBJECT_HANDLE) { return CKR_ACTION_PROHIBITED; }
+
+// The private key is in the token, and nothing more was done: as a kill leaves it.
+TEST_F(KeyBackupTest, AKilledRestoreIsFinishedByTheNextOne) {
+  Init(Leaving::kWrapped);
+  const PublicKey transport = MakeTransportKey(*Open(to_), "transport").value();
+  const auto token = Open(to_);
+  CK_FUNCTION_LIST& api = token->pool()->api();
+  const auto killed = [&](const KeyBackup& backup) {
+    real_create = std::exchange(api.C_CreateObject, CreateNothing);
+    real_destroy = std::exchange(api.C_DestroyObject, DestroyNothing);
+    EXPECT_FALSE(Restore(backup).ok());
+    api.C_CreateObject = real_create;
+    api.C_DestroyObject = real_destroy;
+  };
+  for (const char* role : {"node-ca", "db"}) {
+    const KeyBackup backup = BackUp({role}, transport).value();
+    killed(backup);
+    const Sha256Digest id = backup.entries[0].key_id;
+    ASSERT_TRUE(token->keys().HoldsPrivateKey(id).value());
+    ASSERT_FALSE(token->keys().ReadPublicHalf(id).ok());
+    std::ifstream file(keys_ / "journal");
+    const std::string journal{std::istreambuf_iterator<char>(file), {}};
+    EXPECT_NE(journal.find(fmt::format("\"event\":\"restored\",\"key\":\"{}-1\"", role)), std::string::npos);
+    EXPECT_TRUE(Ring(to_)->inventory().Newest(role)->copies.empty());
+    const auto again = Restore(backup);
+    ASSERT_TRUE(again.ok()) << Describe(again.status());
+    EXPECT_TRUE(token->keys().ReadPublicHalf(id).ok()) << role;
+    EXPECT_EQ(again->Newest(role)->copies.size(), 1u);
+    EXPECT_TRUE(Ring(to_)->SignerFor(role).value()->SignMessage(AsBytes("x"), "test").ok());
+  }
+  // Another key under the right id is not taken for it: RSA by its modulus, EC by what it signs.
+  for (const auto& [role, other] : {std::pair{"kek", "pk"}, {"tuf-root", "orders"}}) {
+    const KeyBackup good = BackUp({role}, transport).value();
+    KeyBackup swapped = BackUp({other}, transport).value();
+    swapped.entries[0].role = role;
+    swapped.entries[0].key_id = good.entries[0].key_id;
+    swapped.signed_by = good.signed_by;
+    SignAgain(swapped);
+    killed(swapped);
+    ASSERT_TRUE(token->keys().HoldsPrivateKey(good.entries[0].key_id).value()) << role;
+    const Status refused = Restore(good).status();
+    EXPECT_EQ(ReasonOf(refused), Reason::kKeyBackupInvalid) << role << " " << Describe(refused);
+    EXPECT_TRUE(Ring(to_)->inventory().Newest(role)->copies.empty());
+  }
+}
+
+TEST_F(KeyBackupTest, KeysOfAnotherGroupDoNotGetIntoAToken) {
+  Init(Leaving::kWrapped);
+  const PublicKey transport = MakeTransportKey(*Open(to_), "transport").value();
+  const KeyBackup backup = BackUp({"node-ca", "pk"}, transport).value();
+  for (const char* group : {"online", "root"}) {
+    const auto ring = Ring(std::string(group) + "=" + to_);
+    EXPECT_EQ(ReasonOf(RestoreKeys(*ring, Open(to_), backup, Leaving::kNever).status()),
+              Reason::kInvalidArgument);
+    EXPECT_EQ(Open(to_)->keys().List()->size(), 1u);
+  }
+  const auto ring = KeyRing::Open(keys_, {"online=" + to_, "root=" + to_}).value();
+  EXPECT_TRUE(RestoreKeys(*ring, Open(to_), backup, Leaving::kNever).ok());
+}
+
+TEST_F(KeyBackupTest, RolesWithoutAKeyAreRefusedAndALaterGenerationIsNotInTheWay) {
+  Init(Leaving::kWrapped);
+  const PublicKey transport = MakeTransportKey(*Open(to_), "transport").value();
+  EXPECT_EQ(ReasonOf(BackUp({"db", "escrw"}, transport).status()), Reason::kInvalidArgument);
+  {
+    const auto ring = Ring(from_);
+    const auto added = AddGeneration(
+        *ring, {.roles = {"extensions"}, .tokens = OpenTokens({from_}).value(), .now = SystemClock().Now()},
+        [](const std::string& /*line*/) {});
+    ASSERT_TRUE(added.ok()) << Describe(added.status());
+  }
+  EXPECT_EQ(ReasonOf(BackUp({"extensions"}, transport).status()), Reason::kKeyNotWrappable);
+  const auto first = KeyRing::Open(keys_, {from_}, {}, {"extensions=1"}).value();
+  const auto backup = BackUpKeys(*first, {"extensions"}, transport, SystemClock().Now());
+  ASSERT_TRUE(backup.ok()) << Describe(backup.status());
+  EXPECT_EQ(backup->entries.at(0).generation, 1u);
+}
+
+TEST_F(KeyBackupTest, ATransportKeyIsGivenOutAgainAndCanBeTakenAway) {
+  const auto token = Open(to_);
+  const PublicKey transport = MakeTransportKey(*token, "transport").value();
+  EXPECT_EQ(MakeTransportKey(*token, "transport").value(), transport);
+  EXPECT_EQ(token->keys().List()->size(), 1u);
+  ASSERT_TRUE(token->keys().Generate(KeyAlgorithm::kRsa2048, KeyUse::kSign, "other").ok());
+  EXPECT_EQ(ReasonOf(MakeTransportKey(*token, "other").status()), Reason::kHsmKeyExists);
+  EXPECT_TRUE(token->keys().Destroy(transport.key_id()).value());
+  EXPECT_NE(MakeTransportKey(*token, "transport").value(), transport);
 }
 
 }  // namespace

@@ -1,6 +1,7 @@
 // Losing what stands between us and the keys: sessions, logins, the process that serves us.
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <array>
 #include <atomic>
 #include <map>
@@ -8,6 +9,7 @@
 #include <set>
 #include <thread>
 
+#include "hsm/journal_verify.h"
 #include "hsm/token_signer.h"
 #include "shared/crypto/hash.h"
 #include "tests/integration/hsm/p11_kit_server.h"
@@ -85,6 +87,24 @@ class RecoveryTest : public SoftHsmTest {
     const auto key = token_->keys().Generate(algorithm, KeyUse::kSign, label);
     EXPECT_TRUE(key.ok()) << Describe(key.status());
     return key.ok() ? TokenSigner::Open(token_, key->key_id()).value() : nullptr;
+  }
+
+  // Of each digest in the journal; an intent without outcome counts as unfinished.
+  static std::map<Bytes, std::vector<JournalOutcome>> OutcomesByDigest(const std::filesystem::path& journal) {
+    std::map<std::uint64_t, Bytes> intents;
+    std::map<Bytes, std::vector<JournalOutcome>> outcomes;
+    const Status read = ReadJournal(journal, [&](const JournalRecord& record) {
+      if (const auto* intent = std::get_if<JournalIntent>(&record.body)) {
+        intents[record.sequence] = intent->digest;
+        outcomes[intent->digest];
+      }
+      if (const auto* outcome = std::get_if<JournalOutcome>(&record.body)) {
+        outcomes[intents.at(outcome->of)].push_back(*outcome);
+      }
+      return true;
+    });
+    EXPECT_TRUE(read.ok()) << Describe(read);
+    return outcomes;
   }
 
   Watch watch_;
@@ -203,7 +223,13 @@ TEST_F(RecoveryTest, TwentyDeathsDuringAThousandSignaturesLoseNothingSilently) {
   Open();
   const auto signer = NewSigner("storm", KeyAlgorithm::kRsa2048);
   ASSERT_NE(signer, nullptr);
+  const auto journal_file = folder_.path() / "journal";
+  auto journal = Journal::Open(journal_file).value();
+  token_->RecordIn(journal);
   StartWatching();
+  // Of each digest, what its caller got: the hash of a signature, or nothing.
+  std::mutex told_mutex;
+  std::map<Bytes, std::optional<Sha256Digest>> told;
   std::atomic<int> done{0};
   std::atomic<int> valid{0};
   std::atomic<int> reported{0};
@@ -220,6 +246,11 @@ TEST_F(RecoveryTest, TwentyDeathsDuringAThousandSignaturesLoseNothingSilently) {
           ++(ReasonOf(signature.status()) == Reason::kHsmTokenMissing ? reported : wrong);
         } else {
           ++(key.VerifyDigest(digest.bytes, *signature, key.default_scheme()).ok() ? valid : wrong);
+        }
+        {
+          const std::lock_guard lock(told_mutex);
+          told[ToBytes(digest.view())] =
+              signature.ok() ? std::optional<Sha256Digest>(Sha256(*signature)) : std::nullopt;
         }
         ++done;
       }
@@ -254,6 +285,23 @@ TEST_F(RecoveryTest, TwentyDeathsDuringAThousandSignaturesLoseNothingSilently) {
   EXPECT_GE(watch_.hit.size(), 10u);
   // The point of mending: hardly a caller notices.
   EXPECT_GE(valid, kThreads * kEach * 9 / 10);
+  // Shown by the journal too, as another reads it: each valid one with its signature, each failure as such.
+  token_->RecordIn(nullptr);
+  journal.reset();
+  EXPECT_TRUE(VerifyJournal(journal_file, {})->findings.empty());
+  const std::map<Bytes, std::vector<JournalOutcome>> recorded = OutcomesByDigest(journal_file);
+  EXPECT_EQ(told.size(), static_cast<std::size_t>(kThreads * kEach));
+  EXPECT_EQ(recorded.size(), told.size());
+  for (const auto& [digest, signature] : told) {
+    const auto found = recorded.find(digest);
+    ASSERT_NE(found, recorded.end()) << "a use that the journal does not know";
+    const auto ok = [](const JournalOutcome& one) { return one.result == JournalResult::kOk; };
+    const auto oks = std::ranges::count_if(found->second, ok);
+    EXPECT_EQ(oks, signature.has_value() ? 1 : 0);
+    if (signature.has_value() && oks == 1) {
+      EXPECT_EQ(std::ranges::find_if(found->second, ok)->signature, *signature);
+    }
+  }
   std::printf("%d kills, %zu of them under a C_Sign; %d valid signatures, %d reported failures\n", kills,
               watch_.hit.size(), valid.load(), reported.load());
 }

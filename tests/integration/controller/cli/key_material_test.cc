@@ -218,6 +218,28 @@ TEST_F(KeyMaterialTest, AGenerationIsAddedListedAndAttested) {
   EXPECT_EQ(json::parse(checked.out)["certificates"], 8);
 }
 
+TEST_F(KeyMaterialTest, CheckpointsOfEachJournalGenerationAreVerifiedByDefault) {
+  ASSERT_EQ(Init({kSkip}).exit_code, 0);
+  const CommandOutput added =
+      Keys({"add-generation", "journal", "--keys", Path("keys"), "--new-token", "online=" + token_});
+  ASSERT_EQ(added.exit_code, 0) << added.err;
+  for (const char* generation : {"journal=1", "journal=2"}) {
+    ASSERT_EQ(Sealift({"journal", "checkpoint", "--keys", Path("keys"), "--token", token_, "--generation",
+                       generation, "--out", Path(generation)})
+                  .exit_code,
+              0);
+    ASSERT_EQ(Keys({"attest", "--keys", Path("keys"), "--out", Path("statement.json")}).exit_code, 0);
+  }
+  EXPECT_NE(ReadTextFile(Path("journal=1")).value(), ReadTextFile(Path("journal=2")).value());
+  const CommandOutput both = Sealift({"journal", "verify", Path("keys/journal"), "--checkpoint",
+                                      Path("journal=1"), "--checkpoint", Path("journal=2")});
+  EXPECT_EQ(both.exit_code, 0) << both.out << both.err;
+  EXPECT_EQ(Sealift({"journal", "verify", Path("keys/journal"), "--public-key", Path("keys/journal.pub.pem")})
+                .exit_code,
+            1)
+      << "the second key's checkpoints need the second key";
+}
+
 TEST_F(KeyMaterialTest, AlgorithmsThatARoleCannotHaveAreRefusedBeforeAnythingIsMade) {
   for (const char* choice : {"db=p256", "pcr=p384", "controller-tls=rsa2048"}) {
     const CommandOutput refused = Init({kSkip, "--algorithm", choice});
@@ -236,10 +258,23 @@ TEST_F(KeyMaterialTest, AWrappableSetIsBackedUpAndRestoredInAnotherToken) {
   const CommandOutput token = Sealift({"token", "create", "--store", Path("store"), "--label", "second",
                                        "--pin-file", Path("pin"), "-o", "json"});
   const std::string second = json::parse(token.out)["uri"];
-  ASSERT_EQ(Sealift({"keys", "transport-key", "--token", second, "--out", Path("transport.pem")}).exit_code,
-            0);
-  const CommandOutput backup = Keys({"backup", "db", "escrow", "--keys", Path("keys"), "--to",
-                                     Path("transport.pem"), "--out", Path("backup"), "-o", "json"});
+  const std::vector<std::string> transport = {"keys",   "transport-key", "--token", second,
+                                              "--keys", Path("keys"),    "--out",   Path("transport.pem"),
+                                              "-o",     "json"};
+  const CommandOutput first = Sealift(transport);
+  ASSERT_EQ(first.exit_code, 0) << first.err;
+  EXPECT_EQ(Sealift(transport).out, first.out) << "the same key";
+  const std::string id = json::parse(first.out)["key_id"];
+  EXPECT_NE(ReadTextFile(Path("keys/journal"))->find("sealift:transport"), std::string::npos);
+  std::vector<std::string> arguments = {
+      "backup", "db",           "escrow", "--keys", Path("keys"), "--to", Path("transport.pem"),
+      "--out",  Path("backup"), "-o",     "json"};
+  EXPECT_EQ(Keys(arguments).exit_code, 2) << "without --to-id";
+  arguments.insert(arguments.end(), {"--to-id", std::string(64, '0')});
+  EXPECT_NE(Keys(arguments).err.find("KEY_MISMATCH"), std::string::npos);
+  EXPECT_FALSE(std::filesystem::exists(Path("backup")));
+  arguments.back() = id;
+  const CommandOutput backup = Keys(arguments);
   ASSERT_EQ(backup.exit_code, 0) << backup.out;
   EXPECT_EQ(json::parse(backup.out)["keys"], json({"db-1", "escrow-1"}));
   const std::vector<std::string> restore = {"keys",       "restore", Path("backup"), "--keys",

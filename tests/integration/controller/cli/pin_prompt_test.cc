@@ -129,7 +129,7 @@ TEST_F(PinPromptTest, AsksOnceAndDoesNotShowWhatIsTyped) {
   EXPECT_EQ(sealift.Count("tuf-targets"), 1u);
 }
 
-TEST_F(PinPromptTest, AWrongPinIsSentOnceOnly) {
+TEST_F(PinPromptTest, AWrongPinIsAskedForOnceOnly) {
   {
     OnTerminal sealift(List());
     ASSERT_TRUE(sealift.WaitFor("PIN of token"));
