@@ -1,6 +1,7 @@
 // Keys of a wrappable set on their way from one token to another.
 #include "hsm/key_backup.h"
 
+#include <fmt/format.h>
 #include <gtest/gtest.h>
 
 #include <fstream>

@@ -221,11 +221,11 @@ TEST_F(RecoveryTest, TwentyDeathsDuringAThousandSignaturesLoseNothingSilently) {
   constexpr int kEach = 250;
   constexpr int kKills = 20;
   Open();
-  const auto signer = NewSigner("storm", KeyAlgorithm::kRsa2048);
-  ASSERT_NE(signer, nullptr);
   const auto journal_file = folder_.path() / "journal";
   auto journal = Journal::Open(journal_file).value();
   token_->RecordIn(journal);
+  auto signer = NewSigner("storm", KeyAlgorithm::kRsa2048);
+  ASSERT_NE(signer, nullptr);
   StartWatching();
   // Of each digest, what its caller got: the hash of a signature, or nothing.
   std::mutex told_mutex;
@@ -286,7 +286,7 @@ TEST_F(RecoveryTest, TwentyDeathsDuringAThousandSignaturesLoseNothingSilently) {
   // The point of mending: hardly a caller notices.
   EXPECT_GE(valid, kThreads * kEach * 9 / 10);
   // Shown by the journal too, as another reads it: each valid one with its signature, each failure as such.
-  token_->RecordIn(nullptr);
+  signer.reset();
   journal.reset();
   EXPECT_TRUE(VerifyJournal(journal_file, {})->findings.empty());
   const std::map<Bytes, std::vector<JournalOutcome>> recorded = OutcomesByDigest(journal_file);
