@@ -64,7 +64,9 @@ struct ProcessState {
 };
 inline std::optional<ProcessState> ReadProcessState(pid_t pid) {
   std::ifstream file("/proc/" + std::to_string(pid) + "/stat");
-  std::string text((std::istreambuf_iterator<char>(file)), std::istreambuf_iterator<char>());
+  // Not by buffer iterators: they throw where the process ends between open and read (ESRCH).
+  std::string text;
+  std::getline(file, text);
   const std::size_t end = text.rfind(')');
   if (end == std::string::npos) return std::nullopt;
   std::istringstream rest(text.substr(end + 1));
