@@ -418,6 +418,11 @@ Status GenerationRun::KeepSets() {
 
 Status GenerationRun::MakeVariables() {
   if (Adds("kek")) SEALIFT_RETURN_IF_ERROR(GrowVariable("KEK", "kek", "pk"));
+  if (Adds("kek")) {
+    const auto grown = std::ranges::find(replaced_, "KEK.esl", &std::pair<std::string, Bytes>::first);
+    SEALIFT_ASSIGN_OR_RETURN(auto ready, SignForPendingPks(ring_, inventory_, grown->second, options_.now));
+    for (auto& one : ready) replaced_.push_back(std::move(one));
+  }
   if (Adds("db")) SEALIFT_RETURN_IF_ERROR(GrowVariable("db", "db", "kek"));
   if (Adds("pk")) SEALIFT_RETURN_IF_ERROR(ReplacePk());
   return Adds("kek") || Adds("db") || Adds("pk") ? KeepSets() : OkStatus();

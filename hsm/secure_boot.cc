@@ -10,6 +10,7 @@
 #include "hsm/ceremony_files.h"
 #include "hsm/expiry.h"
 #include "shared/base/files.h"
+#include "shared/base/log.h"
 #include "shared/efi/auth_variable.h"
 
 namespace sealift::hsm {
@@ -88,20 +89,31 @@ class Import {
     const auto key = std::find_if(inventory_.keys.begin(), inventory_.keys.end(),
                                   [&](const InventoryKey& one) { return one.key_id == id; });
     const std::string pem = CertificateFile(role, key->generation);
+    const std::string update = fmt::format("updates/{}-{}", variable, key->generation);
     SEALIFT_ASSIGN_OR_RETURN(efi::SignatureLists lists, ReadLists(ring_.folder() / (variable + ".esl")));
-    SEALIFT_RETURN_IF_ERROR(ReplaceOwn(lists, inventory_, key->key_id, certificate));
+    const bool pending = role == "pk" && !HoldsKey(lists, id) && IsThere(update + ".esl");
+    if (!pending) SEALIFT_RETURN_IF_ERROR(ReplaceOwn(lists, inventory_, key->key_id, certificate));
     key->has_certificate = true;
     key->certificate_fingerprint = certificate.fingerprint();
     key->not_before = certificate.not_before();
     key->not_after = certificate.not_after();
     files_.emplace_back(pem, ToBytes(certificate.Pem()));
     files_.emplace_back(std::filesystem::path(pem).replace_extension(".der"), certificate.der());
+    if (pending) return TakePending(*key, update, certificate);
+    // First: a machine that took the addition still takes the full list.
+    if (role != "pk" && IsThere(update + ".esl")) {
+      SEALIFT_RETURN_IF_ERROR(SignAddition(variable, update, certificate));
+    }
     files_.emplace_back(variable + ".esl", efi::SerializeSignatureLists(lists));
     for (const VariableRoles& one : kVariables) {
       const bool carries = one.signer == role || one.role == role;
       if (!carries || !Exists(one.variable)) continue;
       SEALIFT_RETURN_IF_ERROR(Sign(one, certificate));
     }
+    if (role != "kek") return OkStatus();
+    SEALIFT_ASSIGN_OR_RETURN(auto ready,
+                             SignForPendingPks(ring_, inventory_, efi::SerializeSignatureLists(lists), now_));
+    for (auto& one : ready) files_.push_back(std::move(one));
     return OkStatus();
   }
 
@@ -112,9 +124,46 @@ class Import {
   }
 
  private:
-  bool Exists(std::string_view variable) const {
+  bool IsThere(const std::string& file) const {
     std::error_code error;
-    return std::filesystem::exists(ring_.folder() / fmt::format("{}.esl", variable), error);
+    return std::filesystem::exists(ring_.folder() / file, error);
+  }
+  bool Exists(std::string_view variable) const { return IsThere(fmt::format("{}.esl", variable)); }
+
+  Bytes Alone(const Certificate& certificate) const {
+    return efi::SerializeSignatureLists(
+        efi::SignatureLists{efi::X509SignatureList(inventory_.owner, certificate.der())});
+  }
+  Status SignInto(const std::string& file, std::string_view variable, bool append, ByteView content,
+                  Signer& signer, const Certificate& by) {
+    SEALIFT_ASSIGN_OR_RETURN(const UnixMillis time, NextVariableTime(inventory_, variable, now_));
+    SEALIFT_ASSIGN_OR_RETURN(Bytes auth, SignAndVerifyVariable(variable, append, time, content, signer, by));
+    files_.emplace_back(file, std::move(auth));
+    return OkStatus();
+  }
+  // The certificate alone, to be appended by machines in user mode.
+  Status SignAddition(std::string_view variable, const std::string& update, const Certificate& certificate) {
+    const std::string_view role = SignerRoleOf(variable);
+    SEALIFT_ASSIGN_OR_RETURN(const std::shared_ptr<Signer> signer, ring_.SignerFor(role));
+    SEALIFT_ASSIGN_OR_RETURN(const Certificate by, ring_.CertificateFor(role));
+    const Bytes alone = Alone(certificate);
+    files_.emplace_back(update + ".esl", alone);
+    return SignInto(update + ".auth", variable, true, alone, *signer, by);
+  }
+  // Of a PK that machines do not hold yet: what hands over to it, and what the folder's become then.
+  Status TakePending(const InventoryKey& key, const std::string& update, const Certificate& certificate) {
+    SEALIFT_ASSIGN_OR_RETURN(const std::shared_ptr<Signer> signer, ring_.SignerFor("pk"));
+    SEALIFT_ASSIGN_OR_RETURN(const Certificate by, ring_.CertificateFor("pk"));
+    SEALIFT_ASSIGN_OR_RETURN(const std::shared_ptr<Signer> next, ring_.SignerFor(key));
+    SEALIFT_ASSIGN_OR_RETURN(const Bytes kek,
+                             ReadFile(ring_.folder() / "KEK.esl", efi::kMaxSignatureListBytes));
+    const Bytes alone = Alone(certificate);
+    const std::string folder = fmt::format("updates/pk-{}/", key.generation);
+    files_.emplace_back(update + ".esl", alone);
+    files_.emplace_back(folder + "PK.esl", alone);
+    SEALIFT_RETURN_IF_ERROR(SignInto(update + ".auth", "PK", false, alone, *signer, by));
+    SEALIFT_RETURN_IF_ERROR(SignInto(folder + "PK.auth", "PK", false, alone, *next, certificate));
+    return SignInto(folder + "KEK.auth", "KEK", false, kek, *next, certificate);
   }
 
   Status Sign(const VariableRoles& one, const Certificate& certificate) {
@@ -189,6 +238,33 @@ Result<UnixMillis> NextVariableTime(Inventory& inventory, std::string_view varia
   }
   inventory.variable_times[std::string(variable)] = time;
   return time;
+}
+
+Result<std::vector<std::pair<std::string, Bytes>>> SignForPendingPks(KeyRing& ring, Inventory& inventory,
+                                                                     ByteView kek, UnixMillis now) {
+  std::vector<std::pair<std::string, Bytes>> files;
+  const auto pks = inventory.Generations("pk");
+  if (pks.size() < 2) return files;
+  SEALIFT_ASSIGN_OR_RETURN(const InventoryKey* present, ring.KeyFor("pk"));
+  for (const InventoryKey* key : pks) {
+    const std::string file = fmt::format("updates/pk-{}/KEK.auth", key->generation);
+    std::error_code error;
+    if (key->generation <= present->generation || !std::filesystem::exists(ring.folder() / file, error))
+      continue;
+    const auto signer = ring.SignerFor(*key);
+    if (!signer.ok() && ReasonOf(signer.status()) == Reason::kHsmKeyMissing) {
+      log::Warning("an update that stands ready holds the KEK of before: give the token of its PK",
+                   {{"file", file}, {"error", MessageOf(signer.status())}});
+      continue;
+    }
+    if (!signer.ok()) return signer.status();
+    SEALIFT_ASSIGN_OR_RETURN(const Certificate certificate, ring.CertificateFor(*key));
+    SEALIFT_ASSIGN_OR_RETURN(const UnixMillis time, NextVariableTime(inventory, "KEK", now));
+    SEALIFT_ASSIGN_OR_RETURN(Bytes auth,
+                             SignAndVerifyVariable("KEK", false, time, kek, **signer, certificate));
+    files.emplace_back(file, std::move(auth));
+  }
+  return files;
 }
 
 Result<SignedUpdate> SignVariableUpdate(KeyRing& ring, const VariableUpdate& update) {

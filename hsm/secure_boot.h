@@ -8,6 +8,8 @@
 #include <filesystem>
 #include <string>
 #include <string_view>
+#include <utility>
+#include <vector>
 
 #include "hsm/inventory.h"
 #include "hsm/key_ring.h"
@@ -29,6 +31,12 @@ Result<Bytes> SignAndVerifyVariable(std::string_view variable, bool append, Unix
 // Takes the next time stamp of a variable and notes it in `inventory`. It is `now`, or a second after the
 // last one where that is not ten seconds ahead. Errors: FAILED_PRECONDITION/TIMESTAMP_NOT_NEWER.
 Result<UnixMillis> NextVariableTime(Inventory& inventory, std::string_view variable, UnixMillis now);
+
+// "updates/pk-N/KEK.auth" anew with `kek`, for each PK that stands ready and is not taken over yet: signed by
+// it. One whose key no token given holds is named in a warning. Not to be called with pk-N among the keys
+// being made. Errors: those of NextVariableTime and KeyRing.
+Result<std::vector<std::pair<std::string, Bytes>>> SignForPendingPks(KeyRing& ring, Inventory& inventory,
+                                                                     ByteView kek, UnixMillis now);
 
 struct VariableUpdate {
   // "KEK", "db" or "dbx".
@@ -58,7 +66,8 @@ Result<SignedUpdate> SignVariableUpdate(KeyRing& ring, const VariableUpdate& upd
 Result<Bytes> RequestCertificate(KeyRing& ring, std::string_view role, const std::string& common_name);
 
 // Puts `certificate` in the place of the own one of its key, of whatever generation: its .pem and .der, .esl
-// and .auth of its variable, and the .auth files that carry it as their signer's. Recorded in the ring's
+// and .auth of its variable, the .auth files that carry it as their signer's, and what of it stands ready in
+// updates/ (of a PK that is not taken over yet: that alone). Recorded in the ring's
 // journal as "imported". All are staged before the first is replaced, the inventory
 // last; after a power cut in between, the same call again mends the set. Errors:
 // FAILED_PRECONDITION/KEY_MISMATCH when it is of another key; SIGNER_CERTIFICATE_EXPIRED;

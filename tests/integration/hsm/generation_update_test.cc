@@ -82,6 +82,46 @@ TEST_F(GenerationUpdateTest, MachinesAreKnownBeforeAndAfterThePkIsHandedOver) {
   EXPECT_EQ(Predicted(), both);
 }
 
+TEST_F(GenerationUpdateTest, WhatStandsReadyFollowsACertificateOfAnotherCa) {
+  ASSERT_TRUE(Add({"pk", "kek", "db"}, {new_[0], new_[1]}).ok());
+  for (const auto& [role, variable] : {std::pair{"pk", "PK"}, {"kek", "KEK"}, {"db", "db"}}) {
+    const std::string name = variable;
+    const auto ring = Ring({old_[0], old_[1], new_[0], new_[1]});
+    const std::string own = ToText(Content(name + ".der"));
+    const InventoryKey* key = ring->inventory().Newest(role);
+    const auto certificate = IssueSelfSigned({.common_name = "of a private CA",
+                                              .not_before = now_,
+                                              .not_after = now_ + std::chrono::hours(48)},
+                                             ring->SignerFor(*key).value(), "test")
+                                 .value();
+    const auto imported = ImportCertificate(*ring, role, certificate, now_, false);
+    ASSERT_TRUE(imported.ok()) << role << " " << Describe(imported.status());
+    EXPECT_EQ(Content(name + "-2.der"), certificate.der());
+    EXPECT_EQ(ToText(Content(name + ".der")), own) << "the first generation's stays";
+    EXPECT_EQ(Lists("updates/" + name + "-2.esl").at(0).entries.at(0).data, certificate.der());
+    if (name == "PK") continue;
+    EXPECT_EQ(Lists(name + ".esl").back().entries.at(0).data, certificate.der());
+  }
+  const auto carries = [&](const std::string& auth, const std::string& list) {
+    EXPECT_EQ(efi::ParseAuthenticatedVariable(Content(auth))->payload, Content(list)) << auth;
+  };
+  EXPECT_TRUE(Accepts("updates/PK-2.auth", "PK", efi::kReplaceAttributes, "PK.esl").ok());
+  EXPECT_TRUE(Accepts("updates/pk-2/PK.auth", "PK", efi::kReplaceAttributes, "updates/PK-2.esl").ok());
+  EXPECT_TRUE(Accepts("updates/KEK-2.auth", "KEK", efi::kAppendAttributes, "PK.esl").ok());
+  carries("updates/PK-2.auth", "updates/PK-2.esl");
+  carries("updates/pk-2/PK.auth", "updates/pk-2/PK.esl");
+  carries("updates/KEK-2.auth", "updates/KEK-2.esl");
+  carries("updates/db-2.auth", "updates/db-2.esl");
+  // Signed anew by the PK that waits, after each change of KEK.
+  for (const bool third : {false, true}) {
+    if (third) {
+      ASSERT_TRUE(Add({"kek"}, {new_[0]}).ok());
+    }
+    EXPECT_TRUE(Accepts("updates/pk-2/KEK.auth", "KEK", efi::kReplaceAttributes, "updates/PK-2.esl").ok());
+    carries("updates/pk-2/KEK.auth", "KEK.esl");
+  }
+}
+
 CK_C_DestroyObject real_destroy = nullptr;
 int destroyed = 0;
 CK_RV CountDestroyed(CK_SESSION_HANDLE session, CK_OBJECT_HANDLE object) {
