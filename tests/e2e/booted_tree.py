@@ -10,7 +10,7 @@ ADDED = ("lib/sealift/node.toml", "lib/sealift/built")
 # Of /usr: type, permissions, owner, names of the file, and content or target. Sorted by bytes; the mount on /usr/local is not looked into.
 GUEST = r"""cd /usr && export LC_ALL=C && find . -mindepth 1 -xdev \( -path ./local -o -path ./lib/sealift/node.toml -o -path ./lib/sealift/built \) -prune -o \
   \( -type d -printf 'd %m %U %G - %P\n' -o -type l -printf 'l - %U %G %l %P\n' -o -type f -printf 'f %m %U %G %n %P\n' \) | sort &&
-find . -xdev \( -path ./local -o -path ./lib/sealift/node.toml -o -path ./lib/sealift/built \) -prune -o -type f -printf '%P\0' | sort -z | xargs -0 sha256sum -z | tr '\\0' '\\n'"""
+find . -xdev \( -path ./local -o -path ./lib/sealift/node.toml -o -path ./lib/sealift/built \) -prune -o -type f -printf '%P\0' | sort -z | xargs -0 sha256sum -z | tr '\0' '\n'"""
 
 
 def host_listing(tree):
