@@ -3,8 +3,8 @@
 #
 #   bash deploy/check.sh               what every change has to pass
 #   bash deploy/check.sh --quick       no sanitizers, no clang-tidy, no VM: under 5 minutes once built
-#   bash deploy/check.sh --full        everything, on every file, and other compilers, thread sanitizer, fuzzers for
-#                                      a minute each, benchmarks; a skipped test counts as a failure
+#   bash deploy/check.sh --full        everything, on every file, and a Debian 13 node, other compilers, thread
+#                                      sanitizer, fuzzers for a minute each, benchmarks; a skipped test is a failure
 #   bash deploy/check.sh --step NAME   one step by itself, output on the terminal
 #
 # Logs lie in build/check/. SEALIFT_CHECK_BASE: commit to compare with for clang-tidy (default: where this branch
@@ -113,6 +113,7 @@ step_fuzzer() { # name of the program
 }
 step_bench() { run_ctest bench $release -L '^bench$' --verbose; }
 step_vm() { /usr/bin/python3 tests/e2e/vm_story.py --build $release --results "$logs/vm.json"; }
+step_debian13() { /usr/bin/python3 tests/e2e/debian_13.py --build $release --results "$logs/debian13.json"; }
 step_iso() { /usr/bin/python3 tests/e2e/iso_boot.py --build $release --results "$logs/iso.json"; }
 
 mode=default
@@ -147,7 +148,7 @@ fi
 # name and its time limit in minutes
 steps=("apt 30" "build 55" "format 5" "contract 5" "unit 10" "integration 20" "fuzz 10" "shellcheck 5")
 if [[ $mode != quick ]]; then steps+=("asan 40" "tidy 60" "vm 40" "iso 15"); fi
-if [[ $mode == full ]]; then steps+=("clang 40" "tsan 60" "fuzzers 40" "bench 15"); fi
+if [[ $mode == full ]]; then steps+=("debian13 20" "clang 40" "tsan 60" "fuzzers 40" "bench 15"); fi
 
 passed=0 failed=0 skipped=0 first_failure="" running=""
 trap 'if [[ -n $running ]]; then kill "$running"; fi' EXIT

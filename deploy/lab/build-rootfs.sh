@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Builds the root file system of a lab node: Debian 12 with systemd 252, kernel, boot loader and stub inside.
+# Builds the root file system of a lab node: Debian 12 with systemd 252 (or another release), kernel, boot loader and
+# stub inside.
 #
 #   build-rootfs.sh [--version V] [--agent-deb FILE | --probe | --panics] OUT
 #
@@ -45,9 +46,10 @@ out=$1
 packages=(
   systemd systemd-sysv udev dbus kmod mount login passwd util-linux iproute2 e2fsprogs dosfstools
   systemd-boot-efi tpm2-tools
-  # systemd-pcrphase loads these by name, so no dependency brings them
-  libtss2-esys-3.0.2-0 libtss2-mu0 libtss2-rc0 libtss2-tctildr0 libtss2-tcti-device0
 )
+# systemd-pcrphase loads these by name, so no dependency brings them. What they are called depends on the release.
+tss_12=(libtss2-esys-3.0.2-0 libtss2-mu0 libtss2-rc0 libtss2-tctildr0 libtss2-tcti-device0)
+tss_13=(libtss2-esys-3.0.2-0t64 libtss2-mu-4.0.1-0t64 libtss2-rc0t64 libtss2-tctildr0t64 libtss2-tcti-device0t64)
 # Unpacked only: its maintainer scripts want perl, an initramfs and a boot loader.
 kernel=linux-image-cloud-amd64
 # What a virtual node needs beyond what is built in (ext4, TPM, PCI, ...).
@@ -75,16 +77,20 @@ base_key() { # of what shapes the base: its recipe, and the versions it would ge
 }
 
 copy_kernel() { # unpacked packages -> boot/vmlinuz and the modules a virtual machine needs
-  local from=$1 root=$2 release module target
-  release=$(basename "$from"/lib/modules/*)
+  local from=$1 root=$2 lib=$1/lib/modules release module target
+  [[ -d $lib ]] || lib=$from/usr/lib/modules # Debian 13's package
+  release=$(basename "$lib"/*)
   mkdir -p "$root/boot"
   cp "$from/boot/vmlinuz-$release" "$root/boot/vmlinuz"
   target=$root/usr/lib/modules/$release
   mkdir -p "$target"
-  cp "$from/lib/modules/$release"/modules.{builtin,builtin.modinfo,order} "$target/"
+  cp "$lib/$release"/modules.{builtin,builtin.modinfo,order} "$target/"
   for module in "${modules[@]}"; do
+    # Other releases compress their modules, and have some of these built in.
+    if [[ -e $lib/$release/kernel/$module.xz ]]; then module=$module.xz; fi
+    if [[ ! -e $lib/$release/kernel/$module ]] && grep -qxF "kernel/$module" "$target/modules.builtin"; then continue; fi
     mkdir -p "$target/kernel/$(dirname "$module")"
-    cp -a "$from/lib/modules/$release/kernel/$module" "$target/kernel/$(dirname "$module")/"
+    cp -a "$lib/$release/kernel/$module" "$target/kernel/$(dirname "$module")/"
   done
   depmod -b "$root" "$release"
 }
@@ -196,6 +202,7 @@ configure() { # the OS: what its vendor would set up, then the lab's driver
 
 host=$(sed -n 's/^VERSION_CODENAME=//p' /etc/os-release)
 suite=${SEALIFT_GUEST_SUITE:-$host}
+if [[ $suite == bookworm ]]; then packages+=("${tss_12[@]}"); else packages+=("${tss_13[@]}"); fi
 mkdir -p "$cache"
 cache=$(readlink -f "$cache")
 base=$cache/base-$(base_key)
