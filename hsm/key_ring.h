@@ -61,8 +61,8 @@ class KeyRing {
   // The token given that holds it. Errors: NOT_FOUND/HSM_KEY_MISSING.
   Result<std::shared_ptr<Token>> TokenFor(const InventoryKey& key);
   // The certificate that the set's folder holds: of "pk", "kek", "db", "extensions",
-  // "node-ca", "operator-ca", "controller-tls". Checked against the inventory's fingerprint. Errors: KEY_SET_INVALID; INVALID_ARGUMENT
-  // for a role without one.
+  // "node-ca", "operator-ca", "controller-tls". Checked against the inventory's fingerprint. Errors:
+  // KEY_SET_INVALID; INVALID_ARGUMENT for a role without one.
   Result<Certificate> CertificateFor(const InventoryKey& key) const;
   // Of the generation that signs.
   Result<Certificate> CertificateFor(std::string_view role);

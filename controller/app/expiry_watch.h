@@ -16,8 +16,8 @@ class ExpiryWatch {
   ExpiryWatch(hsm::Inventory inventory, const Clock& clock)
       : inventory_(std::move(inventory)), clock_(clock) {}
 
-  // Looks when nothing was looked at for a day; nothing otherwise. Returns what was logged: a warning for each
-  // certificate with 90 days or less, an error for each that has ended.
+  // Looks when nothing was looked at for a day; nothing otherwise. Returns what was logged: a warning for
+  // each certificate with 90 days or less, an error for each that has ended.
   std::optional<std::vector<hsm::ExpiringCertificate>> CheckIfDue();
 
  private:

@@ -2,8 +2,8 @@
 //
 // What may be laid over is listed inside the image, which was measured; the files themselves lie beside the
 // image on the ESP, where anybody may write, and come here through the stub (PCR 13). systemd-sysext
-// would not ask what the release lists, and before 254 not even for signatures: it is masked, and this takes its
-// place (docs/extensions.md). Not thread-safe.
+// would not ask what the release lists, and before 254 not even for signatures: it is masked, and this takes
+// its place (docs/extensions.md). Not thread-safe.
 #pragma once
 
 #include <filesystem>

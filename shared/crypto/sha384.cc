@@ -8,7 +8,8 @@ Result<Sha384Digest> Sha384Digest::FromHex(std::string_view hex) {
   SEALIFT_ASSIGN_OR_RETURN(const Bytes decoded, HexDecode(hex));
   Sha384Digest digest;
   if (decoded.size() != digest.bytes.size() || HexEncode(decoded) != hex) {
-    return MakeError(Code::kInvalidArgument, Reason::kMalformed, "read SHA-384 digest: it is not 96 lower-case hex digits");
+    return MakeError(Code::kInvalidArgument, Reason::kMalformed,
+                     "read SHA-384 digest: it is not 96 lower-case hex digits");
   }
   std::copy(decoded.begin(), decoded.end(), digest.bytes.begin());
   return digest;

@@ -27,8 +27,8 @@ struct PhasePrediction {
 struct StartedImages {
   Sha256Digest boot_loader;
   Sha256Digest uki;
-  // The kernel inside, where the stub hands it to the firmware to start (252 to 257). Firmware measures it while
-  // Secure Boot is off; some, which lacks EFI_SECURITY2_ARCH_PROTOCOL, always.
+  // The kernel inside, where the stub hands it to the firmware to start (252 to 257). Firmware measures it
+  // while Secure Boot is off; some, which lacks EFI_SECURITY2_ARCH_PROTOCOL, always.
   std::optional<Sha256Digest> kernel;
 };
 

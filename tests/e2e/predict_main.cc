@@ -2,8 +2,8 @@
 //
 //     e2e_predict RELEASE_DIR KEYS_DIR [OPTIONS]
 //
-// Prints {"4": hex, "7": hex, "11": hex, "12": hex, "13": hex} of a running node under Secure Boot, for the VM story to
-// compare with a real TPM. OPTIONS is the `options` line of the boot entry, none by default.
+// Prints {"4": hex, "7": hex, "11": hex, "12": hex, "13": hex} of a running node under Secure Boot, for the
+// VM story to compare with a real TPM. OPTIONS is the `options` line of the boot entry, none by default.
 #include <fmt/format.h>
 
 #include <cstdio>

@@ -37,9 +37,11 @@ class UkiDifferentialTest : public testing::Test {
     os_->Write("usr/bin/tool", "tool", 04755);
     fs::create_hard_link(os_->path() / "usr/bin/tool", os_->path() / "usr/bin/same-tool");
     os_->Write("etc/empty", "", 0600);
-    const auto built = BuildRelease(
-        {.source = "dir:" + os_->path().string(), .out = work_->path() / "out", .command_line = "quiet", .zstd_level = 3},
-        keys_->Keys(), {});
+    const auto built = BuildRelease({.source = "dir:" + os_->path().string(),
+                                     .out = work_->path() / "out",
+                                     .command_line = "quiet",
+                                     .zstd_level = 3},
+                                    keys_->Keys(), {});
     ASSERT_TRUE(built.ok()) << built.status();
     manifest_ = new Manifest(built->manifest);
     uki_ = new Bytes(ReadFile(UkiPath()).value());
