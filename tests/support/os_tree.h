@@ -74,11 +74,11 @@ class OsTree {
     std::ofstream(path() / name, std::ios::binary) << content;
     ::chmod((path() / name).c_str(), mode);
   }
-  void Link(const std::string& target, const std::string& name) {
+  void Link(const std::string& target, const std::string& name) const {
     std::filesystem::create_directories((path() / name).parent_path());
     std::filesystem::create_symlink(target, path() / name);
   }
-  void Remove(const std::string& name) { std::filesystem::remove_all(path() / name); }
+  void Remove(const std::string& name) const { std::filesystem::remove_all(path() / name); }
 
  private:
   TempDir folder_;
