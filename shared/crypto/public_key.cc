@@ -59,6 +59,26 @@ Result<Bytes> Encode(EVP_PKEY* key, const char* structure) {
   return der;
 }
 
+// Made ready once for signatures of one key in a row, as a signer checks its own. The context holds the key,
+// so that no other one can have its address meanwhile. Null where OpenSSL refuses.
+EVP_PKEY_CTX* VerifyContext(EVP_PKEY* key, KeyType type, SignatureScheme scheme) {
+  struct Ready {
+    EVP_PKEY* key = nullptr;
+    SignatureScheme scheme{};
+    EvpPkeyCtxPtr context;
+  };
+  thread_local Ready ready;
+  if (ready.context != nullptr && ready.key == key && ready.scheme == scheme) return ready.context.get();
+  ready = {.key = key, .scheme = scheme, .context = EvpPkeyCtxPtr(EVP_PKEY_CTX_new(key, nullptr))};
+  EVP_PKEY_CTX* const context = ready.context.get();
+  if (context != nullptr && EVP_PKEY_verify_init(context) == 1 &&
+      (type != KeyType::kRsa || EVP_PKEY_CTX_set_rsa_padding(context, RSA_PKCS1_PADDING) == 1) &&
+      EVP_PKEY_CTX_set_signature_md(context, HashOf(scheme)) == 1)
+    return context;
+  ready = {};
+  return nullptr;
+}
+
 }  // namespace
 
 Result<PublicKey> PublicKey::FromEvp(EVP_PKEY* key) {
@@ -124,13 +144,10 @@ Status PublicKey::VerifyDigest(ByteView digest, ByteView signature, SignatureSch
     return MakeError(Code::kUnauthenticated, Reason::kSignatureInvalid,
                      "verify signature: scheme does not fit the key");
   }
-  const EvpPkeyCtxPtr context(EVP_PKEY_CTX_new(key_.get(), nullptr));
-  const bool ready =
-      context != nullptr && EVP_PKEY_verify_init(context.get()) == 1 &&
-      (type_ != KeyType::kRsa || EVP_PKEY_CTX_set_rsa_padding(context.get(), RSA_PKCS1_PADDING) == 1) &&
-      EVP_PKEY_CTX_set_signature_md(context.get(), HashOf(scheme)) == 1;
-  if (!ready) return OpenSslError(Reason::kCryptoFailed, "verify signature", "EVP_PKEY_verify_init");
-  if (EVP_PKEY_verify(context.get(), signature.data(), signature.size(), digest.data(), digest.size()) != 1) {
+  EVP_PKEY_CTX* const context = VerifyContext(key_.get(), type_, scheme);
+  if (context == nullptr)
+    return OpenSslError(Reason::kCryptoFailed, "verify signature", "EVP_PKEY_verify_init");
+  if (EVP_PKEY_verify(context, signature.data(), signature.size(), digest.data(), digest.size()) != 1) {
     const Status error = OpenSslError(Reason::kSignatureInvalid,
                                       "verify signature: it does not fit key and content", "EVP_PKEY_verify");
     return FromWire(Code::kUnauthenticated, ReasonId(Reason::kSignatureInvalid), MessageOf(error));
