@@ -43,6 +43,19 @@ Status ArchiveError(archive* from, std::string_view what) {
                    fmt::format("read {}: {}", what, text == nullptr ? "it is damaged" : text));
 }
 
+// libarchive's read callback. Why the source failed is kept in `status`, since libarchive has no place for
+// it.
+long FeedFrom(const ByteSource& source, Bytes& buffer, Status& status, archive* from, const void** bytes) {
+  const Result<std::size_t> got = source(buffer);
+  if (!got.ok()) {
+    status = got.status();
+    ::archive_set_error(from, EIO, "the source failed");
+    return ARCHIVE_FATAL;
+  }
+  *bytes = buffer.data();
+  return static_cast<long>(*got);
+}
+
 }  // namespace
 
 Decompressor::Decompressor(ByteSource source)
@@ -88,14 +101,7 @@ Status Decompressor::Failed(archive* from, std::string_view what) const {
 
 long Decompressor::Feed(archive* from, void* self, const void** bytes) {
   auto* const me = static_cast<Decompressor*>(self);
-  const Result<std::size_t> got = me->source_(me->buffer_);
-  if (!got.ok()) {
-    me->status_ = got.status();
-    ::archive_set_error(from, EIO, "the source failed");
-    return ARCHIVE_FATAL;
-  }
-  *bytes = me->buffer_.data();
-  return static_cast<long>(*got);
+  return FeedFrom(me->source_, me->buffer_, me->status_, from, bytes);
 }
 
 ArchiveReader::ArchiveReader(ByteSource plain, Format format)
@@ -139,14 +145,7 @@ Status ArchiveReader::Failed() { return status_.ok() ? ArchiveError(archive_.get
 
 long ArchiveReader::Feed(archive* from, void* self, const void** bytes) {
   auto* const me = static_cast<ArchiveReader*>(self);
-  const Result<std::size_t> got = me->source_(me->buffer_);
-  if (!got.ok()) {
-    me->status_ = got.status();
-    ::archive_set_error(from, EIO, "the source failed");
-    return ARCHIVE_FATAL;
-  }
-  *bytes = me->buffer_.data();
-  return static_cast<long>(*got);
+  return FeedFrom(me->source_, me->buffer_, me->status_, from, bytes);
 }
 
 }  // namespace sealift::build

@@ -1,11 +1,13 @@
 """Named checks with an outcome each, printed as they happen and written to a JSON file for deploy/check.sh."""
+import argparse
 import json
 import pathlib
 import sys
 import traceback
 
-sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2] / "deploy/lab"))
-from processes import LabError, say  # noqa: E402
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT / "deploy/lab"))
+from processes import LabError, end_on_signals, say  # noqa: E402
 
 
 class Checks:
@@ -38,3 +40,25 @@ class Checks:
 def equal(found, expected):
     """Fails unless both are the same; says both."""
     assert found == expected, f"found {found!r}, expected {expected!r}"
+
+
+def main(description, work, make_story, tell):
+    """The command line of a checked story: make_story(work, build), then tell(story, checks). Returns the exit code."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--build", default=ROOT / "build/release")
+    parser.add_argument("--work", default=ROOT / work)
+    parser.add_argument("--results", default=None)
+    options = parser.parse_args()
+    end_on_signals()
+    checks = Checks()
+    story = make_story(options.work, options.build)
+    try:
+        tell(story, checks)
+    except LabError as error:
+        checks.failed("the story", str(error))
+    finally:
+        story.close()
+        if options.results:
+            checks.write(options.results)
+    print(f"{checks.count('passed')} passed, {checks.count('failed')} failed")
+    return 1 if checks.count("failed") or not checks.count("passed") else 0

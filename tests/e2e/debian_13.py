@@ -6,7 +6,6 @@
 One boot from setup mode. Fetches Debian 13's packages through this machine's own apt configuration. Exit code 0 only
 if every check passed.
 """
-import argparse
 import json
 import os
 import pathlib
@@ -15,7 +14,7 @@ import sys
 import tempfile
 
 import booted_tree
-from checks import Checks, equal
+from checks import equal, main
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "deploy/lab"))
@@ -23,7 +22,7 @@ import controller as controller_lab  # noqa: E402
 import disk  # noqa: E402
 import story as main_story  # noqa: E402
 import vm  # noqa: E402
-from processes import LabError, end_on_signals, run  # noqa: E402
+from processes import run  # noqa: E402
 
 
 class Debian13:
@@ -60,26 +59,6 @@ class Debian13:
             self.check("Debian 13: no unit failed", lambda: equal(machine.run("systemctl --failed --no-legend --plain"), ""))
 
 
-def main():
-    parser = argparse.ArgumentParser(description="A Debian 13 node image, built and booted.")
-    parser.add_argument("--build", default=ROOT / "build/release")
-    parser.add_argument("--work", default=ROOT / "build/e2e-debian-13")
-    parser.add_argument("--results", default=None)
-    options = parser.parse_args()
-    end_on_signals()
-    checks = Checks()
-    story = main_story.Story(options.work, options.build)
-    try:
-        Debian13(story, checks).run()
-    except LabError as error:
-        checks.failed("the machine", str(error))
-    finally:
-        story.close()
-        if options.results:
-            checks.write(options.results)
-    print(f"{checks.count('passed')} passed, {checks.count('failed')} failed")
-    return 1 if checks.count("failed") or not checks.count("passed") else 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main("A Debian 13 node image, built and booted.", "build/e2e-debian-13", main_story.Story,
+                  lambda story, checks: Debian13(story, checks).run()))

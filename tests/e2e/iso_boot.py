@@ -6,21 +6,20 @@
 The image is the probe of vm_story.py: it prints what the TPM measured and powers off. That PCR 7 is the predicted one
 says that the firmware took the keys from the medium and that Secure Boot was on. Exit code 0 only if every check passed.
 """
-import argparse
 import json
 import pathlib
 import shutil
 import sys
 import time
 
-from checks import Checks, equal
+from checks import equal, main
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "deploy/lab"))
 import disk  # noqa: E402
 import story as main_story  # noqa: E402
 import vm  # noqa: E402
-from processes import LabError, end_on_signals, run, say  # noqa: E402
+from processes import run, say  # noqa: E402
 
 FORCE = ("--secure-boot-enroll", "force", "--i-verified-these-keys-on-this-hardware", "--menu-timeout", "0")
 
@@ -69,29 +68,12 @@ class IsoBoot:
         equal(registers["11"], self.release.manifest["pcr11"][0]["pcr11"])
 
 
-def main():
-    parser = argparse.ArgumentParser(description="The install ISO boots as CD and as disk.")
-    parser.add_argument("--build", default=ROOT / "build/release")
-    parser.add_argument("--work", default=ROOT / "build/e2e-iso")
-    parser.add_argument("--results", default=None)
-    options = parser.parse_args()
-    end_on_signals()
-    checks = Checks()
-    story = main_story.Story(options.work, options.build)
+def tell(story, checks):
     medium = IsoBoot(story, checks)
-    try:
-        medium.build()
-        checks.check("as a CD, from an empty firmware store: PCR 4, 7, 11 and 12 as predicted", lambda: medium.boot("cd", True))
-        checks.check("as a disk, from an empty firmware store: PCR 4, 7, 11 and 12 as predicted", lambda: medium.boot("disk", False))
-    except LabError as error:
-        checks.failed("the medium", str(error))
-    finally:
-        story.close()
-        if options.results:
-            checks.write(options.results)
-    print(f"{checks.count('passed')} passed, {checks.count('failed')} failed")
-    return 1 if checks.count("failed") or not checks.count("passed") else 0
+    medium.build()
+    checks.check("as a CD, from an empty firmware store: PCR 4, 7, 11 and 12 as predicted", lambda: medium.boot("cd", True))
+    checks.check("as a disk, from an empty firmware store: PCR 4, 7, 11 and 12 as predicted", lambda: medium.boot("disk", False))
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main("The install ISO boots as CD and as disk.", "build/e2e-iso", main_story.Story, tell))

@@ -6,7 +6,6 @@
 Other people's tools judge what we made: systemd-measure, sbverify, osslsigncode, tpm2_eventlog, the firmware.
 Exit code 0 only if every check passed.
 """
-import argparse
 import json
 import pathlib
 import re
@@ -17,7 +16,7 @@ import pefile
 
 import bad_images
 import booted_tree
-from checks import Checks, equal
+from checks import equal, main
 from extensions import Extensions
 from firmware_updates import FirmwareUpdates
 
@@ -26,7 +25,7 @@ sys.path.insert(0, str(ROOT / "deploy/lab"))
 import disk  # noqa: E402
 import story as main_story  # noqa: E402
 import vm  # noqa: E402
-from processes import LabError, end_on_signals, run, say, wait_until  # noqa: E402
+from processes import run, say, wait_until  # noqa: E402
 
 OPTIONS = "probe.option=1 words=two"  # what an entry asks for, and a signed image must ignore
 
@@ -259,26 +258,5 @@ def tell(story, checks):
     Extensions(story, checks, told.predictions).run(story.node)
 
 
-def main():
-    parser = argparse.ArgumentParser(description="The VM story, checked.")
-    parser.add_argument("--build", default=ROOT / "build/release")
-    parser.add_argument("--work", default=ROOT / "build/e2e")
-    parser.add_argument("--results", default=None)
-    options = parser.parse_args()
-    end_on_signals()
-    checks = Checks()
-    story = CheckedStory(options.work, options.build)
-    try:
-        tell(story, checks)
-    except LabError as error:
-        checks.failed("the story", str(error))
-    finally:
-        story.close()
-        if options.results:
-            checks.write(options.results)
-    print(f"{checks.count('passed')} passed, {checks.count('failed')} failed")
-    return 1 if checks.count("failed") or not checks.count("passed") else 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main("The VM story, checked.", "build/e2e", CheckedStory, tell))
