@@ -233,8 +233,8 @@ Result<Rollout> FleetServiceImpl::Create(const v1::CreateRolloutRequest& request
   }
   if (selected.empty() || nodes.size() > kMaxRolloutNodes) {
     return MakeError(Code::kFailedPrecondition, Reason::kSelectorMatchesNothing,
-                     fmt::format("create rollout of {}: {} nodes match '{}'", request.version(), nodes.size(),
-                                 selector.text()));
+                     fmt::format("create rollout of {}: {} nodes match '{}', {} of them admitted",
+                                 request.version(), nodes.size(), selector.text(), selected.size()));
   }
   const std::vector<std::string> sizes(request.waves().begin(), request.waves().end());
   const UnixMillis now = parts_.clock.Now();

@@ -163,10 +163,13 @@ class Story:
         self.note("upgraded", f"in {time.monotonic() - began:.0f} s, verdict on 2.0: trusted, rollout done")
 
     def wait_for_verdict(self, version, seconds):
-        """Waits until the controller trusts the node on that version; returns the node as `node show` gives it."""
+        """Waits until the controller trusts the admitted node on that version; returns it as `node show` gives it.
+
+        A machine that nobody admitted yet has a verdict too.
+        """
         def trusted():
             node = self.only_node()
-            verdict = node["verdict"] if node else None
+            verdict = node["verdict"] if node and node["admission"] == "admitted" else None
             if verdict and verdict["outcome"] == "trusted" and verdict["release_version"] == version:
                 return node
             return None
