@@ -20,7 +20,6 @@ constexpr std::uint64_t kMaxSectionBytes = 1ull << 30;
 constexpr std::size_t kScratchBytes = 256 << 10;
 constexpr std::size_t kMaxSignatureFileBytes = 1 << 20;
 constexpr unsigned kPcrCount = 24;
-constexpr unsigned kKernelImagePcr = 11;
 
 Result<const uki::PcrBank*> Bank(const std::string& name) {
   const uki::PcrBank* bank = uki::FindPcrBank(name);
