@@ -4,6 +4,8 @@
 
 #include "node-agent/esp/os_release.h"
 #include "shared/base/files.h"
+#include "tests/contract/efi_variables_contract.h"
+#include "tests/contract/map_efi_variables.h"
 
 namespace sealift::agent {
 namespace {
@@ -44,6 +46,55 @@ TEST_F(Efivarfs, RefusesAVariableWithoutAttributes) {
   EXPECT_EQ(ReasonOf(variables_.Read("SecureBoot", kGlobalVendor).status()),
             Reason::kFirmwareVariableUnreadable);
 }
+
+TEST_F(Efivarfs, WritesAttributesAndValueAsOne) {
+  Put("SecureBoot", kGlobalVendor, std::string_view("\x06\0\0\0\x01", 5));
+  ASSERT_TRUE(variables_.Write("BootOrder", kGlobalVendor, kPlainVariable, Bytes{1, 0}).ok());
+  EXPECT_EQ(*ReadFile(temp_.path() / ("BootOrder-" + std::string(kGlobalVendor))), (Bytes{7, 0, 0, 0, 1, 0}));
+}
+
+TEST_F(Efivarfs, WritesNothingIntoAnEmptyMountPoint) {
+  EXPECT_EQ(ReasonOf(variables_.Write("db", kImageSecurityVendor, kPlainVariable, Bytes{1})),
+            Reason::kFirmwareVariableUnreadable);
+  EXPECT_TRUE(std::filesystem::is_empty(temp_.path()));
+}
+
+TEST_F(Efivarfs, TellsAWriteThatFirmwareRefuses) {
+  Put("SecureBoot", kGlobalVendor, std::string_view("\x06\0\0\0\x01", 5));
+  // A name that cannot be opened for writing stands for a locked variable.
+  std::filesystem::create_directory(temp_.path() / ("PK-" + std::string(kGlobalVendor)));
+  EXPECT_EQ(ReasonOf(variables_.Write("PK", kGlobalVendor, kPlainVariable, Bytes{1})),
+            Reason::kFirmwareRefused);
+}
+
+// A folder with efivarfs's names; it goes away with the variables.
+class FolderEfiVariables final : public EfiVariables {
+ public:
+  FolderEfiVariables() {
+    const std::string file = "SecureBoot-" + std::string(kGlobalVendor);
+    SEALIFT_CHECK(WriteFileAtomically(temp_.path() / file, Bytes{6, 0, 0, 0, 1}).ok());
+  }
+  Result<std::optional<Bytes>> Read(std::string_view name, std::string_view vendor) override {
+    return variables_.Read(name, vendor);
+  }
+  Status Write(std::string_view name, std::string_view vendor, std::uint32_t attributes,
+               ByteView value) override {
+    return variables_.Write(name, vendor, attributes, value);
+  }
+  Status Remove(std::string_view name, std::string_view vendor) override {
+    return variables_.Remove(name, vendor);
+  }
+
+ private:
+  TempDir temp_ = TempDir::Create("sealift-efivars").value();
+  EfivarfsVariables variables_{temp_.path()};
+};
+
+INSTANTIATE_TEST_SUITE_P(
+    Both, EfiVariablesContract,
+    testing::Values(EfiVariablesFactory{"map", [] { return std::make_shared<MapEfiVariables>(); }},
+                    EfiVariablesFactory{"efivarfs", [] { return std::make_shared<FolderEfiVariables>(); }}),
+    [](const auto& each) { return each.param.name; });
 
 TEST(OsRelease, PrefersTheImageVersion) {
   EXPECT_EQ(*OsReleaseVersion("ID=debian\nVERSION_ID=\"12\"\nIMAGE_VERSION='2.0.1'\n"), "2.0.1");
