@@ -181,10 +181,8 @@ Result<std::vector<KeyAccount>> AccountForKeys(const Inventory& inventory, const
     }
     if (!journals.empty()) account.uses.emplace();
     for (const JournalReport& journal : journals) {
-      // Counted for the one role that makes handshakes.
-      if (key.role == "controller-tls" && inventory.Newest(key.role) == &key) {
-        account.tls_handshakes += journal.tls_handshakes;
-      }
+      const auto handshakes = journal.handshakes_by_key.find(key.key_id);
+      if (handshakes != journal.handshakes_by_key.end()) account.tls_handshakes += handshakes->second;
       const auto uses = journal.uses.find(key.key_id);
       if (uses == journal.uses.end()) continue;
       account.uses->ok += uses->second.ok;

@@ -26,6 +26,12 @@ const Clock& SystemTime() {
   return clock;
 }
 
+std::uint64_t Total(const std::map<Sha256Digest, std::uint64_t>& handshakes) {
+  std::uint64_t total = 0;
+  for (const auto& [key, count] : handshakes) total += count;
+  return total;
+}
+
 // One name a file, however the path is spelled.
 std::string NameOf(const std::filesystem::path& path) {
   std::error_code error;
@@ -178,7 +184,7 @@ Result<bool> Journal::CountHandshake(const Sha256Digest& key_id, const SigningRe
   const auto name = names_.find(key_id);
   if (name == names_.end() || !name->second.starts_with(kCountedRole)) return false;
   SEALIFT_RETURN_IF_ERROR(broken_);
-  ++handshakes_;
+  ++handshakes_[key_id];
   return true;
 }
 
@@ -199,7 +205,8 @@ JournalCheckpoint Journal::Place() const {
           .sequence = sequence_,
           .head = head_,
           .at = Now(),
-          .tls_handshakes = handshakes_,
+          .tls_handshakes = Total(handshakes_),
+          .handshakes_by_key = handshakes_,
           .open = std::vector<std::uint64_t>(open_.begin(), open_.end())};
 }
 
@@ -216,7 +223,7 @@ Result<JournalCheckpoint> Journal::Head() {
 }
 
 std::uint64_t Journal::Uncovered() const {
-  return sequence_ - (last_.has_value() ? last_->sequence + 1 : 0) + handshakes_;
+  return sequence_ - (last_.has_value() ? last_->sequence + 1 : 0) + Total(handshakes_);
 }
 
 Result<std::optional<JournalCheckpoint>> Journal::Checkpoint() {
@@ -242,7 +249,11 @@ Result<std::optional<JournalCheckpoint>> Journal::MakeCheckpoint() {
   {
     const std::lock_guard lock(mutex_);
     SEALIFT_ASSIGN_OR_RETURN(place, Append(checkpoint));
-    handshakes_ -= checkpoint.tls_handshakes;
+    for (const auto& [key, count] : checkpoint.handshakes_by_key) {
+      const auto left = handshakes_.find(key);
+      left->second -= count;
+      if (left->second == 0) handshakes_.erase(left);
+    }
     last_time_ = std::chrono::steady_clock::now();
   }
   // It pins records that others will be asked for: it leaves only when they are on the disk.

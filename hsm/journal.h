@@ -115,7 +115,8 @@ class Journal {
   std::set<std::uint64_t> open_;
   // Intents whose outcome did not fit on the disk.
   std::vector<std::uint64_t> owed_;
-  std::uint64_t handshakes_ = 0;
+  // Since the last checkpoint, by key.
+  std::map<Sha256Digest, std::uint64_t> handshakes_;
   std::optional<JournalCheckpoint> last_;
   std::chrono::steady_clock::time_point last_time_;
   bool syncing_ = false;

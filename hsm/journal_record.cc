@@ -16,6 +16,7 @@ constexpr std::string_view kSignedPrefix = "sealift journal checkpoint 1\n";
 constexpr std::uint64_t kMaxSequence = 1ull << 53;
 constexpr std::uint64_t kMaxTime = 1ull << 53;
 constexpr std::size_t kMaxName = 128;
+constexpr std::size_t kMaxTlsKeys = 64;
 constexpr auto kEvents =
     std::to_array<std::string_view>({"generated", "imported", "destroyed", "backed-up", "restored"});
 constexpr auto kResults = std::to_array<std::string_view>({"ok", "failed", "unfinished"});
@@ -38,11 +39,27 @@ json ToJson(const JournalCheckpoint& checkpoint, bool with_signature) {
   json object = {{"at", ToUnixMs(checkpoint.at)},   {"head", checkpoint.head.hex()},
                  {"journal", checkpoint.journal},   {"open", checkpoint.open},
                  {"sequence", checkpoint.sequence}, {"tls_handshakes", checkpoint.tls_handshakes}};
+  for (const auto& [key, count] : checkpoint.handshakes_by_key) object["tls_keys"][key.hex()] = count;
   if (checkpoint.key_id.has_value()) {
     object["key_id"] = checkpoint.key_id->hex();
     if (with_signature) object["signature"] = Base64Encode(checkpoint.signature);
   }
   return object;
+}
+
+// Their sum is the total that stands beside them.
+Status ReadHandshakes(tuf::ObjectReader& reader, JournalCheckpoint& checkpoint) {
+  std::uint64_t sum = 0;
+  for (const auto& [id, count] : reader.Object("tls_keys", kMaxTlsKeys).items()) {
+    const auto key = Sha256Digest::FromHex(id);
+    if (!key.ok() || !count.is_number_unsigned()) return Damaged("checkpoint: 'tls_keys' counts no keys");
+    const auto made = count.get<std::uint64_t>();
+    if (made == 0 || made > kMaxSequence) return Damaged("checkpoint: 'tls_keys' holds a count out of range");
+    checkpoint.handshakes_by_key.emplace(*key, made);
+    sum += made;
+  }
+  if (sum != checkpoint.tls_handshakes) return Damaged("checkpoint: 'tls_keys' adds up to another total");
+  return OkStatus();
 }
 
 UnixMillis ReadTime(tuf::ObjectReader& reader) {
@@ -57,6 +74,7 @@ Result<JournalCheckpoint> CheckpointFromJson(const json& object) {
   checkpoint.journal = reader.String("journal", 32);
   checkpoint.sequence = reader.Unsigned("sequence", 1, kMaxSequence);
   checkpoint.tls_handshakes = reader.Unsigned("tls_handshakes", 0, kMaxSequence);
+  if (reader.Has("tls_keys")) SEALIFT_RETURN_IF_ERROR(ReadHandshakes(reader, checkpoint));
   for (const json& one : reader.Array("open", kMaxOpenIntents)) {
     if (!one.is_number_unsigned()) return Damaged("checkpoint: 'open' holds something else than numbers");
     checkpoint.open.push_back(one.get<std::uint64_t>());

@@ -6,6 +6,7 @@
 #pragma once
 
 #include <cstdint>
+#include <map>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -36,6 +37,8 @@ struct JournalCheckpoint {
   UnixMillis at;
   // TLS handshakes since the checkpoint before.
   std::uint64_t tls_handshakes = 0;
+  // The same by CKA_ID of the key that made them; empty in files of writers that counted the total only.
+  std::map<Sha256Digest, std::uint64_t> handshakes_by_key;
   // Covered intents that have no outcome yet.
   std::vector<std::uint64_t> open;
   // CKA_ID of the `journal` key; absent when not signed.

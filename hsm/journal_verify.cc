@@ -107,6 +107,7 @@ void Verifier::Count(const JournalRecord& record) {
     CountOutcome(*outcome, record.sequence);
   } else if (const auto* checkpoint = std::get_if<JournalCheckpoint>(&record.body)) {
     report_.tls_handshakes += checkpoint->tls_handshakes;
+    for (const auto& [key, count] : checkpoint->handshakes_by_key) report_.handshakes_by_key[key] += count;
     checkpoints_.emplace_back(record.sequence, *checkpoint);
   } else if (std::holds_alternative<JournalRecovery>(record.body)) {
     ++report_.recoveries;

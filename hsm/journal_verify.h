@@ -59,6 +59,8 @@ struct JournalReport {
   // Checkpoints given that the file agrees with.
   std::uint64_t agreed = 0;
   std::uint64_t tls_handshakes = 0;
+  // Of those, the ones that a checkpoint gives to a key.
+  std::map<Sha256Digest, std::uint64_t> handshakes_by_key;
   // Intents without outcome at the end: under way, or the writer was killed.
   std::uint64_t open = 0;
   // Times a writer was killed within a line.

@@ -308,7 +308,10 @@ TEST_F(JournalTest, HandshakesOfTheControllerAreCountedByCheckpointAndNothingEls
   Sha256Digest db;
   db.bytes[0] = 1;
   journal->NameKey(tls, "controller-tls-1");
+  Sha256Digest newer;
+  newer.bytes[0] = 2;
   journal->NameKey(db, "db-1");
+  journal->NameKey(newer, "controller-tls-2");
   SigningRequest handshake = Request("tls handshake");
   handshake.tls_handshake = true;
   EXPECT_FALSE(journal->CountHandshake(db, handshake).value());
@@ -316,8 +319,11 @@ TEST_F(JournalTest, HandshakesOfTheControllerAreCountedByCheckpointAndNothingEls
   for (int i = 0; i < 5; ++i) EXPECT_TRUE(journal->CountHandshake(tls, handshake).value());
   EXPECT_EQ(journal->Checkpoint().value()->tls_handshakes, 5u);
   EXPECT_TRUE(journal->CountHandshake(tls, handshake).value());
-  EXPECT_EQ(journal->Checkpoint().value()->tls_handshakes, 1u);
-  EXPECT_EQ(Verify()->tls_handshakes, 6u);
+  EXPECT_TRUE(journal->CountHandshake(newer, handshake).value());
+  EXPECT_EQ(journal->Checkpoint().value()->tls_handshakes, 2u);
+  const auto report = Verify();
+  EXPECT_EQ(report->tls_handshakes, 7u);
+  EXPECT_EQ(report->handshakes_by_key, (std::map<Sha256Digest, std::uint64_t>{{tls, 6}, {newer, 1}}));
 }
 
 TEST_F(JournalTest, CheckpointsComeWithUseAndWithTime) {
