@@ -29,6 +29,7 @@ constexpr auto kRules = std::to_array<RpcRule>({
     {"/sealift.v1.NodeService/CheckIn", kNode, kReads},
     {"/sealift.v1.NodeService/Report", kNode, kReads},
     {"/sealift.v1.NodeService/Attest", kNode, kReads},
+    {"/sealift.v1.NodeService/EscrowRecoveryKey", kNode, kReads},
     {"/sealift.v1.NodeService/GetMetadata", kNode, kReads},
     {"/sealift.v1.NodeService/FetchContent", kNode, kReads},
 
@@ -40,6 +41,11 @@ constexpr auto kRules = std::to_array<RpcRule>({
     {"/sealift.v1.FleetService/WatchRollout", kReaders, kReads},
     {"/sealift.v1.FleetService/ListAudit", kReaders, kReads},
     {"/sealift.v1.FleetService/GetMetadata", kReaders, kReads},
+    {"/sealift.v1.FleetService/ListRequests", kReaders, kReads},
+    {"/sealift.v1.FleetService/GetRequest", kReaders, kReads},
+
+    {"/sealift.v1.FleetService/CreateRequest", kOperator | kCustodian, kMutates},
+    {"/sealift.v1.FleetService/CancelRequest", kOperator | kApprover | kCustodian, kMutates},
 
     {"/sealift.v1.FleetService/CreateRollout", kOperator, kMutates},
     {"/sealift.v1.FleetService/SetRolloutState", kOperator, kMutates},
@@ -49,8 +55,10 @@ constexpr auto kRules = std::to_array<RpcRule>({
 
     {"/sealift.v1.FleetService/AdmitEk", kApprover, kMutates},
     {"/sealift.v1.FleetService/SetNodeAdmission", kApprover, kMutates},
+    {"/sealift.v1.FleetService/ApproveRequest", kApprover, kMutates},
 
     {"/sealift.v1.FleetService/RevokeCertificate", kCustodian, kMutates},
+    {"/sealift.v1.FleetService/FetchRecoveryKey", kCustodian, kMutates},
 
     {"/grpc.health.v1.Health/Check", kAnonymous | kNode | kReaders, kReads},
     {"/grpc.health.v1.Health/Watch", kReaders, kReads},
