@@ -44,11 +44,20 @@ Result<std::string> TlsKeyReference(const ControllerConfig& config, hsm::KeyRing
   return KeyReferencePem(hsm::KeyUri(token->uri(), key->key_id).Text());
 }
 
+// What it issues would have ended before it began.
+Status CheckCa(const Certificate& ca, UnixMillis now) {
+  if (now < ca.not_after()) return OkStatus();
+  return MakeError(
+      Code::kFailedPrecondition, Reason::kSignerCertificateExpired,
+      fmt::format("issue certificate: that of 'node-ca' ended at {}", FormatRfc3339(ca.not_after())));
+}
+
 }  // namespace
 
 Result<Certificate> IssueServerCertificate(const ControllerConfig& config, const PublicKey& key,
                                            const std::shared_ptr<Signer>& ca,
                                            const Certificate& ca_certificate, UnixMillis now) {
+  SEALIFT_RETURN_IF_ERROR(CheckCa(ca_certificate, now));
   CertificateSpec spec{.common_name = "sealift-controller",
                        .dns_names = config.dns_names,
                        .ip_addresses = config.ip_addresses,
@@ -92,6 +101,7 @@ Result<OnlineKeys> OpenOnlineKeys(const ControllerConfig& config, const Clock& c
 
 Result<IssuedNodeCertificate> NodeCa::IssueNodeCertificate(const NodeId& id, const PublicKey& tls_key) {
   const UnixMillis now = clock_.Now();
+  SEALIFT_RETURN_IF_ERROR(CheckCa(certificate_, now));
   CertificateSpec spec{.common_name = id.text(),
                        .uris = {id.SubjectUri()},
                        .client_auth = true,

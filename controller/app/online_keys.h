@@ -39,11 +39,12 @@ struct OnlineKeys {
 Result<OnlineKeys> OpenOnlineKeys(const ControllerConfig& config, const Clock& clock);
 
 // The server's certificate: for `names` and the key of `tls`, by `ca`.
+// Errors: FAILED_PRECONDITION/SIGNER_CERTIFICATE_EXPIRED where the CA's has ended; those of IssueCertificate.
 Result<Certificate> IssueServerCertificate(const ControllerConfig& config, const PublicKey& key,
                                            const std::shared_ptr<Signer>& ca,
                                            const Certificate& ca_certificate, UnixMillis now);
 
-// Node certificates by the node CA. Thread-safe.
+// Node certificates by the node CA. Thread-safe. Errors as IssueServerCertificate.
 class NodeCa final : public NodeCertificateIssuer {
  public:
   NodeCa(std::shared_ptr<Signer> signer, Certificate certificate, std::chrono::hours lifetime,
