@@ -20,9 +20,9 @@ constexpr std::size_t kMaxCommandBytes = 64u << 10;
 constexpr std::size_t kGptNameLimit = 36;
 constexpr std::array<std::string_view, 5> kFileSystems{"ext2", "ext3", "ext4", "vfat", "none"};
 // What cloud-configs hold for the running OS.
-constexpr std::array<std::string_view, 9> kOsKeys{"users",       "write_files", "hostname",
-                                                  "growpart",    "runcmd",      "bootcmd",
-                                                  "ssh_authorized_keys", "name", "k3s"};
+constexpr std::array<std::string_view, 9> kOsKeys{
+    "users",   "write_files",         "hostname", "growpart", "runcmd",
+    "bootcmd", "ssh_authorized_keys", "name",     "k3s"};
 
 bool IsName(std::string_view text, std::size_t limit) {
   return !text.empty() && text.size() <= limit && text.front() != '-' && text.front() != '.' &&
@@ -155,7 +155,8 @@ class InstallReader {
       if (!in_.Is(value, Kind::kMap, inner)) continue;
       for (const auto& [key, inner_value] : value.members) {
         if (key == "size") {
-          in_.Size(inner_value, inner + ".size", name == kOemName ? config_.oem_bytes : config_.persistent_bytes);
+          in_.Size(inner_value, inner + ".size",
+                   name == kOemName ? config_.oem_bytes : config_.persistent_bytes);
         } else if (key == "fs") {
           std::string fs;
           in_.Text(inner_value, inner + ".fs", fs);
@@ -224,7 +225,8 @@ class InstallReader {
         Steps(value, path, config_.before);
       } else if (stage == "after-install" || stage == "kairos-uki-install.after") {
         Steps(value, path, config_.after);
-      } else if (stage.starts_with("kairos-") || stage.ends_with("-install") || stage.find("chroot") != std::string::npos) {
+      } else if (stage.starts_with("kairos-") || stage.ends_with("-install") ||
+                 stage.find("chroot") != std::string::npos) {
         // A misspelt one would never run, and nobody would know.
         in_.Problem(value, path, "is no stage of an installation");
       } else {

@@ -1,4 +1,5 @@
-// The install configuration: a YAML cloud-config in the shape that Kairos uses (docs/install.md has an example).
+// The install configuration: a YAML cloud-config in the shape that Kairos uses (docs/install.md has an
+// example).
 //
 // Strict: everything that is wrong is told at once, and an unknown key is wrong. Who wrote it is another
 // question (config_source.h). A plain value; parsing is thread-safe.
@@ -65,7 +66,8 @@ inline constexpr std::string_view kPersistentName = "persistent";
 inline constexpr std::string_view kOemLabel = "COS_OEM";
 inline constexpr std::string_view kPersistentLabel = "COS_PERSISTENT";
 
-// Sizes are MiB in the text. Errors: INVALID_ARGUMENT/INSTALL_CONFIG_INVALID naming every problem with its path,
+// Sizes are MiB in the text. Errors: INVALID_ARGUMENT/INSTALL_CONFIG_INVALID naming every problem with its
+// path,
 // "; " between them; a text that is no YAML has one.
 Result<InstallConfig> ParseInstallConfig(std::string_view text);
 

@@ -68,17 +68,23 @@ class Parser {
     if (depth > kMaxYamlDepth) return Invalid(Line(), "too deep");
     if (++nodes_ > kMaxYamlNodes) return Invalid(Line(), "too many values");
     switch (event_.type) {
-      case YAML_SCALAR_EVENT: return Scalar();
-      case YAML_SEQUENCE_START_EVENT: return List(depth);
-      case YAML_MAPPING_START_EVENT: return Map(depth);
-      case YAML_ALIAS_EVENT: return Invalid(Line(), "aliases are not used here");
-      default: return Invalid(Line(), "a value is missing");
+      case YAML_SCALAR_EVENT:
+        return Scalar();
+      case YAML_SEQUENCE_START_EVENT:
+        return List(depth);
+      case YAML_MAPPING_START_EVENT:
+        return Map(depth);
+      case YAML_ALIAS_EVENT:
+        return Invalid(Line(), "aliases are not used here");
+      default:
+        return Invalid(Line(), "a value is missing");
     }
   }
 
   Result<YamlNode> Scalar() {
     const auto& scalar = event_.data.scalar;
-    if (scalar.anchor != nullptr || scalar.tag != nullptr) return Invalid(Line(), "anchors and tags are not used here");
+    if (scalar.anchor != nullptr || scalar.tag != nullptr)
+      return Invalid(Line(), "anchors and tags are not used here");
     YamlNode node{.line = Line()};
     node.text.assign(reinterpret_cast<const char*>(scalar.value), scalar.length);
     node.quoted = scalar.style != YAML_PLAIN_SCALAR_STYLE;
@@ -87,7 +93,8 @@ class Parser {
 
   Result<YamlNode> List(std::size_t depth) {
     const auto& start = event_.data.sequence_start;
-    if (start.anchor != nullptr || start.tag != nullptr) return Invalid(Line(), "anchors and tags are not used here");
+    if (start.anchor != nullptr || start.tag != nullptr)
+      return Invalid(Line(), "anchors and tags are not used here");
     YamlNode list{.kind = YamlNode::Kind::kList, .line = Line()};
     for (;;) {
       SEALIFT_RETURN_IF_ERROR(Next());
@@ -99,7 +106,8 @@ class Parser {
 
   Result<YamlNode> Map(std::size_t depth) {
     const auto& start = event_.data.mapping_start;
-    if (start.anchor != nullptr || start.tag != nullptr) return Invalid(Line(), "anchors and tags are not used here");
+    if (start.anchor != nullptr || start.tag != nullptr)
+      return Invalid(Line(), "anchors and tags are not used here");
     YamlNode map{.kind = YamlNode::Kind::kMap, .line = Line()};
     for (;;) {
       SEALIFT_RETURN_IF_ERROR(Next());

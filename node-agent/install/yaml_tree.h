@@ -1,8 +1,8 @@
 // The part of YAML 1.1 that an install configuration may use, as a tree: mappings, lists and scalars.
 //
 // A parser of foreign bytes over libyaml's events. Bounded: kMaxYamlBytes, kMaxYamlNodes, kMaxYamlDepth. Not
-// accepted, so that what a person reads is what the machine does: anchors and aliases, tags, several documents,
-// keys that are no plain scalars, the same key twice. Plain values; thread-safe.
+// accepted, so that what a person reads is what the machine does: anchors and aliases, tags, several
+// documents, keys that are no plain scalars, the same key twice. Plain values; thread-safe.
 #pragma once
 
 #include <cstdint>
