@@ -1,7 +1,7 @@
 // JSON of foreign origin, read with bounds, and the one form in which it is hashed and signed.
 //
-// Thread-safe functions. Only shared/tuf and shared/release include this header: nlohmann's type stays
-// behind their own models.
+// Thread-safe functions. Only shared/tuf, shared/release and shared/order include this header: nlohmann's
+// type stays behind their own models.
 #pragma once
 
 #include <cstddef>
