@@ -1,6 +1,6 @@
 // Counters that only grow: NV indexes of type counter in this machine's TPM.
 //
-// A seam of plain values; EsysCounters (esys_vault.h) stands behind it. Thread-safe, as Tpm. Whoever is root
+// A seam of plain values; EsysCounters (esys_tpm.h) stands behind it. Thread-safe, as Tpm. Whoever is root
 // can raise a counter or undefine it; nobody can lower one: a counter defined anew starts above every counter
 // that this TPM ever had (TPM 2.0 part 1, 37.2.4). A raised counter locks, it does not open.
 //

@@ -1,9 +1,10 @@
-// RAII and error translation around tpm2-tss. Included by esys_tpm.cc only: no tss2 type leaves this folder.
+// RAII and error translation around tpm2-tss. Included by esys_*.cc only: no tss2 type leaves this folder.
 #pragma once
 
 #include <tss2/tss2_esys.h>
 
 #include <memory>
+#include <mutex>
 #include <string>
 #include <utility>
 
@@ -36,6 +37,13 @@ class EsysConnection {
   // Set when the device TCTI was used directly; then it owns the memory of `tcti_`.
   std::unique_ptr<std::byte[]> device_;
   ESYS_CONTEXT* context_ = nullptr;
+};
+
+// The connection and who may use it now; shared by all that speak to one TPM.
+struct TpmDevice {
+  explicit TpmDevice(EsysConnection opened) : connection(std::move(opened)) {}
+  std::mutex mutex;
+  const EsysConnection connection;
 };
 
 // A transient object or session; flushed on scope end. A TPM has room for three.

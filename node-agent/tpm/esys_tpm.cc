@@ -1,20 +1,18 @@
 #include "node-agent/tpm/esys_tpm.h"
 
 #include <fmt/format.h>
-#include <tss2/tss2_mu.h>
 
 #include <algorithm>
 #include <mutex>
 #include <optional>
 
-#include "node-agent/tpm/esys_support.h"
+#include "node-agent/tpm/esys_commands.h"
 #include "shared/crypto/hash.h"
 #include "shared/tpm/structures.h"
 
 namespace sealift::agent {
 namespace {
 
-constexpr std::size_t kMaxNonceBytes = 32;
 constexpr std::size_t kNvChunkBytes = 512;
 constexpr std::size_t kMaxCertificateBytes = 16384;
 constexpr std::size_t kMaxCertificates = 16;
@@ -24,54 +22,6 @@ constexpr TPM2_HANDLE kRsaCertificateIndex = 0x01C00002;
 constexpr TPM2_HANDLE kEccCertificateIndex = 0x01C0000A;
 constexpr TPM2_HANDLE kChainFirstIndex = 0x01C00100;
 constexpr TPM2_HANDLE kChainLastIndex = 0x01C001FF;
-
-template <typename T, auto marshal>
-Result<Bytes> Marshal(const T& value) {
-  Bytes bytes(sizeof(T) + 64);
-  std::size_t size = 0;
-  SEALIFT_RETURN_IF_ERROR(
-      CheckRc(marshal(&value, bytes.data(), bytes.size(), &size), "encode TPM structure", "Tss2_MU"));
-  bytes.resize(size);
-  return bytes;
-}
-
-Result<Bytes> MarshalPublic(const TPM2B_PUBLIC& area) {
-  return Marshal<TPM2B_PUBLIC, Tss2_MU_TPM2B_PUBLIC_Marshal>(area);
-}
-
-Result<Attestation> MarshalAttestation(const TPM2B_ATTEST& attest, const TPMT_SIGNATURE& signature) {
-  Attestation made;
-  made.attest = ToBytes(ByteView(attest.attestationData, attest.size));
-  SEALIFT_ASSIGN_OR_RETURN(made.signature,
-                           (Marshal<TPMT_SIGNATURE, Tss2_MU_TPMT_SIGNATURE_Marshal>(signature)));
-  return made;
-}
-
-Result<TPM2B_DATA> QualifyingData(ByteView nonce) {
-  if (nonce.size() > kMaxNonceBytes) {
-    return MakeError(Code::kInvalidArgument, Reason::kInvalidArgument, "use nonce: longer than 32 bytes");
-  }
-  TPM2B_DATA data{};
-  data.size = static_cast<UINT16>(nonce.size());
-  std::ranges::copy(nonce, data.buffer);
-  return data;
-}
-
-Result<TPML_PCR_SELECTION> Selection(std::span<const std::uint32_t> pcrs) {
-  TPML_PCR_SELECTION selection{};
-  selection.count = 1;
-  selection.pcrSelections[0].hash = TPM2_ALG_SHA256;
-  selection.pcrSelections[0].sizeofSelect = 3;
-  for (const std::uint32_t pcr : pcrs) {
-    if (pcr >= 24) {
-      return MakeError(Code::kInvalidArgument, Reason::kInvalidArgument,
-                       fmt::format("select PCR {}: a TPM has 24", pcr));
-    }
-    BYTE& bits = selection.pcrSelections[0].pcrSelect[pcr / 8];
-    bits = static_cast<BYTE>(bits | 1u << (pcr % 8));
-  }
-  return selection;
-}
 
 // The size of the DER certificate that `bytes` start with; none when they start with something else. Indexes
 // are often larger than what lies in them.
@@ -100,15 +50,15 @@ void AppendCertificates(ByteView bytes, std::vector<Bytes>& to) {
 
 class EsysTpm final : public Tpm {
  public:
-  explicit EsysTpm(EsysConnection connection) : connection_(std::move(connection)) {}
+  explicit EsysTpm(std::shared_ptr<TpmDevice> device) : device_(std::move(device)) {}
 
   Result<tpm::PcrValues> ReadPcrs(std::span<const std::uint32_t> pcrs) override {
-    const std::lock_guard lock(mutex_);
-    return ReadPcrsLocked(pcrs);
+    const std::lock_guard lock(device_->mutex);
+    return agent::ReadPcrs(context(), pcrs);
   }
 
   Result<TpmKeys> EnsureKeys() override {
-    const std::lock_guard lock(mutex_);
+    const std::lock_guard lock(device_->mutex);
     TpmKeys keys;
     SEALIFT_ASSIGN_OR_RETURN(keys.attestation, EnsureKey(attestation_));
     SEALIFT_ASSIGN_OR_RETURN(keys.tls, EnsureKey(tls_));
@@ -116,7 +66,7 @@ class EsysTpm final : public Tpm {
   }
 
   Result<EndorsementKey> ReadEndorsementKey() override {
-    const std::lock_guard lock(mutex_);
+    const std::lock_guard lock(device_->mutex);
     SEALIFT_ASSIGN_OR_RETURN(EndorsementHandle opened, OpenEndorsementKey());
     EndorsementKey key{.public_area = std::move(opened.public_area), .certificates = {}};
     SEALIFT_ASSIGN_OR_RETURN(key.certificates, ReadCertificates(opened.rsa));
@@ -135,7 +85,7 @@ class EsysTpm final : public Tpm {
         CheckRc(Tss2_MU_TPM2B_ENCRYPTED_SECRET_Unmarshal(encrypted_secret.data(), encrypted_secret.size(),
                                                          &secret_offset, &secret),
                 "read credential secret", "Tss2_MU_TPM2B_ENCRYPTED_SECRET_Unmarshal"));
-    const std::lock_guard lock(mutex_);
+    const std::lock_guard lock(device_->mutex);
     SEALIFT_RETURN_IF_ERROR(EnsureKey(attestation_).status());
     SEALIFT_ASSIGN_OR_RETURN(const EndorsementHandle endorsement, OpenEndorsementKey());
     SEALIFT_ASSIGN_OR_RETURN(const Transient session, EndorsementPolicySession());
@@ -152,7 +102,7 @@ class EsysTpm final : public Tpm {
 
   Result<Attestation> CertifyTlsKey(ByteView nonce) override {
     SEALIFT_ASSIGN_OR_RETURN(const TPM2B_DATA data, QualifyingData(nonce));
-    const std::lock_guard lock(mutex_);
+    const std::lock_guard lock(device_->mutex);
     SEALIFT_RETURN_IF_ERROR(EnsureKey(attestation_).status());
     SEALIFT_RETURN_IF_ERROR(EnsureKey(tls_).status());
     const TPMT_SIG_SCHEME scheme{.scheme = TPM2_ALG_NULL, .details = {}};
@@ -170,10 +120,10 @@ class EsysTpm final : public Tpm {
   Result<tpm::QuoteEvidence> Quote(ByteView nonce, std::span<const std::uint32_t> pcrs) override {
     SEALIFT_ASSIGN_OR_RETURN(const TPM2B_DATA data, QualifyingData(nonce));
     SEALIFT_ASSIGN_OR_RETURN(const TPML_PCR_SELECTION selection, Selection(pcrs));
-    const std::lock_guard lock(mutex_);
+    const std::lock_guard lock(device_->mutex);
     SEALIFT_RETURN_IF_ERROR(EnsureKey(attestation_).status());
     for (int attempt = 0; attempt < kQuoteAttempts; ++attempt) {
-      SEALIFT_ASSIGN_OR_RETURN(tpm::PcrValues values, ReadPcrsLocked(pcrs));
+      SEALIFT_ASSIGN_OR_RETURN(tpm::PcrValues values, agent::ReadPcrs(context(), pcrs));
       SEALIFT_ASSIGN_OR_RETURN(Attestation made, QuoteLocked(data, selection));
       SEALIFT_ASSIGN_OR_RETURN(const bool fits, QuoteFits(made.attest, values));
       if (!fits) continue;
@@ -196,7 +146,7 @@ class EsysTpm final : public Tpm {
     TPMT_SIGNATURE* raw = nullptr;
     Bytes encoded;
     {
-      const std::lock_guard lock(mutex_);
+      const std::lock_guard lock(device_->mutex);
       if (tls_.object == ESYS_TR_NONE) SEALIFT_RETURN_IF_ERROR(EnsureKey(tls_).status());
       SEALIFT_RETURN_IF_ERROR(CheckRc(Esys_Sign(context(), tls_.object, ESYS_TR_PASSWORD, ESYS_TR_NONE,
                                                 ESYS_TR_NONE, &input, &scheme, &ticket, &raw),
@@ -224,31 +174,7 @@ class EsysTpm final : public Tpm {
     bool rsa = false;
   };
 
-  ESYS_CONTEXT* context() const { return connection_.context(); }
-
-  Result<std::vector<TPM2_HANDLE>> Handles(TPM2_HANDLE first, UINT32 count) {
-    TPMI_YES_NO more = 0;
-    TPMS_CAPABILITY_DATA* raw = nullptr;
-    SEALIFT_RETURN_IF_ERROR(CheckRc(Esys_GetCapability(context(), ESYS_TR_NONE, ESYS_TR_NONE, ESYS_TR_NONE,
-                                                       TPM2_CAP_HANDLES, first, count, &more, &raw),
-                                    fmt::format("list TPM handles from {:#x}", first), "Esys_GetCapability"));
-    const EsysPtr<TPMS_CAPABILITY_DATA> data(raw);
-    const TPML_HANDLE& handles = data->data.handles;
-    return std::vector<TPM2_HANDLE>(handles.handle, handles.handle + handles.count);
-  }
-
-  Result<bool> Exists(TPM2_HANDLE handle) {
-    SEALIFT_ASSIGN_OR_RETURN(const auto handles, Handles(handle, 1));
-    return !handles.empty() && handles.front() == handle;
-  }
-
-  Result<ESYS_TR> Open(TPM2_HANDLE handle) {
-    ESYS_TR object = ESYS_TR_NONE;
-    SEALIFT_RETURN_IF_ERROR(
-        CheckRc(Esys_TR_FromTPMPublic(context(), handle, ESYS_TR_NONE, ESYS_TR_NONE, ESYS_TR_NONE, &object),
-                fmt::format("open TPM handle {:#x}", handle), "Esys_TR_FromTPMPublic"));
-    return object;
-  }
+  ESYS_CONTEXT* context() const { return device_->connection.context(); }
 
   Result<TPM2B_PUBLIC> ReadPublic(ESYS_TR object) {
     TPM2B_PUBLIC* area = nullptr;
@@ -263,34 +189,13 @@ class EsysTpm final : public Tpm {
     return *area;
   }
 
-  Result<Transient> CreatePrimary(ESYS_TR hierarchy, const TPM2B_PUBLIC& wanted, TPM2B_PUBLIC& made) {
-    const TPM2B_SENSITIVE_CREATE sensitive{};
-    const TPM2B_DATA outside{};
-    const TPML_PCR_SELECTION pcrs{};
-    TPM2B_PUBLIC* area = nullptr;
-    TPM2B_CREATION_DATA* data = nullptr;
-    TPM2B_DIGEST* hash = nullptr;
-    TPMT_TK_CREATION* ticket = nullptr;
-    Transient object(context());
-    SEALIFT_RETURN_IF_ERROR(CheckRc(
-        Esys_CreatePrimary(context(), hierarchy, ESYS_TR_PASSWORD, ESYS_TR_NONE, ESYS_TR_NONE, &sensitive,
-                           &wanted, &outside, &pcrs, object.Receive(), &area, &data, &hash, &ticket),
-        "make primary TPM key", "Esys_CreatePrimary"));
-    const EsysPtr<TPM2B_PUBLIC> owned(area);
-    const EsysPtr<TPM2B_CREATION_DATA> owned_data(data);
-    const EsysPtr<TPM2B_DIGEST> owned_hash(hash);
-    const EsysPtr<TPMT_TK_CREATION> owned_ticket(ticket);
-    made = *area;
-    return object;
-  }
-
   // The key's TPM2B_PUBLIC; makes and persists it where the handle is vacant.
   Result<Bytes> EnsureKey(OwnKey& key) {
     const TPM2B_PUBLIC wanted = key.make_template();
-    SEALIFT_ASSIGN_OR_RETURN(const bool exists, Exists(key.handle));
+    SEALIFT_ASSIGN_OR_RETURN(const bool exists, Exists(context(), key.handle));
     if (!exists) return MakeKey(key, wanted);
     if (key.object == ESYS_TR_NONE) {
-      SEALIFT_ASSIGN_OR_RETURN(key.object, Open(key.handle));
+      SEALIFT_ASSIGN_OR_RETURN(key.object, OpenHandle(context(), key.handle));
     }
     SEALIFT_ASSIGN_OR_RETURN(const TPM2B_PUBLIC area, ReadPublic(key.object));
     if (!MadeFrom(wanted, area)) {
@@ -306,7 +211,7 @@ class EsysTpm final : public Tpm {
           CheckRc(Esys_TR_Close(context(), &key.object), "forget lost TPM key", "Esys_TR_Close"));
     }
     TPM2B_PUBLIC area{};
-    auto object = CreatePrimary(key.hierarchy, wanted, area);
+    auto object = CreatePrimary(context(), key.hierarchy, wanted, area);
     if (!object.ok()) return Annotate(object.status(), fmt::format("make {} key", key.role));
     SEALIFT_RETURN_IF_ERROR(
         CheckRc(Esys_EvictControl(context(), ESYS_TR_RH_OWNER, object->get(), ESYS_TR_PASSWORD, ESYS_TR_NONE,
@@ -316,27 +221,17 @@ class EsysTpm final : public Tpm {
   }
 
   Result<EndorsementHandle> OpenEndorsementKey() {
-    SEALIFT_ASSIGN_OR_RETURN(const bool rsa, Exists(kRsaCertificateIndex));
+    SEALIFT_ASSIGN_OR_RETURN(const bool rsa, Exists(context(), kRsaCertificateIndex));
     TPM2B_PUBLIC area{};
     SEALIFT_ASSIGN_OR_RETURN(Transient object,
-                             CreatePrimary(ESYS_TR_RH_ENDORSEMENT,
+                             CreatePrimary(context(), ESYS_TR_RH_ENDORSEMENT,
                                            rsa ? RsaEndorsementTemplate() : EccEndorsementTemplate(), area));
     SEALIFT_ASSIGN_OR_RETURN(Bytes public_area, MarshalPublic(area));
     return EndorsementHandle{.object = std::move(object), .public_area = std::move(public_area), .rsa = rsa};
   }
 
   Result<Transient> EndorsementPolicySession() {
-    const TPMT_SYM_DEF symmetric{.algorithm = TPM2_ALG_NULL, .keyBits = {}, .mode = {}};
-    Transient session(context());
-    SEALIFT_RETURN_IF_ERROR(CheckRc(
-        Esys_StartAuthSession(context(), ESYS_TR_NONE, ESYS_TR_NONE, ESYS_TR_NONE, ESYS_TR_NONE, ESYS_TR_NONE,
-                              nullptr, TPM2_SE_POLICY, &symmetric, TPM2_ALG_SHA256, session.Receive()),
-        "start policy session", "Esys_StartAuthSession"));
-    // The session outlives its use, so that it is flushed in one place whether that use succeeds or not.
-    SEALIFT_RETURN_IF_ERROR(
-        CheckRc(Esys_TRSess_SetAttributes(context(), session.get(), TPMA_SESSION_CONTINUESESSION,
-                                          TPMA_SESSION_CONTINUESESSION),
-                "start policy session", "Esys_TRSess_SetAttributes"));
+    SEALIFT_ASSIGN_OR_RETURN(Transient session, StartSession(context(), ESYS_TR_NONE, TPM2_SE_POLICY, 0));
     SEALIFT_RETURN_IF_ERROR(
         CheckRc(Esys_PolicySecret(context(), ESYS_TR_RH_ENDORSEMENT, session.get(), ESYS_TR_PASSWORD,
                                   ESYS_TR_NONE, ESYS_TR_NONE, nullptr, nullptr, nullptr, 0, nullptr, nullptr),
@@ -345,7 +240,7 @@ class EsysTpm final : public Tpm {
   }
 
   Result<Bytes> ReadNv(TPM2_HANDLE handle) {
-    SEALIFT_ASSIGN_OR_RETURN(ESYS_TR index, Open(handle));
+    SEALIFT_ASSIGN_OR_RETURN(ESYS_TR index, OpenHandle(context(), handle));
     auto bytes = ReadNvIndex(index, handle);
     SEALIFT_RETURN_IF_ERROR(CheckRc(Esys_TR_Close(context(), &index), "close NV index", "Esys_TR_Close"));
     return bytes;
@@ -380,7 +275,7 @@ class EsysTpm final : public Tpm {
   Result<std::vector<Bytes>> ReadCertificates(bool rsa) {
     std::vector<Bytes> certificates;
     const TPM2_HANDLE leaf = rsa ? kRsaCertificateIndex : kEccCertificateIndex;
-    SEALIFT_ASSIGN_OR_RETURN(const bool exists, Exists(leaf));
+    SEALIFT_ASSIGN_OR_RETURN(const bool exists, Exists(context(), leaf));
     if (!exists) return certificates;
     SEALIFT_ASSIGN_OR_RETURN(const Bytes bytes, ReadNv(leaf));
     const auto size = CertificateSize(bytes);
@@ -389,50 +284,13 @@ class EsysTpm final : public Tpm {
                        fmt::format("read EK certificate: NV index {:#x} holds no DER", leaf));
     }
     certificates.push_back(ToBytes(ByteView(bytes).first(*size)));
-    SEALIFT_ASSIGN_OR_RETURN(const auto handles, Handles(kChainFirstIndex, kMaxCertificates));
+    SEALIFT_ASSIGN_OR_RETURN(const auto handles, Handles(context(), kChainFirstIndex, kMaxCertificates));
     for (const TPM2_HANDLE handle : handles) {
       if (handle > kChainLastIndex) break;
       SEALIFT_ASSIGN_OR_RETURN(const Bytes chain, ReadNv(handle));
       AppendCertificates(chain, certificates);
     }
     return certificates;
-  }
-
-  Result<tpm::PcrValues> ReadPcrsLocked(std::span<const std::uint32_t> pcrs) {
-    tpm::PcrValues values;
-    std::vector<std::uint32_t> missing(pcrs.begin(), pcrs.end());
-    // A TPM gives at most eight registers per command.
-    while (!missing.empty()) {
-      SEALIFT_ASSIGN_OR_RETURN(const TPML_PCR_SELECTION selection, Selection(missing));
-      UINT32 update_counter = 0;
-      TPML_PCR_SELECTION* raw_selection = nullptr;
-      TPML_DIGEST* raw_digests = nullptr;
-      SEALIFT_RETURN_IF_ERROR(
-          CheckRc(Esys_PCR_Read(context(), ESYS_TR_NONE, ESYS_TR_NONE, ESYS_TR_NONE, &selection,
-                                &update_counter, &raw_selection, &raw_digests),
-                  "read PCRs", "Esys_PCR_Read"));
-      const EsysPtr<TPML_PCR_SELECTION> got(raw_selection);
-      const EsysPtr<TPML_DIGEST> digests(raw_digests);
-      SEALIFT_ASSIGN_OR_RETURN(const std::size_t added, Collect(*got, *digests, values));
-      if (added == 0) {
-        return MakeError(Code::kFailedPrecondition, Reason::kTpmCommandFailed,
-                         "read PCRs: the TPM's SHA-256 bank is not allocated");
-      }
-      std::erase_if(missing, [&](std::uint32_t pcr) { return values.contains(pcr); });
-    }
-    return values;
-  }
-
-  static Result<std::size_t> Collect(const TPML_PCR_SELECTION& selection, const TPML_DIGEST& digests,
-                                     tpm::PcrValues& values) {
-    std::size_t next = 0;
-    const TPMS_PCR_SELECTION& bank = selection.pcrSelections[0];
-    for (std::uint32_t pcr = 0; selection.count == 1 && pcr < bank.sizeofSelect * 8u; ++pcr) {
-      if ((bank.pcrSelect[pcr / 8] >> (pcr % 8) & 1) == 0 || next == digests.count) continue;
-      const TPM2B_DIGEST& digest = digests.digests[next++];
-      SEALIFT_ASSIGN_OR_RETURN(values[pcr], Sha256Digest::FromBytes(ByteView(digest.buffer, digest.size)));
-    }
-    return next;
   }
 
   Result<Attestation> QuoteLocked(const TPM2B_DATA& data, const TPML_PCR_SELECTION& selection) {
@@ -455,8 +313,7 @@ class EsysTpm final : public Tpm {
     return std::ranges::equal(std::get<tpm::QuoteInfo>(parsed.info).pcr_digest, hasher.Finish().view());
   }
 
-  std::mutex mutex_;
-  const EsysConnection connection_;
+  const std::shared_ptr<TpmDevice> device_;
   // The AK lies under the endorsement hierarchy: the TPM blurs its counters for keys of the owner.
   OwnKey attestation_{.role = "attestation",
                       .handle = kAttestationKeyHandle,
@@ -468,9 +325,18 @@ class EsysTpm final : public Tpm {
 
 }  // namespace
 
-Result<std::unique_ptr<Tpm>> OpenEsysTpm(const EsysTpmOptions& options) {
+Result<std::shared_ptr<TpmDevice>> OpenTpmDevice(const EsysTpmOptions& options) {
   SEALIFT_ASSIGN_OR_RETURN(EsysConnection connection, EsysConnection::Open(options.tcti));
-  return std::make_unique<EsysTpm>(std::move(connection));
+  return std::make_shared<TpmDevice>(std::move(connection));
+}
+
+std::unique_ptr<Tpm> MakeEsysTpm(std::shared_ptr<TpmDevice> device) {
+  return std::make_unique<EsysTpm>(std::move(device));
+}
+
+Result<std::unique_ptr<Tpm>> OpenEsysTpm(const EsysTpmOptions& options) {
+  SEALIFT_ASSIGN_OR_RETURN(std::shared_ptr<TpmDevice> device, OpenTpmDevice(options));
+  return MakeEsysTpm(std::move(device));
 }
 
 }  // namespace sealift::agent

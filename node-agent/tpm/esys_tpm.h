@@ -4,7 +4,9 @@
 #include <memory>
 #include <string>
 
+#include "node-agent/tpm/counters.h"
 #include "node-agent/tpm/tpm.h"
+#include "node-agent/tpm/vault.h"
 
 namespace sealift::agent {
 
@@ -13,6 +15,17 @@ struct EsysTpmOptions {
   // linked in, so that the agent needs no loadable module beside it; others are loaded by name.
   std::string tcti = "device:/dev/tpmrm0";
 };
+
+// One connection to a TPM, for everything that speaks to it. Opaque, thread-safe.
+struct TpmDevice;
+
+// Errors: UNAVAILABLE/TPM_UNAVAILABLE.
+Result<std::shared_ptr<TpmDevice>> OpenTpmDevice(const EsysTpmOptions& options);
+
+// Shares the connection. Leaves no transient object or session behind.
+std::unique_ptr<Tpm> MakeEsysTpm(std::shared_ptr<TpmDevice> device);
+std::unique_ptr<TpmVault> MakeEsysVault(std::shared_ptr<TpmDevice> device);
+std::unique_ptr<TpmCounters> MakeEsysCounters(std::shared_ptr<TpmDevice> device);
 
 // Opens the TPM. Holds the connection until destroyed; leaves no transient object or session behind.
 // Errors: UNAVAILABLE/TPM_UNAVAILABLE.

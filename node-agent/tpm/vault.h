@@ -1,6 +1,6 @@
 // Secrets that this machine's TPM gives back only to the software it was sealed for.
 //
-// A seam of plain values; EsysVault (esys_vault.h) stands behind it. Thread-safe, as Tpm. A sealed object is
+// A seam of plain values; EsysVault (esys_tpm.h) stands behind it. Thread-safe, as Tpm. A sealed object is
 // a KEYEDHASH under the owner's storage key, with a policy and no password:
 //   PolicyAuthorize(policy key, over PCRs that move with each image) and then PolicyPCR(those that may not).
 // Such a policy is public, so anybody can seal a secret of his own to it. Hence an object carries what the

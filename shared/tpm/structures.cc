@@ -282,6 +282,12 @@ Result<Attest> ParseAttest(ByteView tpms_attest, std::uint16_t expected_type, co
     fits = ReadSelections(reader, quote.selections) && fits;
     quote.pcr_digest = ToBytes(TakeSized(reader));
     attest.info = std::move(quote);
+  } else if (type == kStAttestNv) {
+    NvInfo nv;
+    nv.index_name = ToBytes(TakeSized(reader));
+    nv.offset = reader.U16();
+    nv.contents = ToBytes(TakeSized(reader));
+    attest.info = std::move(nv);
   } else {
     CertifyInfo certify;
     certify.name = ToBytes(TakeSized(reader));

@@ -45,6 +45,7 @@ inline constexpr std::uint32_t kAttrSign = 1u << 18;
 
 // TPM_GENERATED_VALUE and the attestation types (6.9).
 inline constexpr std::uint32_t kGeneratedValue = 0xFF544347;
+inline constexpr std::uint16_t kStAttestNv = 0x8014;
 inline constexpr std::uint16_t kStAttestCertify = 0x8017;
 inline constexpr std::uint16_t kStAttestQuote = 0x8018;
 
@@ -104,13 +105,20 @@ struct CertifyInfo {
   Bytes qualified_name;
 };
 
+// Of TPM2_NV_Certify.
+struct NvInfo {
+  Bytes index_name;
+  std::uint16_t offset = 0;
+  Bytes contents;
+};
+
 // TPMS_ATTEST (10.12.12) of a quote or a certification. Says nothing about who signed it.
 struct Attest {
   Bytes qualified_signer;
   Bytes extra_data;
   ClockInfo clock;
   std::uint64_t firmware_version = 0;
-  std::variant<QuoteInfo, CertifyInfo> info;
+  std::variant<QuoteInfo, CertifyInfo, NvInfo> info;
 };
 
 // Which ids a parser of a TPMS_ATTEST reports with.
