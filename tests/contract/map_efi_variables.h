@@ -12,7 +12,7 @@
 
 namespace sealift::agent {
 
-class MapEfiVariables final : public EfiVariables {
+class MapEfiVariables : public EfiVariables {
  public:
   Result<std::optional<Bytes>> Read(std::string_view name, std::string_view vendor) override {
     if (unreadable_) {
