@@ -85,6 +85,12 @@ std::string LowerCase(std::string_view text) {
   return lower;
 }
 
+bool SamePath(std::string_view a, std::string_view b) { return LowerCase(a) == LowerCase(b); }
+
+std::string EntryPath(std::string_view file_name) {
+  return fmt::format("{}/{}", kEntriesDirectory, file_name);
+}
+
 std::string_view RelativePath(std::string_view path) {
   return path.empty() || path.front() != '/' ? path : path.substr(1);
 }

@@ -45,6 +45,9 @@ std::string FormatEntry(const EntryText& entry);
 BootRole RoleOfId(std::string_view id);
 // FAT's idea of equality, for ASCII.
 std::string LowerCase(std::string_view text);
+bool SamePath(std::string_view a, std::string_view b);
+// "loader/entries/<file name>".
+std::string EntryPath(std::string_view file_name);
 // "/EFI/kairos/x.efi" -> "EFI/kairos/x.efi", as FileSystem wants it.
 std::string_view RelativePath(std::string_view path);
 

@@ -1,66 +1,19 @@
 #include "node-agent/esp/esp_stager.h"
 
 #include <fmt/format.h>
-#include <unistd.h>
 
 #include <algorithm>
-#include <cerrno>
 
 #include "shared/base/files.h"
 #include "shared/base/log.h"
-#include "shared/base/untrusted_files.h"
-#include "shared/crypto/hash.h"
 #include "shared/efi/boot_entry.h"
 
 namespace sealift::agent {
 namespace {
 
-// For entries, directory growth and rounding up to clusters, on top of the image.
-constexpr std::uint64_t kSlackBytes = 1u << 20;
-constexpr std::size_t kCopyBytes = 1u << 20;
 constexpr std::string_view kRunningRecord = "running-image";
 
-// "<version>-<12 hex>.efi": only such files are ours to remove.
-bool IsImageName(std::string_view name) {
-  constexpr std::size_t kTail = 17;  // "-" + 12 digits + ".efi"
-  if (name.size() <= kTail) return false;
-  const std::string tail = LowerCase(name.substr(name.size() - kTail));
-  return tail.front() == '-' && tail.ends_with(".efi") &&
-         std::all_of(tail.begin() + 1, tail.begin() + 13,
-                     [](char c) { return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'f'); });
-}
-
-bool SamePath(std::string_view a, std::string_view b) { return LowerCase(a) == LowerCase(b); }
-
-std::string EntryPath(std::string_view file_name) {
-  return fmt::format("{}/{}", kEntriesDirectory, file_name);
-}
-
-Status NotStaged(std::string_view path, std::string_view why) {
-  return MakeError(Code::kNotFound, Reason::kImageNotStaged,
-                   fmt::format("find '{}' on the ESP: {}", path, why));
-}
-
-Status ReadLocalFile(const std::filesystem::path& path, const std::function<Status(ByteView)>& sink) {
-  SEALIFT_ASSIGN_OR_RETURN(const UniqueFd fd, OpenRegularFile(path));
-  Bytes piece(kCopyBytes);
-  while (true) {
-    const ssize_t got = ::read(fd.get(), piece.data(), piece.size());
-    if (got < 0 && errno == EINTR) continue;
-    if (got < 0) {
-      return ErrnoError(Code::kUnavailable, Reason::kFileUnreadable, fmt::format("read '{}'", path.string()),
-                        "read", errno);
-    }
-    if (got == 0) return OkStatus();
-    SEALIFT_RETURN_IF_ERROR(sink(ByteView(piece).first(static_cast<std::size_t>(got))));
-  }
-}
-
 }  // namespace
-
-std::string ImageFilePath(const std::string& version, const Sha256Digest& digest) {
-  return fmt::format("{}/{}-{}.efi", kImagesDirectory, version, digest.hex().substr(0, 12));
-}
 
 // ---- what runs ----
 
@@ -178,116 +131,6 @@ Status EspStager::RequireInstalled(const BootInventory& inventory) {
                                inventory.selected_entry));
 }
 
-// ---- staging ----
-
-Status EspStager::CopyVerified(const VerifiedImage& image, const std::string& temporary) {
-  SEALIFT_ASSIGN_OR_RETURN(std::unique_ptr<FileWriter> writer, fs_->Create(temporary));
-  Sha256Hasher hasher;
-  SEALIFT_RETURN_IF_ERROR(ReadLocalFile(image.file(), [&](ByteView piece) {
-    hasher.Update(piece);
-    return writer->Write(piece);
-  }));
-  if (hasher.Finish() != image.digest()) {
-    return MakeError(
-        Code::kInvalidArgument, Reason::kImageDigestMismatch,
-        fmt::format("stage '{}': the file changed after it was verified", image.file().string()));
-  }
-  SEALIFT_RETURN_IF_ERROR(writer->Sync());
-  writer.reset();
-  SEALIFT_ASSIGN_OR_RETURN(const FileSystem::Measured written, fs_->Measure(temporary));
-  if (written.digest != image.digest()) {
-    return MakeError(Code::kDataLoss, Reason::kEspReadbackMismatch,
-                     fmt::format("read back '{}': {} bytes with another digest", temporary, written.size));
-  }
-  return OkStatus();
-}
-
-Result<bool> EspStager::RemoveExhausted(const View& view) {
-  const BootInventory& now = view.inventory;
-  if (!HasProvenEntry(now)) return false;
-  bool removed = false;
-  for (const RoleEntry& entry : now.entries) {
-    if (entry.role != BootRole::kActive || !entry.exhausted() ||
-        SamePath(entry.image_path, now.running_image_path)) {
-      continue;
-    }
-    SEALIFT_RETURN_IF_ERROR(RemoveEntry(entry.file_name));
-    removed = true;
-  }
-  // Durable before an image goes that one of them names.
-  if (removed) SEALIFT_RETURN_IF_ERROR(fs_->SyncDirectory(kEntriesDirectory));
-  return removed;
-}
-
-Status EspStager::MakeRoom(const View& view, std::uint64_t bytes) {
-  SEALIFT_ASSIGN_OR_RETURN(std::uint64_t free, fs_->FreeBytes());
-  if (free >= bytes) return OkStatus();
-  SEALIFT_RETURN_IF_ERROR(CollectGarbage().status());
-  SEALIFT_ASSIGN_OR_RETURN(free, fs_->FreeBytes());
-  if (free >= bytes) return OkStatus();
-  // A fallback was remembered before another version got this far, so its entry has told what it had to.
-  SEALIFT_ASSIGN_OR_RETURN(const bool removed, RemoveExhausted(view));
-  if (removed) {
-    SEALIFT_RETURN_IF_ERROR(CollectGarbage().status());
-    SEALIFT_ASSIGN_OR_RETURN(free, fs_->FreeBytes());
-    if (free >= bytes) return OkStatus();
-  }
-  return MakeError(Code::kResourceExhausted, Reason::kEspFull,
-                   fmt::format("stage an image: {} bytes needed on the ESP, {} free", bytes, free));
-}
-
-Result<StagedImage> EspStager::Stage(const VerifiedImage& image) {
-  SEALIFT_ASSIGN_OR_RETURN(const View view, Look());
-  SEALIFT_RETURN_IF_ERROR(RequireInstalled(view.inventory));
-  Result<StagedImage> known = FindCopy(image.version(), image.digest());
-  if (known.ok() || known.status().code() != Code::kNotFound) return known;
-  const std::string final_path = ImageFilePath(image.version(), image.digest());
-  if (fs_->Exists(final_path)) {
-    // Other bytes under the name of these: damage. What an entry names stays for a person to look at.
-    const std::string path = LowerCase("/" + final_path);
-    const std::vector<std::string>& named = view.disk.referenced;
-    if (std::find(named.begin(), named.end(), path) != named.end()) {
-      return MakeError(Code::kDataLoss, Reason::kEspReadbackMismatch,
-                       fmt::format("stage '{}': an entry names a damaged file of this name", final_path));
-    }
-    SEALIFT_RETURN_IF_ERROR(fs_->Remove(final_path));
-  }
-  SEALIFT_RETURN_IF_ERROR(MakeRoom(view, image.size() + kSlackBytes));
-  SEALIFT_RETURN_IF_ERROR(fs_->MakeDirectory(kImagesDirectory));
-  const std::string temporary = fmt::format("{}{}", final_path, kTemporarySuffix);
-  if (Status copied = CopyVerified(image, temporary); !copied.ok()) {
-    if (Status removed = fs_->Remove(temporary); !removed.ok() && removed.code() != Code::kNotFound) {
-      log::Warning("a temporary file stays on the ESP", {{"path", temporary}, {"error", Describe(removed)}});
-    }
-    return copied;
-  }
-  SEALIFT_RETURN_IF_ERROR(fs_->Rename(temporary, final_path));
-  SEALIFT_RETURN_IF_ERROR(fs_->SyncDirectory(kImagesDirectory));
-  return VouchForStaged(image.version(), image.digest(), "/" + final_path);
-}
-
-Result<StagedImage> EspStager::FindCopy(const std::string& version, const Sha256Digest& digest) {
-  const std::string path = ImageFilePath(version, digest);
-  const Result<FileSystem::Measured> found = fs_->Measure(path);
-  if (found.status().code() == Code::kNotFound) return NotStaged(path, "no such file");
-  SEALIFT_RETURN_IF_ERROR(found.status());
-  if (found->digest != digest) return NotStaged(path, "its content is another");
-  return VouchForStaged(version, digest, "/" + path);
-}
-
-Result<StagedImage> EspStager::FindStaged(const ImageExpectations& expectations) {
-  const std::string path = ImageFilePath(expectations.version, expectations.digest);
-  const Result<Bytes> bytes = fs_->Read(path, expectations.size);
-  if (bytes.status().code() == Code::kNotFound) return NotStaged(path, "no such file");
-  if (ReasonOf(bytes.status()) == Reason::kFileTooLarge) return NotStaged(path, "its content is another");
-  SEALIFT_RETURN_IF_ERROR(bytes.status());
-  if (bytes->size() != expectations.size || Sha256(*bytes) != expectations.digest) {
-    return NotStaged(path, "its content is another");
-  }
-  SEALIFT_RETURN_IF_ERROR(CheckImage(*bytes, expectations).status());
-  return VouchForStaged(expectations.version, expectations.digest, "/" + path);
-}
-
 // ---- entries ----
 
 std::string EspStager::BaseTitle(const View& view) const {
@@ -305,6 +148,18 @@ std::string EspStager::BaseTitle(const View& view) const {
 Status EspStager::RemoveEntry(const std::string& file_name) {
   const Status removed = fs_->Remove(EntryPath(file_name));
   return removed.code() == Code::kNotFound ? OkStatus() : removed;
+}
+
+Status EspStager::RenameEntry(const std::string& from, const std::string& to) {
+  if (fs_->Exists(EntryPath(to))) {
+    // Left by a rename that was cut, and perhaps of the same clusters: written anew before the other goes.
+    SEALIFT_ASSIGN_OR_RETURN(const Bytes text, fs_->Read(EntryPath(from), efi::kMaxEntryBytes));
+    SEALIFT_RETURN_IF_ERROR(fs_->Replace(EntryPath(to), text));
+    SEALIFT_RETURN_IF_ERROR(RemoveEntry(from));
+  } else {
+    SEALIFT_RETURN_IF_ERROR(fs_->Rename(EntryPath(from), EntryPath(to)));
+  }
+  return fs_->SyncDirectory(kEntriesDirectory);
 }
 
 Status EspStager::PointPassiveAtRunning(const View& view) {
@@ -377,33 +232,24 @@ Status EspStager::Bless() {
   for (const RoleEntry& entry : now.entries) {
     if (entry.role == BootRole::kActive && entry.on_trial() &&
         SamePath(entry.image_path, now.running_image_path)) {
-      SEALIFT_RETURN_IF_ERROR(fs_->Rename(EntryPath(entry.file_name), EntryPath("active.conf")));
-      return fs_->SyncDirectory(kEntriesDirectory);
+      return RenameEntry(entry.file_name, "active.conf");
     }
   }
   return OkStatus();
-}
-
-bool EspStager::HasProvenEntry(const BootInventory& inventory) {
-  return std::any_of(inventory.entries.begin(), inventory.entries.end(), [](const RoleEntry& entry) {
-    return entry.role != BootRole::kUnknown && !entry.on_trial() && entry.image_present;
-  });
 }
 
 Status EspStager::Disarm() {
   SEALIFT_ASSIGN_OR_RETURN(const View view, Look());
   const BootInventory& now = view.inventory;
   if (now.running_role == BootRole::kMedia || !HasProvenEntry(now)) return OkStatus();
-  bool changed = false;
   for (const RoleEntry& entry : now.entries) {
     const bool waits = entry.role == BootRole::kActive && entry.on_trial() && !entry.exhausted();
     if (!waits || SamePath(entry.image_path, now.running_image_path)) continue;
     SEALIFT_ASSIGN_OR_RETURN(efi::BootEntryName name, efi::BootEntryName::Parse(entry.file_name));
     name.counter->left = 0;
-    SEALIFT_RETURN_IF_ERROR(fs_->Rename(EntryPath(entry.file_name), EntryPath(name.Format())));
-    changed = true;
+    SEALIFT_RETURN_IF_ERROR(RenameEntry(entry.file_name, name.Format()));
   }
-  return changed ? fs_->SyncDirectory(kEntriesDirectory) : OkStatus();
+  return OkStatus();
 }
 
 Result<std::optional<Fallback>> EspStager::FellBack() {
@@ -418,36 +264,6 @@ Result<std::optional<Fallback>> EspStager::FellBack() {
     }
   }
   return std::optional<Fallback>();
-}
-
-Result<std::uint64_t> EspStager::CollectGarbage() {
-  SEALIFT_ASSIGN_OR_RETURN(const View view, Look());
-  if (view.inventory.running_role == BootRole::kMedia) return 0u;
-  if (!view.disk.unreadable.empty()) {
-    return MakeError(
-        Code::kFailedPrecondition, Reason::kEspEntryInvalid,
-        fmt::format("clean up the ESP: entry '{}' does not parse", view.disk.unreadable.front()));
-  }
-  std::uint64_t freed = 0;
-  const std::string running = LowerCase(view.inventory.running_image_path);
-  for (const std::string_view directory : {kImagesDirectory, kEntriesDirectory}) {
-    const Result<std::vector<DirectoryEntry>> files = fs_->List(directory);
-    if (files.status().code() == Code::kNotFound) continue;
-    SEALIFT_RETURN_IF_ERROR(files.status());
-    for (const DirectoryEntry& file : *files) {
-      const std::string path = fmt::format("{}/{}", directory, file.name);
-      const std::string key = LowerCase("/" + path);
-      const std::vector<std::string>& named = view.disk.referenced;
-      const bool temporary = file.name.ends_with(kTemporarySuffix);
-      const bool unnamed = directory == kImagesDirectory && IsImageName(file.name) && key != running &&
-                           std::find(named.begin(), named.end(), key) == named.end();
-      if (file.is_directory || (!temporary && !unnamed)) continue;
-      SEALIFT_RETURN_IF_ERROR(fs_->Remove(path));
-      freed += file.size;
-    }
-    SEALIFT_RETURN_IF_ERROR(fs_->SyncDirectory(directory));
-  }
-  return freed;
 }
 
 }  // namespace sealift::agent

@@ -32,8 +32,7 @@ class EspStager final : public Stager {
       : fs_(fs), variables_(variables), options_(std::move(options)) {}
 
   Result<BootInventory> Inspect() override;
-  Result<VerifiedImage> VerifyImage(const std::filesystem::path& file,
-                                    const ImageExpectations& expectations) override;
+  Result<VerifiedImage> VerifyImage(const LocalImage& local, const ImageExpectations& expectations) override;
   Result<StagedImage> Stage(const VerifiedImage& image) override;
   Result<StagedImage> FindStaged(const ImageExpectations& expectations) override;
   Status Activate(const StagedImage& image, std::uint32_t tries) override;
@@ -41,6 +40,9 @@ class EspStager final : public Stager {
   Status Disarm() override;
   Result<std::optional<Fallback>> FellBack() override;
   Result<std::uint64_t> CollectGarbage() override;
+
+  // The part of FindStaged that is not about the image itself. `path`: of the image, relative.
+  Status FindBeside(const std::string& path, const ImageExpectations& expectations);
 
  private:
   struct Running {
@@ -66,15 +68,42 @@ class EspStager final : public Stager {
     Sha256Digest pcr_key;
   };
   Result<Checked> CheckImage(ByteView bytes, const ImageExpectations& expectations);
-  // A complete copy of verified bytes. Errors: NOT_FOUND/IMAGE_NOT_STAGED; UNAVAILABLE/ESP_IO.
-  Result<StagedImage> FindCopy(const std::string& version, const Sha256Digest& digest);
-  Status CopyVerified(const VerifiedImage& image, const std::string& temporary);
-  Status MakeRoom(const View& view, std::uint64_t bytes);
+
+  // --- esp_staging.cc
+  // One file of an image.
+  struct Piece {
+    std::string path;
+    Sha256Digest digest;
+    std::uint64_t size = 0;
+    std::filesystem::path local;
+  };
+  enum class Found { kWhole, kAbsent, kOther, kDoubtful };
+  static std::vector<Piece> PiecesOf(const VerifiedImage& image);
+  // kDoubtful: whole, and a temporary file of the same name beside it may be of the same clusters.
+  Result<Found> LookAt(const Piece& piece);
+  // Those that have to be written. What lies in the way of an image that no entry names goes.
+  Result<std::vector<Piece>> FindMissing(const VerifiedImage& image, const std::vector<Piece>& pieces);
+  // Files beside an image that are none of its companions.
+  Result<std::vector<std::string>> FindStrangers(const std::string& image_path,
+                                                 const std::vector<Companion>& companions);
+  Status CopyPiece(const Piece& piece);
+  Status CopyVerified(const Piece& piece, const std::string& temporary);
+  Result<std::vector<Piece>> MakeRoom(const VerifiedImage& image);
+  static bool IsKept(const View& view, std::string_view path);
+
+  // --- esp_garbage.cc
+  Result<std::uint64_t> CollectFile(const View& view, std::string_view directory,
+                                    const std::vector<DirectoryEntry>& all, const DirectoryEntry& file);
+  Result<std::uint64_t> CollectBeside(const View& view, const DirectoryEntry& folder);
+  // After a cut: entries are written anew before temporary files go that may be of their clusters.
+  Status FreshenEntries(const View& view);
+  Status RemoveSpoilt(const View& view);
   // Entries of failed upgrades, which hold the space of their images. Whether there were any.
   Result<bool> RemoveExhausted(const View& view);
   // Something whole to boot whatever becomes of entries on trial.
   static bool HasProvenEntry(const BootInventory& inventory);
   Status RemoveEntry(const std::string& file_name);
+  Status RenameEntry(const std::string& from, const std::string& to);
   std::string BaseTitle(const View& view) const;
   Status PointPassiveAtRunning(const View& view);
 
@@ -87,5 +116,9 @@ class EspStager final : public Stager {
 
 // "EFI/kairos/1.2.0-0123456789ab.efi", relative to the ESP.
 std::string ImageFilePath(const std::string& version, const Sha256Digest& digest);
+// Whether a file name is of that form: only such files are ours to remove.
+bool IsImageName(std::string_view name);
+// Where the stub looks for what belongs to an image: "<image path>.extra.d".
+inline constexpr std::string_view kCompanionSuffix = ".extra.d";
 
 }  // namespace sealift::agent

@@ -8,6 +8,11 @@
 #include "shared/crypto/hash.h"
 
 namespace sealift::agent {
+namespace {
+
+constexpr int kMaxLeftOver = 16;
+
+}  // namespace
 
 std::string_view ParentOf(std::string_view path) {
   const std::size_t slash = path.rfind('/');
@@ -73,7 +78,10 @@ bool FileSystem::Exists(std::string_view path) {
 }
 
 Status FileSystem::Replace(std::string_view path, ByteView bytes) {
-  const std::string temporary = fmt::format("{}{}", path, kTemporarySuffix);
+  // One that is there already may share its clusters with a file: see kTemporarySuffix.
+  std::string temporary = fmt::format("{}{}", path, kTemporarySuffix);
+  for (int i = 1; i <= kMaxLeftOver && Exists(temporary); ++i)
+    temporary = fmt::format("{}.{}{}", path, i, kTemporarySuffix);
   const auto write = [&]() -> Status {
     SEALIFT_ASSIGN_OR_RETURN(std::unique_ptr<FileWriter> writer, Create(temporary));
     SEALIFT_RETURN_IF_ERROR(writer->Write(bytes));
@@ -87,6 +95,14 @@ Status FileSystem::Replace(std::string_view path, ByteView bytes) {
     return status;
   }
   return SyncDirectory(ParentOf(path));
+}
+
+Status FileSystem::MakeDurableDirectory(std::string_view path) {
+  if (path.empty() || List(path).ok()) return OkStatus();
+  SEALIFT_RETURN_IF_ERROR(MakeDirectory(path));
+  for (std::string_view part = path; !part.empty(); part = ParentOf(part))
+    SEALIFT_RETURN_IF_ERROR(SyncDirectory(ParentOf(part)));
+  return OkStatus();
 }
 
 }  // namespace sealift::agent

@@ -53,7 +53,9 @@ class FileSystem {
   virtual Status Rename(std::string_view from, std::string_view to) = 0;
   // Errors: NOT_FOUND/FILE_UNREADABLE, UNAVAILABLE/ESP_IO.
   virtual Status Remove(std::string_view path) = 0;
-  // With its parents; success when it is there.
+  // An empty directory. Errors: as Remove; UNAVAILABLE/ESP_IO where it holds something.
+  virtual Status RemoveDirectory(std::string_view path) = 0;
+  // With its parents; success when it is there. Durable once each parent was synced.
   virtual Status MakeDirectory(std::string_view path) = 0;
   virtual Status SyncDirectory(std::string_view path) = 0;
   virtual Result<std::uint64_t> FreeBytes() = 0;
@@ -70,13 +72,17 @@ class FileSystem {
   // Replaces a small file: temporary name beside it, write, sync, rename, sync of the directory. The
   // temporary file is removed on failure.
   Status Replace(std::string_view path, ByteView bytes);
+  // MakeDirectory, durable when it returns; costs nothing where it is there.
+  Status MakeDurableDirectory(std::string_view path);
 
  protected:
   // Errors: INVALID_ARGUMENT/INVALID_ARGUMENT.
   static Status CheckPath(std::string_view path);
 };
 
-// What temporary files on the ESP are called; the boot loader looks at no such name.
+// What temporary files on the ESP are called; the boot loader looks at no such name. One that was left over
+// by a power cut is never written to, nor removed while the file it was renamed to is kept: FAT writes the
+// two names of a rename one after the other, and in between both lead to the same clusters.
 inline constexpr std::string_view kTemporarySuffix = ".sealift-tmp";
 // "a/b" of "a/b/c"; "" of "c".
 std::string_view ParentOf(std::string_view path);
@@ -91,6 +97,7 @@ class PosixFileSystem final : public FileSystem {
   Result<std::unique_ptr<FileWriter>> Create(std::string_view path) override;
   Status Rename(std::string_view from, std::string_view to) override;
   Status Remove(std::string_view path) override;
+  Status RemoveDirectory(std::string_view path) override;
   Status MakeDirectory(std::string_view path) override;
   Status SyncDirectory(std::string_view path) override;
   Result<std::uint64_t> FreeBytes() override;

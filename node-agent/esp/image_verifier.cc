@@ -1,6 +1,8 @@
 #include <fmt/format.h>
+#include <sys/stat.h>
 
 #include <algorithm>
+#include <cerrno>
 
 #include "node-agent/esp/esp_stager.h"
 #include "node-agent/esp/os_release.h"
@@ -10,6 +12,7 @@
 #include "shared/efi/authenticode.h"
 #include "shared/efi/pe_image.h"
 #include "shared/efi/signature_list.h"
+#include "shared/uki/companion_archive.h"
 
 namespace sealift::agent {
 namespace {
@@ -74,6 +77,43 @@ Status CheckVersion(const efi::PeImage& image, const ImageExpectations& expected
                    fmt::format("verify image {}: it says it is {}", expected.version, version));
 }
 
+Result<std::uint64_t> FileSize(const UniqueFd& fd, const std::filesystem::path& path) {
+  struct stat info {};
+  if (::fstat(fd.get(), &info) == 0) return static_cast<std::uint64_t>(info.st_size);
+  return ErrnoError(Code::kUnavailable, Reason::kFileUnreadable, fmt::format("read '{}'", path.string()),
+                    "fstat", errno);
+}
+
+Status CheckCompanions(const LocalImage& local, const ImageExpectations& expected) {
+  SEALIFT_CHECK(local.companions.size() == expected.companions.size());
+  std::vector<UniqueFd> files;
+  std::vector<uki::CompanionFile> measured;
+  for (std::size_t i = 0; i < expected.companions.size(); ++i) {
+    const Companion& companion = expected.companions[i];
+    // The partition they lie on is not trusted.
+    SEALIFT_ASSIGN_OR_RETURN(UniqueFd fd, OpenRegularFile(local.companions[i]));
+    SEALIFT_ASSIGN_OR_RETURN(const std::uint64_t size, FileSize(fd, local.companions[i]));
+    const bool same_size = size == companion.size;
+    const uki::ContentSource content(fd, local.companions[i].string(), 0, size);
+    SEALIFT_ASSIGN_OR_RETURN(const Sha256Digest digest,
+                             same_size ? uki::DigestSource(content) : Result<Sha256Digest>(Sha256Digest()));
+    if (!same_size || digest != companion.digest) {
+      return MakeError(Code::kInvalidArgument, Reason::kImageDigestMismatch,
+                       fmt::format("verify image {}: extension '{}' is not the release's", expected.version,
+                                   companion.name));
+    }
+    files.push_back(std::move(fd));
+    measured.push_back({.name = companion.name, .content = content});
+  }
+  if (!expected.pcr13_event) return OkStatus();
+  SEALIFT_ASSIGN_OR_RETURN(const uki::PcrPrediction prediction, uki::PredictPcr13(measured));
+  if (prediction.events.size() == 1 && prediction.events.front().digest == *expected.pcr13_event)
+    return OkStatus();
+  return MakeError(Code::kInvalidArgument, Reason::kExtensionInvalid,
+                   fmt::format("verify image {}: its {} extensions do not measure as the release says",
+                               expected.version, measured.size()));
+}
+
 }  // namespace
 
 Result<EspStager::Checked> EspStager::CheckImage(ByteView bytes, const ImageExpectations& expectations) {
@@ -93,17 +133,21 @@ Result<EspStager::Checked> EspStager::CheckImage(ByteView bytes, const ImageExpe
       .authenticode = authorised.digest, .signer = Sha256(authorised.signer_certificate), .pcr_key = pcr_key};
 }
 
-Result<VerifiedImage> EspStager::VerifyImage(const std::filesystem::path& file,
-                                             const ImageExpectations& expectations) {
-  SEALIFT_ASSIGN_OR_RETURN(const Bytes bytes, ReadRegularFile(file, kMaxImageBytes));
+Result<VerifiedImage> EspStager::VerifyImage(const LocalImage& local, const ImageExpectations& expectations) {
+  SEALIFT_ASSIGN_OR_RETURN(const Bytes bytes, ReadRegularFile(local.file, kMaxImageBytes));
   SEALIFT_ASSIGN_OR_RETURN(const Checked checked, CheckImage(bytes, expectations));
-  return VouchForImage({.file = file,
+  SEALIFT_RETURN_IF_ERROR(CheckCompanions(local, expectations));
+  std::vector<VerifiedImage::LocalCompanion> companions;
+  for (std::size_t i = 0; i < expectations.companions.size(); ++i)
+    companions.push_back({.what = expectations.companions[i], .file = local.companions[i]});
+  return VouchForImage({.file = local.file,
                         .version = expectations.version,
                         .digest = expectations.digest,
                         .size = expectations.size,
                         .authenticode = checked.authenticode,
                         .signer = checked.signer,
-                        .pcr_key = checked.pcr_key});
+                        .pcr_key = checked.pcr_key,
+                        .companions = std::move(companions)});
 }
 
 }  // namespace sealift::agent

@@ -134,6 +134,12 @@ Status PosixFileSystem::Remove(std::string_view path) {
   return OkStatus();
 }
 
+Status PosixFileSystem::RemoveDirectory(std::string_view path) {
+  SEALIFT_RETURN_IF_ERROR(CheckPath(path));
+  if (::rmdir((root_ / path).c_str()) != 0) return IoError("remove", path, "rmdir", errno);
+  return OkStatus();
+}
+
 Status PosixFileSystem::MakeDirectory(std::string_view path) {
   SEALIFT_RETURN_IF_ERROR(CheckPath(path));
   std::error_code error;

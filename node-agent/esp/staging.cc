@@ -34,6 +34,7 @@ VerifiedImage Stager::VouchForImage(ImageFacts facts) {
   image.authenticode_ = facts.authenticode;
   image.signer_ = facts.signer;
   image.pcr_key_ = facts.pcr_key;
+  image.companions_ = std::move(facts.companions);
   return image;
 }
 

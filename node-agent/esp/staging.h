@@ -68,6 +68,15 @@ struct BootInventory {
   const RoleEntry* Trial() const;
 };
 
+// A file beside an image, from which the stub makes a system extension: <image>.extra.d/<name>.
+struct Companion {
+  // "tools.raw".
+  std::string name;
+  Sha256Digest digest;
+  std::uint64_t size = 0;
+};
+inline constexpr std::size_t kMaxCompanions = 64;
+
 // What the signed release says of one UKI.
 struct ImageExpectations {
   std::string version;
@@ -77,9 +86,21 @@ struct ImageExpectations {
   std::optional<Sha256Digest> authenticode;
   // SHA-256 of the SubjectPublicKeyInfo of each PCR policy key generation the release accepts.
   std::vector<Sha256Digest> allowed_pcr_keys;
+  // All that lies beside the image; anything else there would be measured too. Names are distinct in FAT's
+  // eyes.
+  std::vector<Companion> companions;
+  // What the companions extend PCR 13 with, where the manifest says so.
+  std::optional<Sha256Digest> pcr13_event;
 };
 
-// Evidence that one local file may go to the ESP. Only a Stager makes it.
+// An image as it was fetched, outside the ESP.
+struct LocalImage {
+  std::filesystem::path file;
+  // In the order of ImageExpectations::companions.
+  std::vector<std::filesystem::path> companions;
+};
+
+// Evidence that one local file, with what lies beside it, may go to the ESP. Only a Stager makes it.
 class VerifiedImage {
  public:
   const std::filesystem::path& file() const { return file_; }
@@ -91,10 +112,16 @@ class VerifiedImage {
   const Sha256Digest& signer() const { return signer_; }
   // SHA-256 of the SubjectPublicKeyInfo in .pcrpkey.
   const Sha256Digest& pcr_key() const { return pcr_key_; }
+  struct LocalCompanion {
+    Companion what;
+    std::filesystem::path file;
+  };
+  const std::vector<LocalCompanion>& companions() const { return companions_; }
 
  private:
   friend class Stager;
   VerifiedImage() = default;
+  std::vector<LocalCompanion> companions_;
   std::filesystem::path file_;
   std::string version_;
   Sha256Digest digest_;
@@ -104,7 +131,8 @@ class VerifiedImage {
   Sha256Digest pcr_key_;
 };
 
-// Evidence that a verified image lies complete on the ESP, read back. Only a Stager makes it.
+// Evidence that a verified image and its companions lie complete on the ESP, read back. Only a Stager makes
+// it.
 class StagedImage {
  public:
   const std::string& version() const { return version_; }
@@ -137,25 +165,28 @@ class Stager {
   virtual Result<BootInventory> Inspect() = 0;
 
   // Checks size, digest, Authenticode against the firmware's own db and dbx, version and PCR policy key of a
-  // file outside the ESP. Touches nothing.
-  // Errors, all INVALID_ARGUMENT or UNAUTHENTICATED and final for these bytes: IMAGE_TRUNCATED,
+  // file outside the ESP; of companions size and digest, and that together they measure as the release says.
+  // Touches nothing. EXTENSION_INVALID: they do not, or have names that the stub passes over. Other errors,
+  // all INVALID_ARGUMENT or UNAUTHENTICATED and final for these bytes: IMAGE_TRUNCATED,
   // IMAGE_DIGEST_MISMATCH, IMAGE_MALFORMED, IMAGE_UNSIGNED, IMAGE_SIGNATURE_INVALID, IMAGE_SIGNER_UNKNOWN,
   // IMAGE_REVOKED, IMAGE_VERSION_MISMATCH, IMAGE_PCR_KEY_UNKNOWN.
   // FILE_UNREADABLE and FIRMWARE_VARIABLE_UNREADABLE say nothing about the image.
-  virtual Result<VerifiedImage> VerifyImage(const std::filesystem::path& file,
+  virtual Result<VerifiedImage> VerifyImage(const LocalImage& local,
                                             const ImageExpectations& expectations) = 0;
 
-  // Copies the image to its final name: free space first, then temporary name, write, fsync, read back and
-  // compare, rename, fsync of the directory. Returns at once where the same bytes already lie there. No entry
-  // changes, so a cut leaves at most a temporary file; but where space lacks, unnamed images go, and then
-  // active entries that are out of tries with theirs. Errors: RESOURCE_EXHAUSTED/ESP_FULL (everything as
-  // before); DATA_LOSS/ESP_READBACK_MISMATCH; UNAVAILABLE/ESP_IO; INVALID_ARGUMENT/IMAGE_DIGEST_MISMATCH when
-  // the file changed since it was verified.
+  // Copies the companions, then the image to their final names, each as follows: free space first, then
+  // temporary name, write, fsync, read back and compare, rename, fsync of the directory. What lies there
+  // already is kept; what lies beside the image and is not listed goes. No entry changes, so a cut leaves at
+  // most a temporary file; but where space lacks, unnamed images go, and then active entries that are out of
+  // tries with theirs. Errors: RESOURCE_EXHAUSTED/ESP_FULL (everything as before);
+  // DATA_LOSS/ESP_READBACK_MISMATCH; UNAVAILABLE/ESP_IO; INVALID_ARGUMENT/IMAGE_DIGEST_MISMATCH when the file
+  // changed since it was verified.
   virtual Result<StagedImage> Stage(const VerifiedImage& image) = 0;
 
   // Finds an image staged before, reads it whole from the ESP and makes every check of VerifyImage again:
-  // what the firmware trusts may have changed since. Errors: NOT_FOUND/IMAGE_NOT_STAGED when it is not there
-  // or holds other bytes; those of VerifyImage; UNAVAILABLE/ESP_IO.
+  // what the firmware trusts may have changed since. Errors: NOT_FOUND/IMAGE_NOT_STAGED when it or a
+  // companion is not there or holds other bytes, or something else lies beside it; those of VerifyImage;
+  // UNAVAILABLE/ESP_IO.
   virtual Result<StagedImage> FindStaged(const ImageExpectations& expectations) = 0;
 
   // Makes the image the next to boot: passive.conf to the running image, old active entries away, then
@@ -176,9 +207,10 @@ class Stager {
   // Set when an active entry is out of tries and another image runs.
   virtual Result<std::optional<Fallback>> FellBack() = 0;
 
-  // Removes temporary files and images that no entry names; never the running image. Returns the bytes freed.
-  // Removes nothing at all while an entry does not parse: FAILED_PRECONDITION/ESP_ENTRY_INVALID. An image
-  // staged but not activated yet is named by no entry: not to be called in between. Other errors: as Inspect.
+  // Removes temporary files, and images that no entry names with what lies beside them; never the running
+  // one. Returns the bytes freed. Removes nothing at all while an entry does not parse:
+  // FAILED_PRECONDITION/ESP_ENTRY_INVALID. An image staged but not activated yet is named by no entry: not to
+  // be called in between. Other errors: as Inspect.
   virtual Result<std::uint64_t> CollectGarbage() = 0;
 
  protected:
@@ -190,6 +222,7 @@ class Stager {
     Sha256Digest authenticode;
     Sha256Digest signer;
     Sha256Digest pcr_key;
+    std::vector<VerifiedImage::LocalCompanion> companions;
   };
   // The two places where evidence comes into being.
   static VerifiedImage VouchForImage(ImageFacts facts);

@@ -69,7 +69,7 @@ StepOutcome UpdateEngine::StepIdle() {
 
 StepOutcome UpdateEngine::StepFetching() {
   if (const auto outcome = EnsureRecordedRelease(UpdateEvent::kReleaseRefused)) return *outcome;
-  if (!progress_.complete) {
+  if (!Fetched()) {
     if (const auto outcome = FetchSome()) return *outcome;
     return Busy();
   }
@@ -84,9 +84,9 @@ StepOutcome UpdateEngine::StepVerified() {
   if (const auto outcome = EnsureRecordedRelease(UpdateEvent::kReleaseRefused)) return *outcome;
   if (!verified_) {
     // A new process: only what is here complete counts; the rest is Fetching's.
-    if (!progress_.complete) {
+    for (std::size_t i = 0; i <= release_->companions().size() && !Fetched(); ++i) {
       if (const auto outcome = FetchSome()) return *outcome;
-      if (!progress_.complete) return After(TakeRecord(UpdateEvent::kContentLost, Entered()));
+      if (!fetched_[i].complete) return After(TakeRecord(UpdateEvent::kContentLost, Entered()));
     }
     if (const Status status = VerifyFetched(); !status.ok()) {
       if (IsLocalLoss(status)) return FetchAgain(status);
@@ -174,25 +174,50 @@ std::optional<StepOutcome> UpdateEngine::EnsureRecordedRelease(UpdateEvent give_
   return After(TakeRecord(UpdateEvent::kRecordRefused, UpdateRecord()));
 }
 
+bool UpdateEngine::Fetched() const {
+  return !fetched_.empty() && std::ranges::all_of(fetched_, &FetchProgress::complete);
+}
+
 std::optional<StepOutcome> UpdateEngine::FetchSome() {
-  auto progress = seams_.fetcher.FetchSome(release_->image().digest, release_->image().size);
-  if (!progress.ok()) return TryFailed(UpdateEvent::kImageRefused, progress.status());
-  progress_ = *std::move(progress);
-  if (!progress_.source.ok()) return HoldAndTell(record().version, progress_.source);
+  const std::vector<Companion>& companions = release_->companions();
+  if (fetched_.empty()) {
+    for (const Companion& companion : companions) fetched_.push_back({.size = companion.size});
+    fetched_.push_back({.size = release_->image().size});
+  }
+  for (std::size_t i = 0; i < fetched_.size(); ++i) {
+    if (fetched_[i].complete) continue;
+    const bool image = i == companions.size();
+    const Sha256Digest& digest = image ? release_->image().digest : companions[i].digest;
+    auto progress = seams_.fetcher.FetchSome(digest, fetched_[i].size);
+    if (!progress.ok()) return TryFailed(UpdateEvent::kImageRefused, progress.status());
+    fetched_[i] = *std::move(progress);
+    if (!fetched_[i].source.ok()) return HoldAndTell(record().version, fetched_[i].source);
+    return std::nullopt;
+  }
   return std::nullopt;
 }
 
 ImageExpectations UpdateEngine::Expected() const {
   const ReleaseFile& image = release_->image();
-  return {.version = release_->manifest().version,
-          .digest = image.digest,
-          .size = image.size,
-          .authenticode = image.authenticode,
-          .allowed_pcr_keys = release_->manifest().pcr_keys};
+  const Manifest& manifest = release_->manifest();
+  ImageExpectations expected{.version = manifest.version,
+                             .digest = image.digest,
+                             .size = image.size,
+                             .authenticode = image.authenticode,
+                             .allowed_pcr_keys = manifest.pcr_keys,
+                             .companions = release_->companions()};
+  for (const ImageMeasurements& measured : manifest.images) {
+    if (measured.path != image.path || measured.pcr13.size() != 1) continue;
+    expected.pcr13_event = measured.pcr13.front().digest;
+    break;
+  }
+  return expected;
 }
 
 Status UpdateEngine::VerifyFetched() {
-  auto verified = seams_.stager.VerifyImage(progress_.file, Expected());
+  LocalImage local{.file = fetched_.back().file};
+  for (std::size_t i = 0; i + 1 < fetched_.size(); ++i) local.companions.push_back(fetched_[i].file);
+  auto verified = seams_.stager.VerifyImage(local, Expected());
   SEALIFT_RETURN_IF_ERROR(verified.status());
   verified_ = *std::move(verified);
   return OkStatus();
@@ -219,7 +244,7 @@ StepOutcome UpdateEngine::TryFailed(UpdateEvent give_up, const Status& status) {
 }
 
 StepOutcome UpdateEngine::FetchAgain(const Status& why) {
-  progress_ = {};
+  fetched_.clear();
   verified_.reset();
   if (const Status status = seams_.fetcher.Discard(nullptr); !status.ok()) return Hold(status);
   if (record().state == UpdateState::kFetching) return TryFailed(UpdateEvent::kImageRefused, why);

@@ -8,7 +8,9 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <vector>
 
+#include "node-agent/esp/staging.h"
 #include "node-agent/update/state_store.h"
 #include "shared/base/bytes.h"
 #include "shared/base/ids.h"
@@ -16,6 +18,10 @@
 #include "shared/release/manifest.h"
 
 namespace sealift::agent {
+
+// The extensions that a release has for an image. Errors: INVALID_ARGUMENT/RELEASE_MANIFEST_INVALID when
+// there are too many, or FAT takes two of their names for one.
+Result<std::vector<Companion>> CompanionsOf(const Manifest& manifest, const ReleaseFile& image);
 
 // What the controller says this node should run; zero release id: not said.
 struct DesiredRelease {
@@ -34,6 +40,8 @@ class TrustedRelease {
   const Manifest& manifest() const { return manifest_; }
   // The one UKI; size and digest are those of the signed metadata.
   const ReleaseFile& image() const { return image_; }
+  // What lies beside it, from the manifest, named as on the ESP; listed by the signed metadata as well.
+  const std::vector<Companion>& companions() const { return companions_; }
   // A time that has passed, as the metadata proves; the agent's clock never runs before it again.
   UnixMillis not_before() const { return not_before_; }
   // From then on it is evidence of nothing.
@@ -45,6 +53,7 @@ class TrustedRelease {
   ReleaseId id_;
   Manifest manifest_;
   ReleaseFile image_;
+  std::vector<Companion> companions_;
   UnixMillis not_before_{};
   UnixMillis expires_{};
 };
@@ -73,9 +82,9 @@ class ReleaseCatalog {
   virtual UnixMillis ProvenTime() = 0;
 
  protected:
-  // The one place where the evidence comes into being.
+  // The one place where the evidence comes into being. `companions`: as CompanionsOf gives them.
   static TrustedRelease Vouch(const ReleaseId& id, Manifest manifest, ReleaseFile image,
-                              UnixMillis not_before, UnixMillis expires);
+                              std::vector<Companion> companions, UnixMillis not_before, UnixMillis expires);
 };
 
 struct FetchProgress {

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 
+#include "node-agent/esp/esp_stager.h"
 #include "shared/base/untrusted_files.h"
 #include "shared/crypto/hash.h"
 
@@ -16,6 +17,14 @@ constexpr int kMaxManifestRounds = 16;
 Status Mixed(const DesiredRelease& desired, std::string_view what) {
   return MakeError(Code::kInvalidArgument, Reason::kReleaseMixed,
                    fmt::format("use release {} of channel {}: {}", desired.version, desired.channel, what));
+}
+
+Status CheckListed(const DesiredRelease& desired, const tuf::VerifiedTargets& targets,
+                   const std::string& path, const Sha256Digest& digest, std::uint64_t size) {
+  const auto listed = targets.Find(FileTargetName(desired.channel, desired.version, path));
+  if (!listed.ok()) return Mixed(desired, fmt::format("the signed metadata does not list '{}'", path));
+  if (listed->sha256 == digest && listed->length == size) return OkStatus();
+  return Mixed(desired, fmt::format("manifest and signed metadata name different files '{}'", path));
 }
 
 // The online keys alone must not be able to push a node's time beyond what the offline ones vouch for.
@@ -53,24 +62,18 @@ Result<TrustedRelease> TufReleaseCatalog::Judge(const DesiredRelease& desired,
     return Mixed(desired, fmt::format("the manifest is of release {} of channel {}", manifest.version,
                                       manifest.channel));
   }
-  // Booted without them it would measure other things than the release says.
-  const auto is_extension = [](const ReleaseFile& file) { return file.role == FileRole::kExtension; };
-  if (std::ranges::any_of(manifest.files, is_extension)) {
-    return MakeError(Code::kFailedPrecondition, Reason::kReleaseNotForNode,
-                     fmt::format("use release {} of channel {}: it has system extensions, which this agent "
-                                 "does not bring to the ESP",
-                                 desired.version, desired.channel));
-  }
   auto image = manifest.OnlyFile(FileRole::kUki);
   if (!image.ok()) {
     return MakeError(Code::kInvalidArgument, Reason::kReleaseFileMissing, MessageOf(image.status()));
   }
-  const auto listed = targets.Find(FileTargetName(desired.channel, desired.version, image->path));
-  if (!listed.ok()) return Mixed(desired, "the signed metadata does not list the image");
-  if (listed->sha256 != image->digest || listed->length != image->size) {
-    return Mixed(desired, "manifest and signed metadata name different images");
+  SEALIFT_ASSIGN_OR_RETURN(std::vector<Companion> companions, CompanionsOf(manifest, *image));
+  SEALIFT_RETURN_IF_ERROR(CheckListed(desired, targets, image->path, image->digest, image->size));
+  for (const Companion& one : companions) {
+    const std::string path = fmt::format("{}{}/{}", image->path, kCompanionSuffix, one.name);
+    SEALIFT_RETURN_IF_ERROR(CheckListed(desired, targets, path, one.digest, one.size));
   }
-  return Vouch(ReleaseIdOf(text), std::move(manifest), *image, TimeProvenBy(targets), targets.expires());
+  return Vouch(ReleaseIdOf(text), std::move(manifest), *image, std::move(companions), TimeProvenBy(targets),
+               targets.expires());
 }
 
 Result<std::string> TufReleaseCatalog::FetchManifest(const tuf::Target& target) {

@@ -176,7 +176,7 @@ void UpdateEngine::DropEvidence() {
   release_.reset();
   verified_.reset();
   staged_.reset();
-  progress_ = {};
+  fetched_.clear();
 }
 
 // ---- outcomes ----
@@ -237,8 +237,10 @@ EngineStatus UpdateEngine::status() const {
   if (state >= UpdateState::kVerified && state <= UpdateState::kRebooting)
     out.staged_version = record().version;
   out.failures = state_.failures;
-  out.fetched_bytes = progress_.have;
-  out.fetch_size = progress_.size;
+  for (const FetchProgress& progress : fetched_) {
+    out.fetched_bytes += progress.have;
+    out.fetch_size += progress.size;
+  }
   return out;
 }
 

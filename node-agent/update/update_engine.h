@@ -196,9 +196,11 @@ class UpdateEngine {
   std::optional<StepOutcome> EnsureRecordedRelease(UpdateEvent give_up,
                                                    Metadata metadata = Metadata::kUnexpired);
   void NoteJournal(const Status& found);
+  // Some of the first object that is not here whole: an extension, at last the image.
   std::optional<StepOutcome> FetchSome();
+  bool Fetched() const;
   Status EnsureStaged();
-  // What the trusted release says of its image.
+  // What the trusted release says of its image and of what lies beside it.
   ImageExpectations Expected() const;
   Status VerifyFetched();
   // Counts, and gives the version up where it is final or was tried often enough.
@@ -238,7 +240,8 @@ class UpdateEngine {
   std::optional<TrustedRelease> release_;
   std::optional<VerifiedImage> verified_;
   std::optional<StagedImage> staged_;
-  FetchProgress progress_;
+  // Of the release's companions in order, then of its image; empty before anything was asked for.
+  std::vector<FetchProgress> fetched_;
   // The effect of the way into the state was seen through by this process.
   bool effect_done_ = false;
   std::optional<Instant> reboot_asked_;

@@ -48,6 +48,7 @@ bool IsFinalForImage(const Status& status) {
     case Reason::kImageRevoked:
     case Reason::kImageVersionMismatch:
     case Reason::kImagePcrKeyUnknown:
+    case Reason::kExtensionInvalid:
       return true;
     default:
       return false;

@@ -136,6 +136,17 @@ TEST_P(FileSystemContract, RemovesFiles) {
   EXPECT_FALSE(fs_->Exists("file"));
 }
 
+TEST_P(FileSystemContract, RemovesEmptyDirectoriesOnly) {
+  ASSERT_TRUE(fs_->MakeDurableDirectory("d/sub").ok());
+  Put("d/sub/file", "bytes");
+  EXPECT_EQ(ReasonOf(fs_->RemoveDirectory("d/sub")), Reason::kEspIo);
+  ASSERT_TRUE(fs_->Remove("d/sub/file").ok());
+  ASSERT_TRUE(fs_->RemoveDirectory("d/sub").ok());
+  EXPECT_FALSE(fs_->Exists("d/sub"));
+  EXPECT_EQ(fs_->RemoveDirectory("d/sub").code(), Code::kNotFound);
+  EXPECT_TRUE(fs_->Exists("d"));
+}
+
 TEST_P(FileSystemContract, KeepsTheCaseOfNames) {
   Put("Name", "bytes");
   auto entries = fs_->List("");

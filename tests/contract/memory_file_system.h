@@ -1,5 +1,6 @@
 // The ESP in memory, with what a real one does to careless writers: it runs full, fails at a chosen step, and
-// forgets what was not synced when the power is cut.
+// forgets what was not synced when the power is cut. Two names of one file, as a rename that was cut leaves
+// them on FAT, share its bytes: what becomes of one spoils the other.
 //
 // Compares names like FAT (without regard to case, keeping it). Single-threaded. Passes
 // file_system_contract.h.
@@ -11,7 +12,7 @@
 #include <map>
 #include <memory>
 #include <optional>
-#include <set>
+#include <random>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -31,14 +32,21 @@ enum class CutMode {
   // Every name touched since its directory was synced is gone, the old file of that name too. FAT updates two
   // directory slots for one rename; this is worse than anything seen, and the agent must survive it.
   kTouchedNamesGone,
+  // The new name of each rename arrived and the old one stayed, as two names of one chain of clusters.
+  kHalfRenamed,
+  // Any subset of what touched names and directories arrived; bytes that were not synced are there up to some
+  // point, with garbage after it. By the seed.
+  kRandom,
 };
-inline constexpr CutMode kAllCutModes[] = {CutMode::kDropUnsynced, CutMode::kNamesOnly, CutMode::kKeepAll,
-                                           CutMode::kTouchedNamesGone};
+inline constexpr CutMode kAllCutModes[] = {CutMode::kDropUnsynced, CutMode::kNamesOnly,
+                                           CutMode::kKeepAll,      CutMode::kTouchedNamesGone,
+                                           CutMode::kHalfRenamed,  CutMode::kRandom};
 
 class MemoryFileSystem final : public FileSystem {
  public:
   explicit MemoryFileSystem(std::uint64_t capacity_bytes = 1ull << 30) : capacity_(capacity_bytes) {
-    directories_.insert("");
+    directories_[""] = "";
+    durable_directories_ = directories_;
   }
 
   // Steps that change something, counted from 0. A step is a Create, Write, Sync, Rename, Remove,
@@ -54,19 +62,49 @@ class MemoryFileSystem final : public FileSystem {
   // Flips a bit of everything written from now on, as a broken disk does.
   void CorruptWrites(bool corrupt) { corrupt_writes_ = corrupt; }
 
-  // The machine starts again after a cut.
-  void PowerOn(CutMode mode) {
-    std::map<std::string, Name> survived;
-    for (auto& [key, name] : live_) {
-      const bool durable = durable_.contains(key) && durable_[key].node == name.node;
-      if (durable || mode == CutMode::kKeepAll || mode == CutMode::kNamesOnly) survived[key] = name;
+  // The machine starts again after a cut. `seed`: of kRandom.
+  void PowerOn(CutMode mode, std::uint32_t seed = 0) {
+    std::mt19937 random(seed);
+    const auto coin = [&] { return random() % 2 == 0; };
+    const bool names_arrive = mode == CutMode::kKeepAll || mode == CutMode::kNamesOnly;
+    std::map<std::string, std::string> directories = names_arrive ? directories_ : durable_directories_;
+    if (mode == CutMode::kRandom) {
+      directories.insert(directories_.begin(), directories_.end());
+      std::erase_if(directories, [&](const auto& item) {
+        return directories_.contains(item.first) != durable_directories_.contains(item.first) && coin();
+      });
     }
-    if (mode == CutMode::kDropUnsynced) survived = durable_;
+    std::map<std::string, Name> survived;
+    std::map<std::string, Name> either = live_;
+    either.insert(durable_.begin(), durable_.end());
+    for (const auto& [key, name] : either) {
+      const auto now = live_.find(key);
+      const auto then = durable_.find(key);
+      const bool same = now != live_.end() && then != durable_.end() && now->second.node == then->second.node;
+      const auto arrived = Arrives(mode, same, random) ? now : live_.end();
+      const auto stayed = Stays(mode, same, now != live_.end()) ? then : durable_.end();
+      if (arrived != live_.end()) {
+        survived[key] = arrived->second;
+      } else if (stayed != durable_.end() && (mode != CutMode::kRandom || now != live_.end() || coin())) {
+        survived[key] = stayed->second;
+      }
+    }
+    // What lies in a directory that is not there is not there either.
+    std::erase_if(survived, [&](const auto& item) { return !Reachable(directories, ParentOf(item.first)); });
+    std::erase_if(directories, [&](const auto& item) { return !Reachable(directories, item.first); });
     for (auto& [key, name] : survived) {
-      if (mode != CutMode::kKeepAll) name.node->bytes = name.node->synced;
+      Bytes& bytes = name.node->bytes;
+      if (bytes == name.node->synced || mode == CutMode::kKeepAll) continue;
+      if (mode == CutMode::kRandom && coin()) {
+        for (std::size_t at = random() % (bytes.size() + 1); at < bytes.size(); ++at) bytes[at] = kGarbage;
+      } else {
+        bytes = name.node->synced;
+      }
     }
     live_ = survived;
     durable_ = survived;
+    directories_ = directories;
+    durable_directories_ = directories;
     for (auto& [key, name] : live_) name.node->synced = name.node->bytes;
     powered_ = true;
     cut_at_.reset();
@@ -81,9 +119,9 @@ class MemoryFileSystem final : public FileSystem {
     for (const auto& [key, name] : live_) {
       if (ParentOf(key) == parent) entries.push_back({.name = name.name, .size = name.node->bytes.size()});
     }
-    for (const std::string& other : directories_) {
+    for (const auto& [other, name] : directories_) {
       if (!other.empty() && ParentOf(other) == parent) {
-        entries.push_back({.name = directory_names_[other], .size = 0, .is_directory = true});
+        entries.push_back({.name = name, .size = 0, .is_directory = true});
       }
     }
     std::sort(entries.begin(), entries.end(),
@@ -110,8 +148,12 @@ class MemoryFileSystem final : public FileSystem {
     if (!directories_.contains(std::string(ParentOf(Key(path))))) return Missing(path);
     auto node = std::make_shared<Node>();
     if (const auto found = live_.find(Key(path)); found != live_.end()) {
-      node = found->second.node;
-      node->bytes.clear();
+      if (IsShared(found->second)) {
+        Spoil(*found->second.node);
+      } else {
+        node = found->second.node;
+        node->bytes.clear();
+      }
     }
     live_[Key(path)] = {.name = LastPart(path), .node = node};
     return std::make_unique<Writer>(this, node);
@@ -124,6 +166,8 @@ class MemoryFileSystem final : public FileSystem {
     const auto found = live_.find(Key(from));
     if (found == live_.end() || !directories_.contains(std::string(ParentOf(Key(to))))) return Missing(from);
     const std::shared_ptr<Node> node = found->second.node;
+    if (const auto replaced = live_.find(Key(to)); replaced != live_.end() && IsShared(replaced->second))
+      Spoil(*replaced->second.node);
     live_.erase(found);
     live_[Key(to)] = {.name = LastPart(to), .node = node};
     return OkStatus();
@@ -132,16 +176,31 @@ class MemoryFileSystem final : public FileSystem {
   Status Remove(std::string_view path) override {
     SEALIFT_RETURN_IF_ERROR(Ready(path));
     SEALIFT_RETURN_IF_ERROR(Step());
-    return live_.erase(Key(path)) == 1 ? OkStatus() : Missing(path);
+    const auto found = live_.find(Key(path));
+    if (found == live_.end()) return Missing(path);
+    if (IsShared(found->second)) Spoil(*found->second.node);
+    live_.erase(found);
+    return OkStatus();
   }
 
-  // Directories are durable at once: the agent makes none on its critical path.
+  Status RemoveDirectory(std::string_view path) override {
+    SEALIFT_RETURN_IF_ERROR(Ready(path));
+    SEALIFT_RETURN_IF_ERROR(Step());
+    const auto inside = [key = Key(path)](const auto& item) { return ParentOf(item.first) == key; };
+    if (!directories_.contains(Key(path)) || path.empty()) return Missing(path);
+    if (std::any_of(live_.begin(), live_.end(), inside) ||
+        std::any_of(directories_.begin(), directories_.end(), inside)) {
+      return MakeError(Code::kUnavailable, Reason::kEspIo, fmt::format("remove '{}': not empty", path));
+    }
+    directories_.erase(Key(path));
+    return OkStatus();
+  }
+
   Status MakeDirectory(std::string_view path) override {
     SEALIFT_RETURN_IF_ERROR(Ready(path));
     SEALIFT_RETURN_IF_ERROR(Step());
-    for (std::string_view part = path; !part.empty(); part = ParentOf(part)) {
-      if (directories_.insert(Key(part)).second) directory_names_[Key(part)] = LastPart(part);
-    }
+    for (std::string_view part = path; !part.empty(); part = ParentOf(part))
+      directories_.try_emplace(Key(part), LastPart(part));
     return OkStatus();
   }
 
@@ -153,6 +212,13 @@ class MemoryFileSystem final : public FileSystem {
     std::erase_if(durable_, [&](const auto& item) { return ParentOf(item.first) == parent; });
     for (const auto& [key, name] : live_) {
       if (ParentOf(key) == parent) durable_[key] = name;
+    }
+    const auto below = [&](const auto& item) {
+      return !item.first.empty() && ParentOf(item.first) == parent;
+    };
+    std::erase_if(durable_directories_, below);
+    for (const auto& item : directories_) {
+      if (below(item)) durable_directories_.insert(item);
     }
     return OkStatus();
   }
@@ -203,6 +269,55 @@ class MemoryFileSystem final : public FileSystem {
     std::shared_ptr<Node> node_;
   };
 
+  static constexpr std::uint8_t kGarbage = 0xdb;
+
+  // Whether the change to a name is there after the cut.
+  static bool Arrives(CutMode mode, bool same, std::mt19937& random) {
+    switch (mode) {
+      case CutMode::kDropUnsynced:
+      case CutMode::kTouchedNamesGone:
+        return same;
+      case CutMode::kNamesOnly:
+      case CutMode::kKeepAll:
+      case CutMode::kHalfRenamed:
+        return true;
+      case CutMode::kRandom:
+        return same || random() % 2 == 0;
+    }
+    return true;
+  }
+  // Whether a name that was durable, and has no newer state that arrived, is there after the cut.
+  static bool Stays(CutMode mode, bool same, bool replaced) {
+    switch (mode) {
+      case CutMode::kDropUnsynced:
+      case CutMode::kRandom:
+        return true;
+      case CutMode::kHalfRenamed:
+        return !replaced;
+      case CutMode::kTouchedNamesGone:
+        return same;
+      case CutMode::kNamesOnly:
+      case CutMode::kKeepAll:
+        return false;
+    }
+    return true;
+  }
+  static bool Reachable(const std::map<std::string, std::string>& directories, std::string_view directory) {
+    for (; !directory.empty(); directory = ParentOf(directory)) {
+      if (!directories.contains(std::string(directory))) return false;
+    }
+    return true;
+  }
+  // Another name leads to the same bytes.
+  bool IsShared(const Name& name) const {
+    return std::count_if(live_.begin(), live_.end(),
+                         [&](const auto& item) { return item.second.node == name.node; }) > 1;
+  }
+  // The clusters are free for others now.
+  static void Spoil(Node& node) {
+    std::fill(node.bytes.begin(), node.bytes.end(), kGarbage);
+    node.synced = node.bytes;
+  }
   static std::string Key(std::string_view path) {
     std::string key(path);
     std::transform(key.begin(), key.end(), key.begin(),
@@ -243,8 +358,9 @@ class MemoryFileSystem final : public FileSystem {
   std::uint64_t capacity_;
   std::map<std::string, Name> live_;
   std::map<std::string, Name> durable_;
-  std::set<std::string> directories_;
-  std::map<std::string, std::string> directory_names_;
+  // Name by key.
+  std::map<std::string, std::string> directories_;
+  std::map<std::string, std::string> durable_directories_;
   std::size_t steps_ = 0;
   std::optional<std::size_t> cut_at_;
   std::optional<std::size_t> fail_at_;

@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include <cstdlib>
+#include <map>
 #include <string>
 
 #include "node-agent/esp/esp_stager.h"
@@ -19,9 +20,13 @@ namespace sealift::agent {
 
 // Evidence for bytes that the test itself made.
 struct Evidence : Stager {
-  static VerifiedImage Of(const std::filesystem::path& file, std::string version, ByteView bytes) {
-    return VouchForImage(
-        {.file = file, .version = std::move(version), .digest = Sha256(bytes), .size = bytes.size()});
+  static VerifiedImage Of(const std::filesystem::path& file, std::string version, ByteView bytes,
+                          std::vector<VerifiedImage::LocalCompanion> companions = {}) {
+    return VouchForImage({.file = file,
+                          .version = std::move(version),
+                          .digest = Sha256(bytes),
+                          .size = bytes.size(),
+                          .companions = std::move(companions)});
   }
   static StagedImage Of(std::string version, const Sha256Digest& digest, std::string image_path) {
     return VouchForStaged(std::move(version), digest, std::move(image_path));
@@ -42,8 +47,8 @@ class EspNode {
  public:
   EspNode() : temp_(InMemoryTempDir()) {
     log::SetLevel(log::Level::kError);
-    EXPECT_TRUE(fs.MakeDirectory("loader/entries").ok());
-    EXPECT_TRUE(fs.MakeDirectory("EFI/kairos").ok());
+    EXPECT_TRUE(fs.MakeDurableDirectory("loader/entries").ok());
+    EXPECT_TRUE(fs.MakeDurableDirectory("EFI/kairos").ok());
     PutImage("1.0");
     PutImage("0.9");
     PutEntry("active.conf", BootRole::kActive, "1.0");
@@ -89,6 +94,19 @@ class EspNode {
     const std::filesystem::path file = temp_.path() / ("fetched-" + version);
     EXPECT_TRUE(WriteFileAtomically(file, bytes).ok());
     return Evidence::Of(file, version, bytes);
+  }
+
+  // The same with files beside it, by name.
+  VerifiedImage Fetched(const std::string& version, const std::map<std::string, std::string>& beside) {
+    std::vector<VerifiedImage::LocalCompanion> companions;
+    for (const auto& [name, text] : beside) {
+      const std::filesystem::path file = temp_.path() / fmt::format("fetched-{}-{}", version, name);
+      EXPECT_TRUE(WriteFileAtomically(file, AsBytes(text)).ok());
+      companions.push_back(
+          {.what = {.name = name, .digest = Sha256(AsBytes(text)), .size = text.size()}, .file = file});
+    }
+    const VerifiedImage plain = Fetched(version);
+    return Evidence::Of(plain.file(), version, ImageBytes(version), std::move(companions));
   }
 
   std::vector<std::string> EntryNames() {

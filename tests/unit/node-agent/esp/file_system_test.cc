@@ -2,6 +2,8 @@
 
 #include <gtest/gtest.h>
 
+#include <set>
+
 #include "shared/base/files.h"
 #include "tests/contract/file_system_contract.h"
 #include "tests/contract/memory_file_system.h"
@@ -21,6 +23,7 @@ class OwnedPosixFileSystem final : public FileSystem {
   Result<std::unique_ptr<FileWriter>> Create(std::string_view path) override { return fs_.Create(path); }
   Status Rename(std::string_view from, std::string_view to) override { return fs_.Rename(from, to); }
   Status Remove(std::string_view path) override { return fs_.Remove(path); }
+  Status RemoveDirectory(std::string_view path) override { return fs_.RemoveDirectory(path); }
   Status MakeDirectory(std::string_view path) override { return fs_.MakeDirectory(path); }
   Status SyncDirectory(std::string_view path) override { return fs_.SyncDirectory(path); }
   Result<std::uint64_t> FreeBytes() override { return fs_.FreeBytes(); }
@@ -74,6 +77,58 @@ TEST(MemoryFileSystem, LosesWhatWasNotSyncedInEachMode) {
   EXPECT_EQ(after(CutMode::kKeepAll, false, false), "new");
   EXPECT_EQ(after(CutMode::kTouchedNamesGone, true, false), "(missing)");
   for (const CutMode mode : kAllCutModes) EXPECT_EQ(after(mode, true, true), "new");
+}
+
+TEST(MemoryFileSystem, KeepsBothNamesOfACutRenameAndSpoilsOneWithTheOther) {
+  const auto after = [](const auto& change) {
+    MemoryFileSystem fs;
+    Put(fs, "tmp", "new", true);
+    EXPECT_TRUE(fs.SyncDirectory("").ok());
+    EXPECT_TRUE(fs.Rename("tmp", "file").ok());
+    fs.PowerOn(CutMode::kHalfRenamed);
+    EXPECT_EQ(Get(fs, "tmp"), "new");
+    EXPECT_EQ(Get(fs, "file"), "new");
+    change(fs);
+    return Get(fs, "file");
+  };
+  const std::string garbage = "\xdb\xdb\xdb";
+  EXPECT_EQ(after([](FileSystem& fs) { EXPECT_TRUE(fs.Remove("tmp").ok()); }), garbage);
+  EXPECT_EQ(after([](FileSystem& fs) { EXPECT_TRUE(fs.Create("tmp").ok()); }), garbage);
+  EXPECT_EQ(after([](FileSystem& fs) { EXPECT_TRUE(fs.Rename("tmp", "file").ok()); }), garbage);
+  EXPECT_EQ(after([](FileSystem& fs) { EXPECT_TRUE(fs.Replace("file", AsBytes("fresh")).ok()); }), "fresh");
+}
+
+TEST(MemoryFileSystem, LosesDirectoriesThatWereNotSyncedWithAllThatIsInside) {
+  MemoryFileSystem fs;
+  ASSERT_TRUE(fs.MakeDirectory("a/b").ok());
+  Put(fs, "a/b/file", "bytes", true);
+  ASSERT_TRUE(fs.SyncDirectory("a/b").ok());
+  ASSERT_TRUE(fs.SyncDirectory("a").ok());
+  MemoryFileSystem durable = fs;
+  fs.PowerOn(CutMode::kDropUnsynced);
+  EXPECT_FALSE(fs.Exists("a"));
+  EXPECT_EQ(Get(fs, "a/b/file"), "(missing)");
+  ASSERT_TRUE(durable.SyncDirectory("").ok());
+  durable.PowerOn(CutMode::kDropUnsynced);
+  EXPECT_EQ(Get(durable, "a/b/file"), "bytes");
+}
+
+TEST(MemoryFileSystem, LosesAnySubsetByTheSeed) {
+  std::set<std::string> seen;
+  for (std::uint32_t seed = 0; seed < 200; ++seed) {
+    MemoryFileSystem fs;
+    Put(fs, "file", "old", true);
+    EXPECT_TRUE(fs.SyncDirectory("").ok());
+    Put(fs, "tmp", "new", true);
+    EXPECT_TRUE(fs.Rename("tmp", "file").ok());
+    Put(fs, "loose", "0123", false);
+    fs.PowerOn(CutMode::kRandom, seed);
+    seen.insert(Get(fs, "file"));
+    seen.insert("loose " + Get(fs, "loose"));
+  }
+  for (const char* one : {"old", "new", "loose (missing)", "loose ", "loose 0123", "loose \xdb\xdb\xdb\xdb",
+                          "loose 01\xdb\xdb"})
+    EXPECT_TRUE(seen.contains(one)) << one;
 }
 
 TEST(MemoryFileSystem, CutsPowerAtTheStepAndRefusesEverythingAfter) {

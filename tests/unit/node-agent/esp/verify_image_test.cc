@@ -4,6 +4,7 @@
 #include "shared/efi/authenticode.h"
 #include "shared/efi/pe_image.h"
 #include "shared/efi/signature_list.h"
+#include "shared/uki/companion_archive.h"
 #include "tests/support/synthetic_pe.h"
 #include "tests/support/test_keys.h"
 #include "tests/unit/node-agent/esp/esp_fixture.h"
@@ -61,7 +62,7 @@ class VerifyImage : public testing::Test {
     EXPECT_TRUE(WriteFileAtomically(file, image).ok());
     EspStager stager = node_.Stager();
     const std::size_t before = node_.fs.steps();
-    Result<VerifiedImage> result = stager.VerifyImage(file, expectations);
+    Result<VerifiedImage> result = stager.VerifyImage({.file = file}, expectations);
     EXPECT_EQ(node_.fs.steps(), before) << "verification touched the ESP";
     return result;
   }
@@ -85,6 +86,38 @@ TEST_F(VerifyImage, AcceptsWhatTheFirmwareWouldStartAndStagesIt) {
   auto staged = stager.Stage(*verified);
   ASSERT_TRUE(staged.ok()) << Describe(staged.status());
   EXPECT_EQ(node_.fs.Measure(RelativePath(staged->image_path()))->digest, Sha256(image));
+}
+
+TEST_F(VerifyImage, TakesExtensionsThatAreTheReleasesAndMeasureAsItSays) {
+  const Bytes image = Signed(Uki("2.0"), DbKey());
+  const std::string tools = "the tools";
+  LocalImage local{.file = temp_.path() / "image", .companions = {temp_.path() / "fetched"}};
+  ASSERT_TRUE(WriteFileAtomically(local.file, image).ok());
+  ASSERT_TRUE(WriteFileAtomically(local.companions[0], AsBytes(tools)).ok());
+  ImageExpectations expected = Expect("2.0", image);
+  expected.companions = {{.name = "tools.raw", .digest = Sha256(AsBytes(tools)), .size = tools.size()}};
+  const std::vector<uki::CompanionFile> measured = {{.name = "tools.raw", .content = AsBytes(tools)}};
+  expected.pcr13_event = uki::PredictPcr13(measured)->events.front().digest;
+  EspStager stager = node_.Stager();
+  const auto verified = stager.VerifyImage(local, expected);
+  ASSERT_TRUE(verified.ok()) << verified.status();
+  ASSERT_EQ(verified->companions().size(), 1u);
+  EXPECT_EQ(verified->companions()[0].file, local.companions[0]);
+
+  ImageExpectations other = expected;
+  other.pcr13_event->bytes[0] ^= 1;
+  EXPECT_EQ(ReasonIdOf(stager.VerifyImage(local, other).status()), "EXTENSION_INVALID");
+  other = expected;
+  other.companions[0].name = "renamed.raw";
+  EXPECT_EQ(ReasonIdOf(stager.VerifyImage(local, other).status()), "EXTENSION_INVALID")
+      << "names are measured";
+  for (const char* bytes : {"the toolz", "the", "the tools and more"}) {
+    ASSERT_TRUE(WriteFileAtomically(local.companions[0], AsBytes(bytes)).ok());
+    EXPECT_EQ(ReasonIdOf(stager.VerifyImage(local, expected).status()), "IMAGE_DIGEST_MISMATCH") << bytes;
+  }
+  std::filesystem::remove(local.companions[0]);
+  std::filesystem::create_symlink("/dev/zero", local.companions[0]);
+  EXPECT_EQ(ReasonIdOf(stager.VerifyImage(local, expected).status()), "FILE_UNREADABLE");
 }
 
 TEST_F(VerifyImage, RefusesAnUnsignedImage) { EXPECT_EQ(Refusal(Uki("2.0")), "IMAGE_UNSIGNED"); }

@@ -21,6 +21,12 @@ struct Scenario {
 const Scenario kScenarios[] = {
     {"good", [](UpdateNode&) {}, "2.0", false},
     {"broken", [](UpdateNode& node) { node.broken.insert("2.0"); }, "1.0", true},
+    {"extended",
+     [](UpdateNode& node) {
+       node.extensions = {{"tools.raw", std::string(6000, 't')}, {"debug.raw", "a debugger"}};
+       node.Publish("2.0");
+     },
+     "2.0", false},
     {"unhealthy", [](UpdateNode& node) { node.unhealthy.insert("2.0"); }, "1.0", true},
 };
 
@@ -62,13 +68,17 @@ bool Live(UpdateNode& node, Blow blow, CutMode mode) {
   return struck;
 }
 
-void ExpectEnd(const UpdateNode& node, const Scenario& scenario) {
+void ExpectEnd(UpdateNode& node, const Scenario& scenario) {
   EXPECT_EQ(node.state(), UpdateState::kIdle);
   EXPECT_EQ(node.esp.running_version, scenario.ends_on);
   const EngineStatus status = node.engine->status();
   EXPECT_EQ(status.failures.size(), scenario.remembered ? 1u : 0u);
   ASSERT_TRUE(status.running.has_value());
   EXPECT_FALSE(status.running->running_on_trial);
+  for (const auto& [name, text] : node.extensions) {
+    const std::string path = fmt::format("{}{}/{}", RelativePath(ImagePath("2.0")), kCompanionSuffix, name);
+    EXPECT_EQ(ToText(node.esp.fs.Read(path, text.size()).value_or(Bytes())), text) << name;
+  }
 }
 
 class KillAtEveryPoint : public testing::TestWithParam<Scenario> {};

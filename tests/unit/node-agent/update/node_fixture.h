@@ -116,15 +116,21 @@ class TestStager final : public Stager {
     if (!fail_inspect.ok()) return fail_inspect;
     return inner_.Inspect();
   }
-  Result<VerifiedImage> VerifyImage(const std::filesystem::path& file,
-                                    const ImageExpectations& expected) override {
+  Result<VerifiedImage> VerifyImage(const LocalImage& local, const ImageExpectations& expected) override {
     ++verifications;
     if (!fail_verify.ok()) return fail_verify;
-    SEALIFT_ASSIGN_OR_RETURN(const Bytes bytes, ReadFile(file));
+    SEALIFT_ASSIGN_OR_RETURN(const Bytes bytes, ReadFile(local.file));
     if (Sha256(bytes) != expected.digest || bytes.size() != expected.size) {
       return MakeError(Code::kInvalidArgument, Reason::kImageDigestMismatch, "the file is another");
     }
-    return Evidence::Of(file, expected.version, bytes);
+    std::vector<VerifiedImage::LocalCompanion> companions;
+    for (std::size_t i = 0; i < expected.companions.size(); ++i) {
+      SEALIFT_ASSIGN_OR_RETURN(const Bytes beside, ReadFile(local.companions[i]));
+      if (Sha256(beside) != expected.companions[i].digest)
+        return MakeError(Code::kInvalidArgument, Reason::kImageDigestMismatch, "an extension is another");
+      companions.push_back({.what = expected.companions[i], .file = local.companions[i]});
+    }
+    return Evidence::Of(local.file, expected.version, bytes, std::move(companions));
   }
   Result<StagedImage> Stage(const VerifiedImage& image) override {
     if (!fail_stage.ok()) return fail_stage;
@@ -137,6 +143,7 @@ class TestStager final : public Stager {
     if (!bytes.ok() || Sha256(*bytes) != expected.digest) {
       return MakeError(Code::kNotFound, Reason::kImageNotStaged, "not there");
     }
+    SEALIFT_RETURN_IF_ERROR(inner_.FindBeside(path, expected));
     if (!fail_verify.ok()) return fail_verify;
     return Evidence::Of(expected.version, expected.digest, "/" + path);
   }
@@ -188,7 +195,7 @@ class TestCatalog final : public ReleaseCatalog {
     }
     const Manifest& manifest = found->second;
     verdict.release = Vouch(ReleaseIdOf(SerializeManifest(manifest)), manifest, manifest.files.front(),
-                            not_before, expires);
+                            CompanionsOf(manifest, manifest.files.front()).value(), not_before, expires);
     return verdict;
   }
 
@@ -278,6 +285,13 @@ class UpdateNode {
                               .role = FileRole::kUki,
                               .digest = Sha256(image),
                               .size = image.size()});
+    for (const auto& [name, text] : extensions) {
+      manifest.files.push_back({.path = "EFI/kairos/norole.efi.extra.d/" + name,
+                                .role = FileRole::kExtension,
+                                .digest = Sha256(AsBytes(text)),
+                                .size = text.size()});
+      content.objects[Sha256(AsBytes(text))] = ToBytes(text);
+    }
     if (bend) bend(manifest);
     content.objects[manifest.files.front().digest] = image;
     catalog.manifests[version] = manifest;
@@ -385,6 +399,8 @@ class UpdateNode {
   UpdateSettings settings;
   std::unique_ptr<UpdateEngine> engine;
   std::set<std::string> broken;
+  // Of what is published from now on; name -> bytes.
+  std::map<std::string, std::string> extensions;
   // Versions that come up, and stay ill.
   std::set<std::string> unhealthy;
   std::vector<std::string> booted;

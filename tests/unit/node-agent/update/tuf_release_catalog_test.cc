@@ -142,6 +142,45 @@ TEST_F(Catalog, RefusesAnImageThatManifestAndMetadataDescribeDifferently) {
   EXPECT_EQ(Unusable(), "RELEASE_MIXED");
 }
 
+ReleaseFile Extension(const std::string& path, std::string_view text) {
+  return {.path = path, .role = FileRole::kExtension, .digest = Sha256(AsBytes(text)), .size = text.size()};
+}
+
+TEST_F(Catalog, FindsTheExtensionsOfTheImageAndNotThoseOfOthers) {
+  Manifest manifest = ManifestOf("2.0");
+  manifest.files.push_back(Extension("EFI/kairos/norole.efi.extra.d/tools.raw", "tools"));
+  manifest.files.push_back(Extension("EFI/kairos/other.efi.extra.d/debug.raw", "debug"));
+  Publish(manifest, "2.0");
+  const auto verdict = catalog_.Resolve(node_.Desired("2.0"));
+  ASSERT_TRUE(verdict.ok() && verdict->release) << verdict.status();
+  const std::vector<Companion>& companions = verdict->release->companions();
+  ASSERT_EQ(companions.size(), 1u);
+  EXPECT_EQ(companions[0].name, "tools.raw");
+  EXPECT_EQ(companions[0].digest, Sha256(AsBytes("tools")));
+  EXPECT_EQ(companions[0].size, 5u);
+}
+
+TEST_F(Catalog, RefusesAnExtensionThatOnlyTheManifestNamesOrThatFatCannotHold) {
+  Manifest manifest = ManifestOf("2.0");
+  const std::string path = "EFI/kairos/norole.efi.extra.d/tools.raw";
+  manifest.files.push_back(Extension(path, "tools"));
+  Publish(manifest, "2.0");
+  repository_.targets.targets.at(FileTargetName("stable", "2.0", path)).sha256.bytes[0] ^= 1;
+  repository_.PublishNext();
+  EXPECT_EQ(Unusable(), "RELEASE_MIXED");
+  repository_.targets.targets.erase(FileTargetName("stable", "2.0", path));
+  repository_.PublishNext();
+  EXPECT_EQ(Unusable(), "RELEASE_MIXED");
+  for (const char* other :
+       {"EFI/kairos/norole.efi.extra.d/Tools.raw", "EFI/kairos/norole.efi.extra.d/a/b.raw"}) {
+    manifest.files.back() = Extension(other, "tools");
+    if (std::string(other).find("Tools") != std::string::npos)
+      manifest.files.push_back(Extension(path, "tools"));
+    Publish(manifest, "2.0");
+    EXPECT_EQ(Unusable(), "RELEASE_MANIFEST_INVALID") << other;
+  }
+}
+
 TEST_F(Catalog, RefusesAManifestThatDoesNotParse) {
   node_.content.objects[Sha256(AsBytes("{\"files\":"))] = ToBytes("{\"files\":");
   repository_.AddTarget(ManifestTargetName("stable", "2.0"), "{\"files\":");
