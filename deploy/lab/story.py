@@ -85,9 +85,13 @@ class Story:
         config = self.work / "node.toml"
         config.write_text(controller_lab.node_config(self.keys), encoding="utf-8")
         self.build_rootfs(tree, "--version", version, "--agent-deb", packages[0])
-        release = self.releases[version] = self.build_uki(tree, out, "--node-config", config)
+        release = self.releases[version] = self.build_uki(tree, out, "--node-config", config, *self.release_options(version))
         self.note(f"release {version}", f"UKI {release.path(release.uki).stat().st_size >> 20} MiB, "
                                         f"PCR 11 will be {release.manifest['pcr11'][-1]['pcr11'][:16]}...")
+
+    def release_options(self, version):  # pylint: disable=unused-argument
+        """More options of build-uki for a version; none in the demo."""
+        return ()
 
     def build_rootfs(self, tree, *arguments):
         took = run_with_progress("root file system", HERE / "build-rootfs.sh", *arguments, tree, log=self.work / "rootfs.log")

@@ -16,6 +16,18 @@ from processes import run  # noqa: E402
 VERSION = "4.0"
 
 
+def build_extension(story, out, name, version, text, keys=None, tokens=None):
+    """A signed extension with one program, which says `text`; by the story's own keys unless others are given."""
+    tree = out / f"{name}-tree"
+    program = tree / f"usr/bin/{name}"
+    program.parent.mkdir(parents=True)
+    program.write_text(f"#!/bin/sh\necho {text}\n", encoding="ascii")
+    program.chmod(0o755)
+    story.sealift("build-extension", tree, "-n", name, "--version", version, "--os-id", "sealift-lab", "-d", out,
+                  "--keys", keys or story.keys, *(tokens or story.token_arguments("release")))
+    return out / f"{name}.raw"
+
+
 class Extensions:
     def __init__(self, story, checks, predictions):
         """`predictions`: what the product predicts of a release, PCR number -> hex."""
@@ -30,14 +42,7 @@ class Extensions:
         self.check("extensions put beside the image by force are refused", lambda: self.forced(enrolled, release))
 
     def build(self, name, version, text, keys, tokens, folder="ours"):
-        """A signed extension with one program, which says `text`."""
-        tree, out = self.work / folder / f"{name}-tree", self.work / folder
-        program = tree / f"usr/bin/{name}"
-        program.parent.mkdir(parents=True)
-        program.write_text(f"#!/bin/sh\necho {text}\n", encoding="ascii")
-        program.chmod(0o755)
-        self.story.sealift("build-extension", tree, "-n", name, "--version", version, "--os-id", "sealift-lab", "-d", out, "--keys", keys, *tokens)
-        return out / f"{name}.raw"
+        return build_extension(self.story, self.work / folder, name, version, text, keys, tokens)
 
     def machine(self, enrolled, release, name, images):
         node = enrolled.copy(self.work / f"node-{name}", disk=False)

@@ -17,7 +17,7 @@ import pefile
 import bad_images
 import booted_tree
 from checks import equal, main
-from extensions import Extensions
+from extensions import Extensions, build_extension
 from firmware_updates import FirmwareUpdates
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -31,7 +31,12 @@ OPTIONS = "probe.option=1 words=two"  # what an entry asks for, and a signed ima
 
 
 class CheckedStory(main_story.Story):
-    """The demo's story, except that nobody admits the machine before it asks."""
+    """The demo's story, except that nobody admits the machine before it asks, and that 2.0 brings an extension."""
+
+    def release_options(self, version):
+        if version != "2.0":
+            return ()
+        return "--extension", build_extension(self, self.work / "upgraded", "greeting", "1.0", "hello from the upgrade")
 
     def chapters(self):
         order = super().chapters()
@@ -79,6 +84,7 @@ class VmStory:
         self.check("Secure Boot is still on", lambda: equal(story.secure_boot(), "on"))
         self.registers("2.0")
         self.check("active is the new image without a counter, passive the old one", self.roles_after_upgrade)
+        self.check("the extension of 2.0 came with the upgrade and is laid over /usr", self.extension_after_upgrade)
         self.check("no unit failed", lambda: equal(story.machine.run("systemctl --failed --no-legend --plain"), ""))
 
     def broken_release(self):
@@ -196,6 +202,12 @@ class VmStory:
         for role, version in (("active", "2.0"), ("passive", "1.0")):
             entry = dict(line.split(None, 1) for line in machine.run(f"cat /efi/loader/entries/{role}.conf").splitlines())
             equal(entry["efi"], "/" + self.story.releases[version].image_name())
+
+    def extension_after_upgrade(self):
+        machine, image = self.story.machine, self.story.releases["2.0"].image_name()
+        equal(machine.run("greeting").strip(), "hello from the upgrade")
+        equal(machine.run(f"ls /efi/{image}.extra.d").split(), ["greeting.raw"])
+        assert int(self.story.pcr(13), 16) != 0, "PCR 13 holds nothing"
 
     def mounts(self):
         for path, kind in (("/efi", "vfat"), ("/usr/local", "ext4"), ("/oem", "ext4")):
