@@ -10,6 +10,7 @@
 
 #include "hsm/ceremony_files.h"
 #include "hsm/journal.h"
+#include "hsm/orders_delegation.h"
 #include "hsm/secure_boot.h"
 #include "hsm/token_signer.h"
 #include "shared/base/files.h"
@@ -17,6 +18,7 @@
 #include "shared/crypto/hash.h"
 #include "shared/crypto/key_reference.h"
 #include "shared/efi/auth_variable.h"
+#include "shared/order/delegation.h"
 #include "shared/tuf/metadata.h"
 
 namespace sealift::hsm {
@@ -59,6 +61,7 @@ class Ceremony {
   Status MakeCertificates();
   Status MakeVariables();
   Status MakeTufRoot();
+  Status MakeDelegation();
   Result<Inventory> Write();
   // A journal that did not come into the folder.
   void DropJournal();
@@ -313,6 +316,17 @@ Status Ceremony::MakeTufRoot() {
   return OkStatus();
 }
 
+// While the root token is at hand: without it a node obeys no order.
+Status Ceremony::MakeDelegation() {
+  progress_("delegation of orders");
+  SEALIFT_ASSIGN_OR_RETURN(
+      const std::string delegation,
+      DelegateOrders(*signers_.at("orders-root"), {signers_.at("orders")->public_key()},
+                     {certificates_.at("operator-ca")}, options_.now, options_.expiration_days));
+  files_[std::string(order::kDelegationFile)] = ToBytes(delegation);
+  return OkStatus();
+}
+
 Result<Inventory> Ceremony::Write() {
   SEALIFT_RETURN_IF_ERROR(EndJournal());
   files_[kInventoryFile] = ToBytes(inventory_.Serialize());
@@ -335,6 +349,7 @@ Result<Inventory> InitialiseKeySet(const KeySetOptions& options, const Progress&
   if (status.ok()) status = ceremony.MakeCertificates();
   if (status.ok()) status = ceremony.MakeVariables();
   if (status.ok()) status = ceremony.MakeTufRoot();
+  if (status.ok()) status = ceremony.MakeDelegation();
   Result<Inventory> written = status.ok() ? ceremony.Write() : Result<Inventory>(status);
   ceremony.DropJournal();
   if (written.ok()) return written;

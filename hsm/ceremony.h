@@ -53,6 +53,7 @@ struct KeySetOptions {
 //   node-ca.pem, operator-ca.pem   CA certificates; two hierarchies
 //   controller-tls.pem, .key.pem   the controller's certificate and the reference to its key
 //   tuf/1.root.json                the repository's first root, every role with threshold 1
+//   orders-delegation.json         what orders-root lets the orders key do
 //   public/<role>-1.pem            public half of every key
 //   journal, journal.pub.pem       signing journal, begun by this ceremony, and the key of its checkpoints
 //   inventory.json                 what is where

@@ -48,6 +48,8 @@ Result<std::map<std::string, hsm::KeyAlgorithm, std::less<>>> ParseAlgorithms(
 void AddAlgorithmOption(CLI::App& verb, std::vector<std::string>& algorithms);
 void AddExpiredOption(CLI::App& verb, bool& allow_expired);
 
+// sealift keys delegate-orders
+void AddDelegationVerbs(CLI::App& keys, Session& session);
 // sealift keys add-generation
 void AddGenerationVerbs(CLI::App& keys, Session& session);
 // sealift keys transport-key|backup|restore

@@ -93,6 +93,7 @@ void AddKeysVerbs(CLI::App& app, Session& session) {
       "keys that `keys backup` can take out of their tokens, encrypted; shown for ever. Without "
       "it, add-generation in a second token is what keeps you going");
 
+  AddDelegationVerbs(*keys, session);
   AddGenerationVerbs(*keys, session);
   AddBackupVerbs(*keys, session);
   AddKeysListVerbs(*keys, session);
