@@ -33,6 +33,7 @@ class ResetOrders {
 struct MountRule {
   std::string volume;
   std::filesystem::path target;
+  std::string fs_type = "ext4";
 };
 
 struct UnlockOptions {

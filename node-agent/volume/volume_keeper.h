@@ -21,6 +21,8 @@
 
 namespace sealift::agent {
 
+class LuksHeader;
+
 struct MakeOptions {
   VolumeBinding binding;
   EscrowTo escrow;
@@ -28,15 +30,29 @@ struct MakeOptions {
   std::uint64_t epoch_base = 0;
 };
 
+// To what software one token of a volume is bound.
+struct VolumeBound {
+  PublicKey policy_key;
+  std::vector<std::uint32_t> signed_pcrs;
+  // PCR 7; none when it was left out.
+  std::optional<Sha256Digest> secure_boot;
+};
+
 // What one volume says of itself; nothing of it is proven.
 struct VolumeHeader {
   std::string name;
   std::string luks_uuid;
-  Sha256Digest policy_key_fingerprint;
-  std::vector<std::uint32_t> signed_pcrs;
-  // PCR 7 the volume is bound to; none when it was left out.
-  std::optional<Sha256Digest> secure_boot;
-  std::optional<escrow::EscrowedKey> recovery;
+  std::vector<VolumeBound> bindings;
+  // Ascending by slot: more than one while a recovery key is being replaced.
+  std::vector<escrow::EscrowedKey> recoveries;
+};
+
+// What the measured image brings: its .pcrsig and .pcrpkey (the stub leaves them in /.extra), and whether its
+// node.toml lets volumes do without PCR 7.
+struct RunningImage {
+  uki::PcrSignatures signatures;
+  PublicKey policy_key;
+  bool bind_secure_boot = true;
 };
 
 // A volume whose TPM secret came out, before anything of it is mapped.
@@ -52,6 +68,8 @@ class UnsealedVolume {
   std::filesystem::path device_;
   VolumeHeader header_;
   std::uint64_t epoch_base_ = 0;
+  std::uint32_t slot_ = 0;
+  Sha256Digest tag_;
   SecretBytes secret_;
 };
 
@@ -75,11 +93,13 @@ class VolumeKeeper {
   // header), VOLUME_FOREIGN (no token of ours, or one for another name).
   Result<VolumeHeader> ReadHeader(const std::filesystem::path& device, const std::string& name);
 
-  // Asks the TPM for the secret. `signatures`: the running image's .pcrsig; `policy_key`: its .pcrpkey.
-  // Errors: as ReadHeader; those of TpmVault::Unseal; VOLUME_LOCKED when no signature is for the registers of
-  // now; VOLUME_FOREIGN when the token was made while PCR 7 was another.
+  // Asks the TPM for the secret. Only a token for this name, the image's own policy key, PCRs 11, 12 and 13
+  // signed and (unless the image lets go of it) PCR 7 literal counts. Errors: as ReadHeader; those of
+  // TpmVault::Unseal; FAILED_PRECONDITION/VOLUME_LOCKED when the volume is bound to another key, or the image
+  // has no signature for the registers of now; VOLUME_FOREIGN when the token's policy is weaker, or it was
+  // made while PCR 7 was another.
   Result<UnsealedVolume> Unseal(const std::filesystem::path& device, const std::string& name,
-                                const uki::PcrSignatures& signatures, const PublicKey& policy_key);
+                                const RunningImage& image);
   // Proves the volume by its tag and maps it. Errors: FAILED_PRECONDITION/VOLUME_FOREIGN; Mapper's.
   Result<VolumeFacts> Open(const UnsealedVolume& volume);
   // By recovery key (its text). The tag cannot be checked. Errors: UNAUTHENTICATED/RECOVERY_KEY_WRONG; as
@@ -90,11 +110,22 @@ class VolumeKeeper {
   // A new recovery key in a free slot, escrowed; the old slot stays until DropRecovery, so that the new one
   // can be acknowledged first. Errors: as Make.
   Result<escrow::EscrowedKey> AddRecovery(const UnsealedVolume& volume, const EscrowTo& escrow);
-  // Removes every recovery slot but `keep_slot`.
+  // Removes every slot but the TPM's and `keep_slot`, with its token. Needs no key. Errors:
+  // FAILED_PRECONDITION/VOLUME_DAMAGED; NOT_FOUND/RECOVERY_KEY_UNKNOWN when `keep_slot` is no recovery slot.
   Status DropRecovery(const std::filesystem::path& device, const std::string& name, std::uint32_t keep_slot);
 
  private:
+  Status AddBinding(LuksHeader& header, const std::string& name, const VolumeBinding& binding,
+                    std::uint32_t slot, const SecretBytes& payload, const Sha256Digest& tag);
+  Result<escrow::EscrowedKey> AddRecoverySlot(LuksHeader& header, const std::string& name,
+                                              const SecretBytes& volume_key, const EscrowTo& to);
+  // The volume key, once the volume has shown its tag.
+  Result<SecretBytes> ProvenKey(const UnsealedVolume& volume);
   Parts parts_;
 };
+
+// The lowest acceptable epoch is counter - base: defines the counter where it is missing, and gives the base
+// with which the machine accepts `epoch` and what is above. Errors: those of DefineCounter.
+Result<std::uint64_t> NewEpochBase(TpmCounters& counters, std::uint64_t epoch);
 
 }  // namespace sealift::agent

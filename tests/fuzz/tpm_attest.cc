@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "shared/tpm/certify.h"
+#include "shared/tpm/counter.h"
 #include "shared/tpm/quote.h"
 
 using namespace sealift;
@@ -50,6 +51,10 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   if (certify.ok()) subject.name = std::get<tpm::CertifyInfo>(certify->info).name;
   SEALIFT_CHECK(
       !tpm::VerifyCertify(attest, signature, Key(), certify.ok() ? certify->extra_data : Bytes(), subject)
+           .ok());
+  const auto counter = tpm::ParseAttest(attest, tpm::kStAttestNv, tpm::kCertifyReasons);
+  SEALIFT_CHECK(
+      !tpm::VerifyCounter(attest, signature, Key(), counter.ok() ? counter->extra_data : Bytes(), 0x01810020)
            .ok());
   return 0;
 }

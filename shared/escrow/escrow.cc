@@ -1,0 +1,219 @@
+#include "shared/escrow/escrow.h"
+
+#include <fmt/format.h>
+#include <openssl/err.h>
+#include <openssl/rsa.h>
+
+#include <nlohmann/json.hpp>
+
+#include "shared/crypto/hash.h"
+
+namespace sealift::escrow {
+namespace {
+
+using nlohmann::ordered_json;
+
+constexpr int kFormat = 1;
+constexpr std::size_t kKeyBytes = 32;
+constexpr std::size_t kNonceBytes = 12;
+constexpr std::size_t kTagBytes = 16;
+constexpr std::size_t kMaxSecretBytes = 1024;
+constexpr std::size_t kMaxEncryptedKeyBytes = 1024;
+constexpr std::size_t kMaxTextBytes = 16u << 10;
+constexpr std::size_t kMaxVolumeName = 36;
+constexpr std::size_t kUuidLength = 36;
+constexpr std::uint32_t kMaxSlot = 31;
+
+using CipherCtxPtr = CPtr<EVP_CIPHER_CTX, EVP_CIPHER_CTX_free>;
+
+Status Malformed(std::string_view what) {
+  return MakeError(Code::kInvalidArgument, Reason::kEscrowMalformed,
+                   fmt::format("read escrowed key: {}", what));
+}
+
+// What is authenticated beside the secret: everything that says what it is for.
+Bytes Associated(const EscrowedKey& escrowed) {
+  const Subject& subject = escrowed.subject;
+  return ToBytes(fmt::format("sealift escrow {}\n{}\n{}\n{}\n{}\n{}\n{}\n", kFormat,
+                             escrowed.escrow_key_id.hex(), OaepHashName(escrowed.oaep),
+                             subject.ek_digest.hex(), subject.volume, subject.luks_uuid, subject.slot));
+}
+
+// AES-256-GCM; the tag follows the text.
+Result<Bytes> Encrypt(ByteView key, ByteView nonce, ByteView associated, ByteView plain) {
+  const CipherCtxPtr context(EVP_CIPHER_CTX_new());
+  Bytes out(plain.size() + kTagBytes);
+  int size = 0;
+  int rest = 0;
+  const bool done =
+      context != nullptr && nonce.size() == kNonceBytes && key.size() == kKeyBytes &&
+      EVP_EncryptInit_ex(context.get(), EVP_aes_256_gcm(), nullptr, key.data(), nonce.data()) == 1 &&
+      EVP_EncryptUpdate(context.get(), nullptr, &size, associated.data(),
+                        static_cast<int>(associated.size())) == 1 &&
+      EVP_EncryptUpdate(context.get(), out.data(), &size, plain.data(), static_cast<int>(plain.size())) ==
+          1 &&
+      EVP_EncryptFinal_ex(context.get(), out.data() + size, &rest) == 1 &&
+      EVP_CIPHER_CTX_ctrl(context.get(), EVP_CTRL_GCM_GET_TAG, kTagBytes, out.data() + plain.size()) == 1;
+  if (!done) return OpenSslError(Reason::kInternal, "encrypt recovery key", "EVP_EncryptInit_ex");
+  return out;
+}
+
+Result<SecretBytes> DecryptText(ByteView key, const EscrowedKey& escrowed) {
+  const ByteView text = ByteView(escrowed.ciphertext).first(escrowed.ciphertext.size() - kTagBytes);
+  Bytes tag = ToBytes(ByteView(escrowed.ciphertext).subspan(text.size()));
+  const Bytes associated = Associated(escrowed);
+  const CipherCtxPtr context(EVP_CIPHER_CTX_new());
+  Bytes out(text.size());
+  int size = 0;
+  int rest = 0;
+  const bool fits =
+      context != nullptr &&
+      EVP_DecryptInit_ex(context.get(), EVP_aes_256_gcm(), nullptr, key.data(), escrowed.nonce.data()) == 1 &&
+      EVP_DecryptUpdate(context.get(), nullptr, &size, associated.data(),
+                        static_cast<int>(associated.size())) == 1 &&
+      EVP_DecryptUpdate(context.get(), out.data(), &size, text.data(), static_cast<int>(text.size())) == 1 &&
+      EVP_CIPHER_CTX_ctrl(context.get(), EVP_CTRL_GCM_SET_TAG, kTagBytes, tag.data()) == 1 &&
+      EVP_DecryptFinal_ex(context.get(), out.data() + size, &rest) == 1;
+  SecretBytes secret(std::move(out));
+  ERR_clear_error();
+  if (!fits) return Malformed("it was changed, or is for another machine or volume than it says");
+  return secret;
+}
+
+Result<Bytes> EncryptKey(const PublicKey& key, OaepHash oaep, ByteView secret) {
+  const EvpPkeyCtxPtr context(EVP_PKEY_CTX_new(key.evp(), nullptr));
+  const EVP_MD* hash = oaep == OaepHash::kSha1 ? EVP_sha1() : EVP_sha256();
+  std::size_t size = 0;
+  bool done = context != nullptr && EVP_PKEY_encrypt_init(context.get()) == 1 &&
+              EVP_PKEY_CTX_set_rsa_padding(context.get(), RSA_PKCS1_OAEP_PADDING) == 1 &&
+              EVP_PKEY_CTX_set_rsa_oaep_md(context.get(), hash) == 1 &&
+              EVP_PKEY_CTX_set_rsa_mgf1_md(context.get(), hash) == 1 &&
+              EVP_PKEY_encrypt(context.get(), nullptr, &size, secret.data(), secret.size()) == 1;
+  Bytes out(done ? size : 0);
+  done = done && EVP_PKEY_encrypt(context.get(), out.data(), &size, secret.data(), secret.size()) == 1;
+  if (!done) return OpenSslError(Reason::kInternal, "encrypt to escrow key", "EVP_PKEY_encrypt");
+  out.resize(size);
+  return out;
+}
+
+bool IsVolumeName(std::string_view name) {
+  return !name.empty() && name.size() <= kMaxVolumeName &&
+         name.find_first_not_of("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_") ==
+             std::string_view::npos;
+}
+
+bool IsUuid(std::string_view text) {
+  if (text.size() != kUuidLength) return false;
+  for (std::size_t i = 0; i < text.size(); ++i) {
+    const bool dash = i == 8 || i == 13 || i == 18 || i == 23;
+    const char c = text[i];
+    if (dash ? c != '-' : !((c >= '0' && c <= '9') || (c >= 'a' && c <= 'f'))) return false;
+  }
+  return true;
+}
+
+// The text member `name`; empty where there is none.
+std::string Text(const ordered_json& object, const char* name) {
+  const auto found = object.find(name);
+  const std::string* text = found == object.end() ? nullptr : found->get_ptr<const std::string*>();
+  return text == nullptr ? std::string() : *text;
+}
+
+Bytes Base64(const ordered_json& object, const char* name) {
+  Result<Bytes> bytes = Base64Decode(Text(object, name));
+  return bytes.ok() ? *std::move(bytes) : Bytes();
+}
+
+std::uint64_t Number(const ordered_json& object, const char* name) {
+  const auto found = object.find(name);
+  return found != object.end() && found->is_number_unsigned() ? found->get<std::uint64_t>() : UINT64_MAX;
+}
+
+}  // namespace
+
+std::string_view OaepHashName(OaepHash hash) { return hash == OaepHash::kSha1 ? "sha1" : "sha256"; }
+
+Result<OaepHash> ParseOaepHash(std::string_view name) {
+  if (name == "sha1") return OaepHash::kSha1;
+  if (name == "sha256") return OaepHash::kSha256;
+  return MakeError(Code::kInvalidArgument, Reason::kInvalidArgument,
+                   fmt::format("use OAEP hash '{}': it is sha1 or sha256", name));
+}
+
+Result<EscrowedKey> Escrow(const SecretBytes& secret, const Subject& subject, const PublicKey& escrow_key,
+                           OaepHash oaep) {
+  if (escrow_key.type() != KeyType::kRsa) {
+    return MakeError(Code::kFailedPrecondition, Reason::kKeyMismatch, "encrypt to escrow key: it is not RSA");
+  }
+  if (secret.empty() || secret.size() > kMaxSecretBytes || !IsVolumeName(subject.volume) ||
+      !IsUuid(subject.luks_uuid) || subject.slot > kMaxSlot) {
+    return MakeError(Code::kInvalidArgument, Reason::kInvalidArgument,
+                     fmt::format("escrow key of volume '{}': it has no such subject", subject.volume));
+  }
+  EscrowedKey escrowed{.subject = subject,
+                       .escrow_key_id = escrow_key.key_id(),
+                       .oaep = oaep,
+                       .encrypted_key = {},
+                       .nonce = RandomBytes(kNonceBytes),
+                       .ciphertext = {}};
+  const SecretBytes key(RandomBytes(kKeyBytes));
+  SEALIFT_ASSIGN_OR_RETURN(escrowed.encrypted_key, EncryptKey(escrow_key, oaep, key.ExposeSecret()));
+  SEALIFT_ASSIGN_OR_RETURN(escrowed.ciphertext, Encrypt(key.ExposeSecret(), escrowed.nonce,
+                                                        Associated(escrowed), secret.ExposeSecret()));
+  return escrowed;
+}
+
+Result<SecretBytes> Open(const EscrowedKey& escrowed, OaepDecrypter& key) {
+  if (escrowed.nonce.size() != kNonceBytes || escrowed.ciphertext.size() <= kTagBytes ||
+      escrowed.ciphertext.size() > kMaxSecretBytes + kTagBytes)
+    return Malformed("its parts have wrong sizes");
+  SEALIFT_ASSIGN_OR_RETURN(const SecretBytes content_key, key.Decrypt(escrowed.encrypted_key, escrowed.oaep));
+  if (content_key.size() != kKeyBytes) return Malformed("it holds no AES-256 key");
+  return DecryptText(content_key.ExposeSecret(), escrowed);
+}
+
+std::string Format(const EscrowedKey& escrowed) {
+  ordered_json object;
+  object["format"] = kFormat;
+  object["ek_digest"] = escrowed.subject.ek_digest.hex();
+  object["volume"] = escrowed.subject.volume;
+  object["luks_uuid"] = escrowed.subject.luks_uuid;
+  object["slot"] = escrowed.subject.slot;
+  object["escrow_key"] = escrowed.escrow_key_id.hex();
+  object["oaep"] = OaepHashName(escrowed.oaep);
+  object["encrypted_key"] = Base64Encode(escrowed.encrypted_key);
+  object["nonce"] = Base64Encode(escrowed.nonce);
+  object["ciphertext"] = Base64Encode(escrowed.ciphertext);
+  return object.dump();
+}
+
+Result<EscrowedKey> Parse(std::string_view json) {
+  if (json.size() > kMaxTextBytes) return Malformed(fmt::format("{} bytes", json.size()));
+  const ordered_json object = ordered_json::parse(json, nullptr, /*allow_exceptions=*/false);
+  if (!object.is_object()) return Malformed("it is no JSON object");
+  if (Number(object, "format") != kFormat) return Malformed("another format");
+  EscrowedKey escrowed;
+  const auto ek = Sha256Digest::FromHex(Text(object, "ek_digest"));
+  const auto key_id = Sha256Digest::FromHex(Text(object, "escrow_key"));
+  const auto oaep = ParseOaepHash(Text(object, "oaep"));
+  const std::uint64_t slot = Number(object, "slot");
+  escrowed.subject.volume = Text(object, "volume");
+  escrowed.subject.luks_uuid = Text(object, "luks_uuid");
+  escrowed.encrypted_key = Base64(object, "encrypted_key");
+  escrowed.nonce = Base64(object, "nonce");
+  escrowed.ciphertext = Base64(object, "ciphertext");
+  if (!ek.ok() || !key_id.ok() || !oaep.ok() || slot > kMaxSlot || !IsVolumeName(escrowed.subject.volume) ||
+      !IsUuid(escrowed.subject.luks_uuid))
+    return Malformed("it does not say what it is for");
+  if (escrowed.encrypted_key.empty() || escrowed.encrypted_key.size() > kMaxEncryptedKeyBytes ||
+      escrowed.nonce.size() != kNonceBytes || escrowed.ciphertext.size() <= kTagBytes ||
+      escrowed.ciphertext.size() > kMaxSecretBytes + kTagBytes)
+    return Malformed("its parts have wrong sizes");
+  escrowed.subject.ek_digest = *ek;
+  escrowed.subject.slot = static_cast<std::uint32_t>(slot);
+  escrowed.escrow_key_id = *key_id;
+  escrowed.oaep = *oaep;
+  return escrowed;
+}
+
+}  // namespace sealift::escrow
