@@ -196,7 +196,7 @@ Status VerifyMediumRelease(const MediumRelease& release, EfiVariables& variables
   const std::filesystem::path file = release.root / release.image.path;
   if (std::error_code error; !std::filesystem::is_regular_file(file, error))
     return Unusable(release.image.path, "it is not there");
-  SEALIFT_RETURN_IF_ERROR(verifier.VerifyImage(file, expected).status());
+  SEALIFT_RETURN_IF_ERROR(verifier.VerifyImage({.file = file}, expected).status());
   SEALIFT_RETURN_IF_ERROR(CheckBootLoader(release, variables));
   for (const ReleaseFile& extension : release.extensions)
     SEALIFT_RETURN_IF_ERROR(ReadPieces(release.root, extension, [](ByteView) { return OkStatus(); }));

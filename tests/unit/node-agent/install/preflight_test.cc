@@ -76,7 +76,8 @@ TEST(Preflight, OptionRomsAreListed) {
   facts.option_roms = {{.digest = "aa", .allowed = false}, {.digest = "bb", .allowed = true}};
   const auto json = nlohmann::json::parse(FindingsJson(JudgeMachine(facts)));
   std::size_t roms = 0;
-  for (const auto& finding : json) if (finding["check"] == "option-roms") ++roms;
+  for (const auto& finding : json)
+    if (finding["check"] == "option-roms") ++roms;
   EXPECT_EQ(roms, 2u);
   EXPECT_EQ(Why(facts), Reason::kNone);
 }
