@@ -6,8 +6,8 @@
 #include <array>
 #include <nlohmann/json.hpp>
 
-#include "node-agent/install/install_config.h"
 #include "shared/base/subprocess.h"
+#include "shared/install/install_config.h"
 
 namespace sealift::agent {
 namespace {

@@ -2,11 +2,11 @@
 
 #include <fmt/format.h>
 
-#include "node-agent/install/yaml_tree.h"
 #include "shared/base/untrusted_files.h"
 #include "shared/crypto/hash.h"
+#include "shared/install/config_signature.h"
+#include "shared/install/yaml_tree.h"
 #include "shared/order/dsse.h"
-#include "shared/order/install_configuration.h"
 
 namespace sealift::agent {
 namespace {
@@ -39,7 +39,7 @@ Result<TrustedConfig> LoadSigned(const std::filesystem::path& file, std::span<co
         Code::kUnauthenticated, Reason::kInstallConfigUnsigned,
         fmt::format("verify install configuration '{}': {}", file.string(), MessageOf(signature.status())));
   }
-  const Result<Sha256Digest> signer = order::VerifyInstallConfiguration(text, *signature, keys);
+  const Result<Sha256Digest> signer = VerifyInstallConfiguration(text, *signature, keys);
   if (!signer.ok()) return Annotate(signer.status(), fmt::format("'{}'", file.string()));
   return Parsed(std::move(text), "medium, signed by " + signer->hex());
 }
@@ -49,9 +49,9 @@ Result<TrustedConfig> LoadSigned(const std::filesystem::path& file, std::span<co
 Result<TrustedConfig> LoadTrustedConfig(const ConfigPlaces& places, std::span<const PublicKey> keys) {
   if (!places.named.empty()) return LoadSigned(places.named, keys);
   if (!places.medium.empty()) {
-    const std::filesystem::path file = places.medium / order::kInstallConfigurationFile;
+    const std::filesystem::path file = places.medium / kInstallConfigurationFile;
     // A signature without its file is as suspicious as the reverse.
-    if (IsThere(file) || IsThere(places.medium / order::kInstallSignatureFile)) return LoadSigned(file, keys);
+    if (IsThere(file) || IsThere(places.medium / kInstallSignatureFile)) return LoadSigned(file, keys);
   }
   SEALIFT_ASSIGN_OR_RETURN(std::string text, ReadText(places.image, kMaxYamlBytes));
   return Parsed(std::move(text), "image");

@@ -9,9 +9,9 @@
 #include <span>
 #include <string>
 
-#include "node-agent/install/install_config.h"
 #include "shared/base/bytes.h"
 #include "shared/crypto/public_key.h"
+#include "shared/install/install_config.h"
 
 namespace sealift::agent {
 

@@ -9,7 +9,7 @@
 #include <vector>
 
 #include "node-agent/install/block_devices.h"
-#include "node-agent/install/install_config.h"
+#include "shared/install/install_config.h"
 
 namespace sealift::agent {
 

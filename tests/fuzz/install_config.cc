@@ -1,6 +1,6 @@
 // An install configuration, as anybody may have left it on a medium: it is parsed after its signature was
 // checked, but --dry-run reads others too.
-#include "node-agent/install/install_config.h"
+#include "shared/install/install_config.h"
 
 #include "node-agent/install/install_plan.h"
 #include "shared/base/bytes.h"
@@ -9,7 +9,7 @@ using namespace sealift;
 
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
   const std::string_view text = AsText(ByteView(data, size));
-  const auto config = agent::ParseInstallConfig(text);
+  const auto config = ParseInstallConfig(text);
   if (!config.ok()) return 0;
   agent::PlanInputs inputs;
   inputs.disks.push_back({.path = "/dev/vda", .bytes = 64ull << 30});

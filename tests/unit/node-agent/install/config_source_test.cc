@@ -5,7 +5,7 @@
 
 #include "node-agent/install/medium.h"
 #include "shared/base/files.h"
-#include "shared/order/install_configuration.h"
+#include "shared/install/config_signature.h"
 #include "tests/contract/map_efi_variables.h"
 
 namespace sealift::agent {
@@ -25,7 +25,7 @@ class ConfigSourceTest : public testing::Test {
   void Put(const std::string& name, std::string_view text) {
     ASSERT_TRUE(WriteFileAtomically(folder_.path() / name, AsBytes(text)).ok());
   }
-  std::string Sign(std::string_view text) { return order::SignInstallConfiguration(text, *signer_).value(); }
+  std::string Sign(std::string_view text) { return SignInstallConfiguration(text, *signer_).value(); }
   Result<TrustedConfig> Load() {
     const std::vector<PublicKey> keys{signer_->public_key()};
     return LoadTrustedConfig(places_, keys);
@@ -63,7 +63,7 @@ TEST_F(ConfigSourceTest, AnythingButAGoodSignatureStops) {
   Put("medium/install.yaml.sig", Sign("install: {}\n"));
   EXPECT_EQ(Why(), Reason::kInstallConfigUnsigned);
   const auto other = SoftwareSigner::Generate(KeyType::kEcP256).value();
-  Put("medium/install.yaml.sig", order::SignInstallConfiguration(kText, *other).value());
+  Put("medium/install.yaml.sig", SignInstallConfiguration(kText, *other).value());
   EXPECT_EQ(Why(), Reason::kInstallConfigUnsigned);
   std::string changed(kText);
   changed[changed.size() - 3] ^= 1;

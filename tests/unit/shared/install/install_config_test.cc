@@ -1,11 +1,11 @@
-#include "node-agent/install/install_config.h"
+#include "shared/install/install_config.h"
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
-#include "node-agent/install/yaml_tree.h"
+#include "shared/install/yaml_tree.h"
 
-namespace sealift::agent {
+namespace sealift {
 namespace {
 
 using testing::ElementsAre;
@@ -143,4 +143,4 @@ TEST(YamlTree, KeepsBlocksAsTheyAre) {
 }
 
 }  // namespace
-}  // namespace sealift::agent
+}  // namespace sealift

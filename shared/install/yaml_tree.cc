@@ -1,4 +1,4 @@
-#include "node-agent/install/yaml_tree.h"
+#include "shared/install/yaml_tree.h"
 
 #include <fmt/format.h>
 #include <yaml.h>
@@ -6,7 +6,7 @@
 #include <algorithm>
 #include <optional>
 
-namespace sealift::agent {
+namespace sealift {
 namespace {
 
 Status Invalid(std::size_t line, std::string_view what) {
@@ -148,4 +148,4 @@ Result<YamlNode> ParseYaml(std::string_view text) {
   return Parser(text).Document();
 }
 
-}  // namespace sealift::agent
+}  // namespace sealift

@@ -1,11 +1,11 @@
-#include "shared/order/install_configuration.h"
+#include "shared/install/config_signature.h"
 
 #include <fmt/format.h>
 
 #include "shared/crypto/hash.h"
 #include "shared/order/dsse.h"
 
-namespace sealift::order {
+namespace sealift {
 namespace {
 
 Status Unsigned(std::string_view why) {
@@ -22,25 +22,25 @@ Result<std::string> SignInstallConfiguration(std::string_view configuration, Sig
         fmt::format("sign install configuration: larger than {} bytes", kMaxInstallConfigurationBytes));
   }
   const std::string digest = Sha256(AsBytes(configuration)).hex();
-  SEALIFT_ASSIGN_OR_RETURN(const DsseEnvelope envelope,
-                           SignEnvelope(signer, std::string(kInstallConfigurationType),
-                                        ToBytes(configuration), "install configuration " + digest));
-  return FormatEnvelope(envelope);
+  SEALIFT_ASSIGN_OR_RETURN(const order::DsseEnvelope envelope,
+                           order::SignEnvelope(signer, std::string(kInstallConfigurationType),
+                                               ToBytes(configuration), "install configuration " + digest));
+  return order::FormatEnvelope(envelope);
 }
 
 Result<Sha256Digest> VerifyInstallConfiguration(std::string_view configuration, std::string_view signature,
                                                 std::span<const PublicKey> keys) {
-  const Result<DsseEnvelope> envelope = ParseEnvelope(signature);
+  const Result<order::DsseEnvelope> envelope = order::ParseEnvelope(signature);
   if (!envelope.ok()) return Unsigned(MessageOf(envelope.status()));
   if (AsText(envelope->payload) != configuration)
     return Unsigned("its signature is of another configuration");
   Status last = Unsigned("this image names no key (install.keys) that may sign one");
   for (const PublicKey& key : keys) {
-    const Status verified = VerifyEnvelope(*envelope, kInstallConfigurationType, {&key, 1});
+    const Status verified = order::VerifyEnvelope(*envelope, kInstallConfigurationType, {&key, 1});
     if (verified.ok()) return key.key_id();
     last = Unsigned(MessageOf(verified));
   }
   return last;
 }
 
-}  // namespace sealift::order
+}  // namespace sealift

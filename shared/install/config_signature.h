@@ -14,7 +14,7 @@
 #include "shared/crypto/public_key.h"
 #include "shared/crypto/signer.h"
 
-namespace sealift::order {
+namespace sealift {
 
 inline constexpr std::string_view kInstallConfigurationType = "application/vnd.sealift.install-config+yaml";
 inline constexpr std::string_view kInstallConfigurationFile = "install.yaml";
@@ -30,4 +30,4 @@ Result<std::string> SignInstallConfiguration(std::string_view configuration, Sig
 Result<Sha256Digest> VerifyInstallConfiguration(std::string_view configuration, std::string_view signature,
                                                 std::span<const PublicKey> keys);
 
-}  // namespace sealift::order
+}  // namespace sealift

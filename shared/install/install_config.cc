@@ -1,4 +1,4 @@
-#include "node-agent/install/install_config.h"
+#include "shared/install/install_config.h"
 
 #include <fmt/format.h>
 
@@ -7,9 +7,9 @@
 #include <charconv>
 #include <set>
 
-#include "node-agent/install/yaml_tree.h"
+#include "shared/install/yaml_tree.h"
 
-namespace sealift::agent {
+namespace sealift {
 namespace {
 
 using Kind = YamlNode::Kind;
@@ -314,4 +314,4 @@ Result<InstallConfig> ParseInstallConfig(std::string_view text) {
                    fmt::format("read install configuration: {}", fmt::join(reader.problems(), "; ")));
 }
 
-}  // namespace sealift::agent
+}  // namespace sealift

@@ -13,7 +13,7 @@
 
 #include "shared/base/status.h"
 
-namespace sealift::agent {
+namespace sealift {
 
 struct ExtraPartition {
   // PARTLABEL, and /dev/mapper/<name> when encrypted.
@@ -71,4 +71,4 @@ inline constexpr std::string_view kPersistentLabel = "COS_PERSISTENT";
 // "; " between them; a text that is no YAML has one.
 Result<InstallConfig> ParseInstallConfig(std::string_view text);
 
-}  // namespace sealift::agent
+}  // namespace sealift

@@ -13,7 +13,7 @@
 
 #include "shared/base/status.h"
 
-namespace sealift::agent {
+namespace sealift {
 
 inline constexpr std::size_t kMaxYamlBytes = 256u << 10;
 inline constexpr std::size_t kMaxYamlNodes = 10000;
@@ -40,4 +40,4 @@ struct YamlNode {
 // An empty document is an empty mapping. Errors: INVALID_ARGUMENT/INSTALL_CONFIG_INVALID with the line.
 Result<YamlNode> ParseYaml(std::string_view text);
 
-}  // namespace sealift::agent
+}  // namespace sealift
