@@ -10,14 +10,17 @@ set(unit_dir /usr/lib/systemd/system)
 
 if(TARGET sealift-agent)
   install(TARGETS sealift-agent RUNTIME DESTINATION /usr/lib/sealift COMPONENT agent)
-  install(FILES deploy/systemd/sealift-agent.service deploy/systemd/sealift-extensions.service DESTINATION ${unit_dir} COMPONENT agent)
+  install(FILES deploy/systemd/sealift-agent.service deploy/systemd/sealift-extensions.service
+    deploy/systemd/sealift-unlock.service DESTINATION ${unit_dir} COMPONENT agent)
   install(FILES deploy/systemd/50-sealift-blesses.conf DESTINATION ${unit_dir}/systemd-bless-boot.service.d COMPONENT agent)
   install(FILES LICENSE DESTINATION /usr/share/doc/sealift-agent RENAME copyright COMPONENT agent)
   install(CODE "file(MAKE_DIRECTORY \"\$ENV{DESTDIR}/usr/bin\")
     file(CREATE_LINK ../lib/sealift/sealift-agent \"\$ENV{DESTDIR}/usr/bin/sealift-agent\" SYMBOLIC)" COMPONENT agent)
-  # tpm2-tss and what it needs itself, under the names the loader looks for.
+  # tpm2-tss, libcryptsetup and what they need themselves, under the names the loader looks for.
   foreach(soname libtss2-esys.so.0 libtss2-sys.so.1 libtss2-mu.so.0 libtss2-rc.so.0 libtss2-tctildr.so.0
-                 libtss2-tcti-device.so.0 libcrypto.so.3)
+                 libtss2-tcti-device.so.0 libcrypto.so.3
+                 libcryptsetup.so.12 libdevmapper.so.1.02.1 libuuid.so.1 libargon2.so.1 libjson-c.so.5 libblkid.so.1
+                 libselinux.so.1 libpcre2-8.so.0 libudev.so.1)
     find_file(SEALIFT_${soname} ${soname} PATHS /usr/lib/${CMAKE_LIBRARY_ARCHITECTURE} NO_DEFAULT_PATH REQUIRED)
     get_filename_component(real ${SEALIFT_${soname}} REALPATH)
     install(FILES ${real} DESTINATION /usr/lib/sealift RENAME ${soname} COMPONENT agent)

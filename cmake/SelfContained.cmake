@@ -1,5 +1,5 @@
-# sealift_self_contained(TARGET): the program needs nothing from a distribution but glibc, and the tpm2-tss libraries
-# that lie beside it (docs/decisions/0020-self-contained-agent.md). Release builds only: others link as usual.
+# sealift_self_contained(TARGET): the program needs nothing from a distribution but glibc, and the tpm2-tss and
+# libcryptsetup libraries that lie beside it (docs/decisions/0020-self-contained-agent.md). Release builds only: others link as usual.
 function(sealift_self_contained target)
   if(NOT CMAKE_BUILD_TYPE STREQUAL "Release" OR SEALIFT_SANITIZE)
     return()

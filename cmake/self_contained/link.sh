@@ -1,6 +1,6 @@
 #!/bin/sh
-# Runs the link command it is given with every shared library replaced by its static sibling, but for glibc and
-# tpm2-tss. Used as RULE_LAUNCH_LINK by cmake/SelfContained.cmake.
+# Runs the link command it is given with every shared library replaced by its static sibling, but for glibc,
+# tpm2-tss and libcryptsetup. Used as RULE_LAUNCH_LINK by cmake/SelfContained.cmake.
 #
 # Debian's CMake packages know the shared libraries only, and these hide what they need themselves; so the static
 # ones, and all that gRPC needs, go into one group.
@@ -11,7 +11,7 @@ rest=
 shared=
 for argument in "$@"; do
   case $argument in
-    */libtss2-*.so*) shared="$shared $argument" ;;
+    */libtss2-*.so* | */libcryptsetup.so*) shared="$shared $argument" ;;
     */libfmt.so* | */libspdlog.so* | */libtomlplusplus.so*) ;; # compiled in
     /*.so | /*.so.*)
       static=${argument%%.so*}.a

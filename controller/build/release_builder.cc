@@ -14,6 +14,7 @@
 #include "shared/base/ids.h"
 #include "shared/crypto/hash.h"
 #include "shared/efi/auth_variable.h"
+#include "shared/uki/pcr_prediction.h"
 #include "shared/uki/sections.h"
 
 namespace sealift::build {
@@ -204,6 +205,12 @@ class ImageWriter {
   std::uint64_t largest_ = 0;
 };
 
+Sha256Digest Pcr13(const ExtensionBundle& extensions) {
+  Sha256Digest pcr;
+  for (const ParameterEvent& event : extensions.pcr13) pcr = uki::ExtendPcr(pcr, event.digest);
+  return pcr;
+}
+
 // loader.conf, the entries and the enrolment files: everything but images.
 Status WriteConfiguration(const ReleaseOptions& options, const ReleaseKeys& keys,
                           const std::vector<MenuEntry>& menu, const std::string& version, EspTree& tree) {
@@ -256,6 +263,7 @@ Result<BuiltRelease> BuildRelease(const ReleaseOptions& options, const ReleaseKe
   SEALIFT_ASSIGN_OR_RETURN(built.remarks, MakeBootable(tree, {.systemd_major = parts.stub_magic.major,
                                                               .kernel_release = KernelRelease(kernel),
                                                               .built = options.built,
+                                                              .security_epoch = options.security_epoch,
                                                               .agent_deb = options.agent_deb,
                                                               .node_config = options.node_config}));
   SEALIFT_ASSIGN_OR_RETURN(
@@ -294,6 +302,7 @@ Result<BuiltRelease> BuildRelease(const ReleaseOptions& options, const ReleaseKe
   Manifest manifest{.version = version,
                     .minimum_agent_version = SEALIFT_VERSION,
                     .hardware_class = "generic-x86_64",
+                    .security_epoch = options.security_epoch,
                     .built = options.built,
                     .stub_version = parts.stub_magic.version,
                     .secure_boot_certificates = {Sha256(keys.secure_boot_certificate)},
@@ -307,6 +316,7 @@ Result<BuiltRelease> BuildRelease(const ReleaseOptions& options, const ReleaseKe
                   .kernel_release = KernelRelease(kernel),
                   .splash = parts.splash,
                   .sha384 = options.sha384};
+  if (tree.Find(kNodeConfigPath) != nullptr) common.pcr13 = Pcr13(extensions);
   extra.AddTo(common);
   SEALIFT_RETURN_IF_ERROR(
       esp.Write(kBootLoaderFile, FileRole::kBootLoader, boot_loader.bytes, &boot_loader.digest));

@@ -69,6 +69,8 @@ struct ReleaseOptions {
   // The operator tried these keys on the hardware; enrolment by force needs it.
   bool keys_verified_on_hardware = false;
   std::uint32_t menu_timeout_seconds = 5;
+  // Nodes refuse images below the epoch they were raised to; measured with the image.
+  std::uint32_t security_epoch = 0;
   // Empty: what os-release says; else written into it as IMAGE_VERSION.
   std::string version;
   int zstd_level = 9;

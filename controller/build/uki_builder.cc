@@ -18,6 +18,8 @@
 namespace sealift::build {
 namespace {
 
+constexpr unsigned kParameterPcr = 12;
+constexpr unsigned kExtensionPcr = 13;
 constexpr std::size_t kMaxProfiles = 64;
 constexpr std::size_t kScratchBytes = 256 << 10;
 // From 258 on a stub starts the kernel without the firmware, which measures nothing then.
@@ -197,6 +199,8 @@ class Assembly {
         image.pcr11_sha384[policy.phase] = digest;
         policy.pcr11_sha384 = digest;
       }
+      if (parts_.pcr13.has_value())
+        policy.companions = {{kParameterPcr, ParameterPcr(profile)}, {kExtensionPcr, *parts_.pcr13}};
       const auto& wanted = parts_.signed_phases;
       if (std::find(wanted.begin(), wanted.end(), phase) != wanted.end())
         policies.push_back(std::move(policy));
@@ -207,6 +211,12 @@ class Assembly {
     }
     built_.images.push_back(std::move(image));
     return OkStatus();
+  }
+
+  // PCR 12 when nothing lies beside the image and the entry passes no options.
+  static Sha256Digest ParameterPcr(std::uint32_t profile) {
+    if (profile == 0) return {};
+    return uki::ExtendPcr({}, uki::ProfileEvent(profile).digest);
   }
 
   Status Add(std::string_view name, const uki::ContentSource& content) {

@@ -59,6 +59,9 @@ struct UkiParts {
   std::vector<UkiProfile> profiles = {};
   // Predicts and signs for the SHA-384 bank too.
   bool sha384 = false;
+  // PCR 13 with what lies beside the image: signs for PCRs 11, 12 and 13 together, too, which is what a
+  // Sealift node's disks are bound to. None: PCR 11 alone, byte for byte as systemd-measure would.
+  std::optional<Sha256Digest> pcr13 = std::nullopt;
 };
 
 struct UkiKeys {

@@ -35,6 +35,10 @@ void AddSourceOptions(CLI::App& verb, BuildArguments& arguments) {
   verb.add_option("--node-config", arguments.node_config_file,
                   "Becomes /usr/lib/sealift/node.toml in the image");
   verb.add_option("--version", release.version, "Version, if not os-release's own");
+  verb.add_option("--security-epoch", release.security_epoch,
+                  "Epoch of the release: nodes that were raised above it refuse it, for example "
+                  "--security-epoch 3")
+      ->capture_default_str();
   verb.add_option("--zstd-level", release.zstd_level, "1 (fast) to 19 (small)")->capture_default_str();
 }
 

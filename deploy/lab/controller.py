@@ -68,4 +68,4 @@ def node_config(keys):
     return (f'[controller]\naddress = "{vm.CONTROLLER_ADDRESS}:{FLEET_PORT}"\n'
             f'enrolment_address = "{vm.CONTROLLER_ADDRESS}:{ENROLMENT_PORT}"\n'
             f"ca_pem = {json.dumps(ca)}\n[tuf]\nroot_json = {json.dumps(root)}\n"
-            '[node]\nlabels = { site = "lab" }\n')
+            '[node]\nlabels = { site = "lab" }\n[volumes]\nencryption = "off"\n')

@@ -6,6 +6,7 @@
 #include "node-agent/app/settings.h"
 #include "node-agent/app/status_file.h"
 #include "node-agent/app/system.h"
+#include "node-agent/app/volume_commands.h"
 #include "node-agent/extension/activation.h"
 #include "shared/base/files.h"
 #include "shared/base/log.h"
@@ -25,6 +26,8 @@ constexpr const char* kFooter =
     "  sealift-agent run --check-config --config ./node.toml\n"
     "  sealift-agent status -o json\n"
     "  sealift-agent activate-extensions\n"
+    "  sealift-agent unlock-all --recovery-key\n"
+    "  sealift-agent volumes -o json\n"
     "\n"
     "Exit codes: 0 success; 1 failure, with the reason on stderr; 2 wrong usage; 3 no agent runs (status).\n"
     "The daemon stops in order on SIGTERM and SIGINT, and may be killed at any moment without harm.\n"
@@ -74,6 +77,51 @@ int RunOrCheck(const std::filesystem::path& config, bool check_only) {
   return status.ok() ? kExitOk : Fail(status);
 }
 
+// `unlock`, `unlock-all` and `volumes` of the image's own configuration.
+struct VolumeArguments {
+  std::string config = std::string(kDefaultConfigPath);
+  std::string extra = "/.extra";
+  std::string format = "text";
+  bool recovery_key = false;
+  CLI::App* unlock = nullptr;
+  CLI::App* unlock_all = nullptr;
+  CLI::App* volumes = nullptr;
+
+  void AddTo(CLI::App& app) {
+    unlock = app.add_subcommand(
+        "unlock", "Open and mount oem and persistent by the TPM (the early unit does; needs no other verb)");
+    unlock_all = app.add_subcommand(
+        "unlock-all", "Open what is still closed: by the TPM where this image may, else by the recovery key");
+    unlock_all->add_flag("--recovery-key", recovery_key,
+                         "Ask for the recovery key of what the TPM does not open (from standard input, for "
+                         "example: sealift-agent unlock-all --recovery-key < key)");
+    volumes = app.add_subcommand("volumes", "Show encrypted volumes and what they are bound to");
+    volumes->add_option("-o,--output", format, "text or json")
+        ->check(CLI::IsMember({"text", "json"}))
+        ->capture_default_str();
+    for (CLI::App* verb : {unlock, unlock_all, volumes}) {
+      verb->add_option("--config", config, "Configuration")->capture_default_str();
+      verb->add_option("--extra", extra, "Folder with the image's PCR signatures and their key")
+          ->capture_default_str();
+    }
+  }
+  bool parsed() const { return unlock->parsed() || unlock_all->parsed() || volumes->parsed(); }
+
+  int Run() const {
+    const Result<Settings> settings = LoadSettings(config);
+    if (!settings.ok()) return Fail(settings.status());
+    const UnlockSettings with{.settings = *settings, .extra = extra};
+    if (volumes->parsed()) {
+      const Result<std::string> text = DescribeVolumes(with, format == "json");
+      if (!text.ok()) return Fail(text.status());
+      std::cout << *text;
+      return kExitOk;
+    }
+    const Status status = unlock->parsed() ? RunUnlock(with) : RunUnlockAll(with, recovery_key);
+    return status.ok() ? kExitOk : Fail(status);
+  }
+};
+
 int Main(int argc, char** argv) {
   CLI::App app("Keeps this node enrolled, attested and on the release its controller wants.",
                "sealift-agent");
@@ -102,6 +150,9 @@ int Main(int argc, char** argv) {
       "activate-extensions",
       "Lay the system extensions that the image lists over /usr and /opt, after checking them (once a boot)");
 
+  VolumeArguments volumes;
+  volumes.AddTo(app);
+
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {
@@ -110,6 +161,7 @@ int Main(int argc, char** argv) {
   }
   if (status->parsed()) return ShowStatus(runtime, format);
   if (activate->parsed()) return ActivateAndTell();
+  if (volumes.parsed()) return volumes.Run();
   const Result<log::Level> parsed = log::ParseLevel(level);
   if (!parsed.ok()) return Fail(parsed.status());
   log::SetLevel(*parsed);

@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include "node-agent/volume/unlock.h"
 #include "shared/base/config.h"
 #include "shared/base/files.h"
 #include "shared/crypto/certificate.h"
@@ -66,6 +67,17 @@ void ReadTrust(ConfigReader& config, Settings& settings) {
   }
 }
 
+void ReadVolumes(ConfigReader& config, Settings& settings) {
+  const std::string encryption = config.String("volumes.encryption", "required");
+  if (encryption != "required" && encryption != "off")
+    config.Problem("volumes.encryption", "must be required or off");
+  settings.volumes_encrypted = encryption != "off";
+  settings.volumes_bind_secure_boot = config.Boolean("volumes.bind_secure_boot", true);
+  settings.escrow_oaep = config.String("escrow.oaep", "sha1");
+  if (const auto oaep = escrow::ParseOaepHash(settings.escrow_oaep); !oaep.ok())
+    config.Problem("escrow.oaep", "must be sha1 or sha256");
+}
+
 void ReadUpdate(ConfigReader& config, Settings& settings) {
   settings.channel = config.String("update.channel", "stable");
   settings.hardware_class = config.String("update.hardware_class", "generic-x86_64");
@@ -102,6 +114,7 @@ void ReadPlaces(ConfigReader& config, Settings& settings) {
   settings.event_log = AbsolutePath(config, "tpm.event_log", kEventLogPath);
   settings.os_release = AbsolutePath(config, "node.os_release", "/etc/os-release");
   settings.build_time = AbsolutePath(config, "node.build_time", "/usr/lib/sealift/built");
+  settings.epoch = AbsolutePath(config, "node.epoch", kEpochFile);
   settings.boot_id = AbsolutePath(config, "node.boot_id", "/proc/sys/kernel/random/boot_id");
 }
 
@@ -113,6 +126,7 @@ Result<Settings> ParseSettings(std::string_view text, std::string_view source) {
   ReadController(config, settings);
   ReadTrust(config, settings);
   settings.labels = config.StringMap("node.labels");
+  ReadVolumes(config, settings);
   ReadUpdate(config, settings);
   ReadHealth(config, settings);
   ReadPlaces(config, settings);

@@ -23,7 +23,14 @@ struct Settings {
   std::string tuf_root_json;
   // Public key that recovery keys are encrypted to; empty where nothing is escrowed.
   std::string escrow_public_pem;
+  // Of the escrow key's OAEP: "sha1" or "sha256".
+  std::string escrow_oaep;
   std::map<std::string, std::string> labels;
+
+  // oem and persistent are encrypted and prove themselves, or stay closed.
+  bool volumes_encrypted = true;
+  // Volumes are bound to PCR 7, too.
+  bool volumes_bind_secure_boot = true;
 
   std::string channel;
   std::string hardware_class;
@@ -50,6 +57,7 @@ struct Settings {
   std::filesystem::path os_release;
   std::filesystem::path build_time;
   std::filesystem::path boot_id;
+  std::filesystem::path epoch;
 };
 
 // Errors: INVALID_ARGUMENT/CONFIG_INVALID naming every problem.

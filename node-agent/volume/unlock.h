@@ -1,12 +1,15 @@
 // The early-boot unlock: before PCR 11 carries `sysinit`, and before anything of a disk is read as data.
 //
-// Order: the epoch's counter is read and compared with the image's epoch; a pending reset order is carried
-// out; each volume is unsealed, proven, mapped and mounted. Not thread-safe; borrows its parts.
+// Order: every volume is unsealed, which opens nothing; the epoch of this machine is read from the TPM's
+// counter and compared with the image's; a signed reset order is carried out; each volume is proven, mapped
+// and mounted. Not thread-safe; borrows its parts.
 #pragma once
 
 #include <chrono>
 #include <filesystem>
+#include <functional>
 #include <map>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -16,8 +19,14 @@
 namespace sealift::agent {
 
 inline constexpr std::string_view kEpochFile = "/usr/lib/sealift/epoch";
-// What the running agent is told, under its runtime folder: {"base": N, "value": N, "image": N}.
+// Under the runtime folder, for the running agent: {"base": N, "value": N, "epoch": N, "image": N}; `value`
+// is the counter's, `epoch` the lowest this machine accepts.
 inline constexpr std::string_view kEpochStateName = "epoch";
+// Beside it: what became of each volume, and its escrowed recovery keys.
+inline constexpr std::string_view kVolumesStateName = "volumes.json";
+// In the agent's state folder: present while recovery keys are to be replaced. The early boot adds new ones,
+// since only it can open the volumes' secrets; the running agent uploads them and drops the old ones.
+inline constexpr std::string_view kReplaceRecoveryName = "replace-recovery";
 
 // A signed order to re-create `persistent`, left on the ESP by the running agent of the boot before. Whoever
 // implements it verifies it again: the ESP is foreign.
@@ -34,31 +43,83 @@ struct MountRule {
   std::string volume;
   std::filesystem::path target;
   std::string fs_type = "ext4";
+  // For a reset, which makes it anew.
+  std::string fs_label;
 };
 
 struct UnlockOptions {
-  // Opened and mounted, or the boot has failed: oem to /oem, persistent to /usr/local.
+  // Opened and mounted, or the boot has failed. The first is `persistent` or `oem`, as CosVolumes has them.
   std::vector<MountRule> required;
   std::uint64_t image_epoch = 0;
   std::chrono::milliseconds device_timeout = std::chrono::seconds(30);
-  // For a reset, which makes a volume anew.
-  EscrowTo escrow;
+  // For a reset and for new recovery keys, asked only then: a TPM may take seconds to name itself. Empty:
+  // neither is done.
+  std::function<Result<EscrowTo>()> escrow;
+  // Its presence asks for new recovery keys; looked at when everything is mounted.
+  std::filesystem::path replace_recovery;
 };
+
+// oem to /oem, persistent to /usr/local.
+std::vector<MountRule> CosVolumes();
 
 struct VolumeOutcome {
   std::string name;
   std::filesystem::path device;
   // OK: mapped, and mounted where a rule says so.
   Status status;
+  std::string luks_uuid;
+  std::vector<escrow::EscrowedKey> recoveries;
 };
 
 struct UnlockReport {
   std::uint64_t epoch_base = 0;
+  std::uint64_t counter = 0;
   // The lowest epoch this machine accepts.
   std::uint64_t epoch = 0;
+  std::uint64_t image_epoch = 0;
   // Id of the order that was carried out.
   std::string reset;
+  // Every candidate: a refused one with a required volume's name is reported beside the one that opened.
   std::vector<VolumeOutcome> volumes;
+  // Required ones that did not open, with the reason that explains it best.
+  std::map<std::string, Status> missing;
 };
+
+struct UnlockParts {
+  VolumeKeeper& keeper;
+  TpmCounters& counters;
+  Mounts& mounts;
+  Clock& clock;
+  // Null: no reset is ever carried out.
+  ResetOrders* resets = nullptr;
+  // PartitionsByLabel.
+  std::function<std::multimap<std::string, std::filesystem::path>()> partitions;
+};
+
+// Opens all that proves itself. Errors, with nothing opened: FAILED_PRECONDITION/EPOCH_TOO_LOW,
+// EPOCH_UNUSABLE; those of TpmCounters. A volume's own error is in the report.
+Result<UnlockReport> UnlockVolumes(const UnlockOptions& options, const RunningImage& image,
+                                   UnlockParts parts);
+
+// "<runtime>/epoch" and "<runtime>/volumes.json". Errors: those of WriteFileAtomically.
+Status WriteUnlockState(const std::filesystem::path& runtime, const UnlockReport& report);
+
+// What the early boot left for the running agent. Errors: FAILED_PRECONDITION/EPOCH_UNUSABLE when it left
+// nothing (no encrypted volume) or something else.
+struct EpochState {
+  std::uint64_t base = 0;
+  std::uint64_t counter = 0;
+  std::uint64_t epoch = 0;
+  std::uint64_t image = 0;
+};
+Result<EpochState> ReadEpochState(const std::filesystem::path& runtime);
+// The recovery keys of this machine's volumes, to be escrowed. Errors: as ReadEpochState.
+Result<std::vector<escrow::EscrowedKey>> ReadEscrowedKeys(const std::filesystem::path& runtime);
+
+// The image's epoch. Errors: FAILED_PRECONDITION/EPOCH_UNUSABLE when there is none or it is no number.
+Result<std::uint64_t> ReadImageEpoch(const std::filesystem::path& file = kEpochFile);
+
+// .pcrsig and .pcrpkey as the stub leaves them. Errors: those of ReadFile, ParsePcrSignatures and PublicKey.
+Result<RunningImage> ReadRunningImage(bool bind_secure_boot, const std::filesystem::path& extra = "/.extra");
 
 }  // namespace sealift::agent

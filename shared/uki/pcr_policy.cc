@@ -99,9 +99,10 @@ Result<PcrSignatures> SignPcrPolicies(std::span<const PhasePolicy> phases, std::
     std::string intent;
   };
   std::vector<Entry> entries;
-  const auto add = [&](std::string_view bank, const Sha256Digest& policy, std::string intent) {
+  const auto add = [&](std::string_view bank, const Sha256Digest& policy, std::string intent,
+                       std::vector<unsigned> pcrs = {kKernelImagePcr}) {
     entries.push_back({.bank = bank,
-                       .signature = {.pcrs = {kKernelImagePcr},
+                       .signature = {.pcrs = std::move(pcrs),
                                      .key_fingerprint = fingerprint,
                                      .policy = policy,
                                      .signature = {}},
@@ -111,6 +112,13 @@ Result<PcrSignatures> SignPcrPolicies(std::span<const PhasePolicy> phases, std::
   for (const PhasePolicy& phase : phases) {
     const std::string intent = fmt::format("PCR policy of {} phase '{}'", subject, phase.phase);
     add("sha256", PcrPolicyDigest({{kKernelImagePcr, phase.pcr11}}), intent);
+    if (!phase.companions.empty()) {
+      std::map<unsigned, Sha256Digest> values = phase.companions;
+      values[kKernelImagePcr] = phase.pcr11;
+      std::vector<unsigned> pcrs;
+      for (const auto& [pcr, value] : values) pcrs.push_back(pcr);
+      add("sha256", PcrPolicyDigest(values), intent + " with what lies beside it", std::move(pcrs));
+    }
     if (!phase.pcr11_sha384.has_value()) continue;
     const PcrBank* bank = FindPcrBank("sha384");
     const std::array<PcrValue, 1> value = {

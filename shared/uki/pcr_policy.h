@@ -41,10 +41,13 @@ struct PhasePolicy {
   // Of the SHA-384 bank; adds an entry for it. Its policy is hashed and signed with SHA-256 all the same,
   // since that is how systemd verifies every bank.
   std::optional<Sha384Digest> pcr11_sha384 = std::nullopt;
+  // PCRs beside 11 (12: options and credentials beside the image; 13: extensions): where there are any, adds
+  // an entry of the SHA-256 bank for PCR 11 together with them. systemd passes over it.
+  std::map<unsigned, Sha256Digest> companions = {};
 };
 
 // Signs one policy per phase and bank. The journal sees "PCR policy of <subject> phase '<phase>'", with
-// " bank sha384" where it is that.
+// " bank sha384" or " with what lies beside it" where it is that.
 // Errors: FAILED_PRECONDITION/KEY_MISMATCH for a key that is not RSA; the signer's own.
 Result<PcrSignatures> SignPcrPolicies(std::span<const PhasePolicy> phases, std::string_view subject,
                                       Signer& signer);

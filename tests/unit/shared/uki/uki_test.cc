@@ -245,6 +245,20 @@ TEST_F(PcrPolicyTest, SignatureOverMorePcrsIsNotTaken) {
   EXPECT_EQ(ReasonIdFrom(VerifyPcrPolicy(wider, signer_->public_key(), Golden(""))), "PCR_SIGNATURE_MISSING");
 }
 
+TEST_F(PcrPolicyTest, SignsForWhatLiesBesideTheImageInAnEntryOfItsOwn) {
+  const Sha256Digest beside = Golden("sysinit");
+  const std::array<PhasePolicy, 1> phases = {
+      PhasePolicy{.phase = "", .pcr11 = Golden(""), .companions = {{12, {}}, {13, beside}}}};
+  const PcrSignatures made = SignPcrPolicies(phases, "os 1.0", *signer_).value();
+  const auto& entries = made.at("sha256");
+  ASSERT_EQ(entries.size(), 2u);
+  EXPECT_EQ(entries[0].pcrs, std::vector<unsigned>{11});
+  EXPECT_EQ(entries[1].pcrs, (std::vector<unsigned>{11, 12, 13}));
+  EXPECT_EQ(entries[1].policy, PcrPolicyDigest({{11, Golden("")}, {12, {}}, {13, beside}}));
+  EXPECT_TRUE(CheckPcrSignature("sha256", entries[1], signer_->public_key()).ok());
+  EXPECT_EQ(ParsePcrSignatures(FormatPcrSignatures(made)).value(), made);
+}
+
 TEST_F(PcrPolicyTest, IntentNamesSubjectAndPhase) {
   test::RecordingSigner recorder(*signer_);
   Signed(recorder);

@@ -1,0 +1,261 @@
+#include "node-agent/app/volume_commands.h"
+
+#include <fmt/format.h>
+#include <termios.h>
+#include <unistd.h>
+
+#include <array>
+#include <iostream>
+#include <nlohmann/json.hpp>
+
+#include "node-agent/esp/efi_variables.h"
+#include "node-agent/install/medium.h"
+#include "node-agent/tpm/ek_digest.h"
+#include "node-agent/tpm/esys_tpm.h"
+#include "node-agent/volume/system_volumes.h"
+#include "node-agent/volume/unlock.h"
+#include "shared/base/files.h"
+#include "shared/base/log.h"
+#include "shared/base/process.h"
+
+namespace sealift::agent {
+namespace {
+
+constexpr auto kTpmTimeout = std::chrono::seconds(15);
+constexpr auto kTpmPoll = std::chrono::milliseconds(200);
+constexpr std::size_t kMaxTypedBytes = 256;
+
+// The device may appear late in a boot.
+Result<std::shared_ptr<TpmDevice>> WaitForTpm(const std::string& tcti, Clock& clock) {
+  const auto deadline = clock.Steady() + kTpmTimeout;
+  while (true) {
+    Result<std::shared_ptr<TpmDevice>> device = OpenTpmDevice({.tcti = tcti});
+    if (device.ok() || clock.Steady() >= deadline) return device;
+    clock.SleepFor(kTpmPoll, {});
+  }
+}
+
+// Everything that unlocking uses, in the order in which it is made.
+struct Machine {
+  SystemClock clock;
+  DeviceMapper mapper;
+  SystemMounts mounts;
+  std::shared_ptr<TpmDevice> device;
+  std::unique_ptr<TpmVault> vault;
+  std::unique_ptr<TpmCounters> counters;
+  std::unique_ptr<VolumeKeeper> keeper;
+
+  static Result<std::unique_ptr<Machine>> Open(const std::string& tcti) {
+    auto machine = std::make_unique<Machine>();
+    SEALIFT_ASSIGN_OR_RETURN(machine->device, WaitForTpm(tcti, machine->clock));
+    machine->vault = MakeEsysVault(machine->device);
+    machine->counters = MakeEsysCounters(machine->device);
+    machine->keeper = std::make_unique<VolumeKeeper>(
+        VolumeKeeper::Parts{.vault = *machine->vault, .mapper = machine->mapper, .mounts = machine->mounts});
+    return machine;
+  }
+};
+
+Result<EscrowTo> EscrowOf(const Settings& settings, const std::shared_ptr<TpmDevice>& device) {
+  if (settings.escrow_public_pem.empty()) {
+    return MakeError(Code::kFailedPrecondition, Reason::kEscrowKeyMissing,
+                     "make recovery key: the image names no escrow key");
+  }
+  SEALIFT_ASSIGN_OR_RETURN(PublicKey key, PublicKey::FromPem(settings.escrow_public_pem));
+  SEALIFT_ASSIGN_OR_RETURN(const escrow::OaepHash oaep, escrow::ParseOaepHash(settings.escrow_oaep));
+  SEALIFT_ASSIGN_OR_RETURN(const Sha256Digest ek_digest, EndorsementKeyDigest(*MakeEsysTpm(device)));
+  return EscrowTo{.key = std::move(key), .oaep = oaep, .ek_digest = ek_digest};
+}
+
+Result<RunningImage> Image(const UnlockSettings& unlock) {
+  Result<RunningImage> image = ReadRunningImage(unlock.settings.volumes_bind_secure_boot, unlock.extra);
+  if (image.ok() || ReasonOf(image.status()) != Reason::kFileUnreadable) return image;
+  return MakeError(Code::kFailedPrecondition, Reason::kVolumeLocked,
+                   "unlock volumes: this boot entry carries no PCR signature: " + MessageOf(image.status()));
+}
+
+bool IsMapped(const std::string& name) {
+  std::error_code error;
+  return std::filesystem::exists(std::filesystem::path(kMappedFolder) / name, error);
+}
+
+Status FirstMissing(const UnlockReport& report) {
+  return report.missing.empty() ? OkStatus() : report.missing.begin()->second;
+}
+
+void Tell(const UnlockReport& report) {
+  for (const VolumeOutcome& one : report.volumes)
+    if (one.status.ok()) std::cout << "volume " << one.name << ": open\n";
+  for (const auto& [name, status] : report.missing)
+    std::cerr << "sealift-agent: volume " << name << ": " << Describe(status) << "\n"
+              << ReasonAdvice(ReasonOf(status)) << "\n";
+}
+
+// One line; without echo at a terminal.
+Result<SecretBytes> ReadSecretLine() {
+  const bool terminal = ::isatty(STDIN_FILENO) != 0;
+  termios before{};
+  if (terminal) {
+    std::cerr << "Recovery key: " << std::flush;
+    if (::tcgetattr(STDIN_FILENO, &before) != 0)
+      return ErrnoError(Code::kUnavailable, Reason::kRecoveryKeyWrong, "read recovery key", "tcgetattr",
+                        errno);
+    termios quiet = before;
+    quiet.c_lflag &= ~static_cast<tcflag_t>(ECHO);
+    ::tcsetattr(STDIN_FILENO, TCSAFLUSH, &quiet);
+  }
+  Bytes typed;
+  typed.reserve(kMaxTypedBytes);
+  char c = 0;
+  while (typed.size() < kMaxTypedBytes && ::read(STDIN_FILENO, &c, 1) == 1 && c != '\n')
+    typed.push_back(static_cast<std::uint8_t>(c));
+  c = 0;
+  if (terminal) {
+    ::tcsetattr(STDIN_FILENO, TCSAFLUSH, &before);
+    std::cerr << "\n";
+  }
+  return SecretBytes(std::move(typed));
+}
+
+UnlockOptions Options(const UnlockSettings& unlock, const std::shared_ptr<TpmDevice>& device) {
+  UnlockOptions options{.required = CosVolumes()};
+  if (!unlock.settings.escrow_public_pem.empty())
+    options.escrow = [&settings = unlock.settings, device] { return EscrowOf(settings, device); };
+  options.replace_recovery = unlock.settings.state / kReplaceRecoveryName;
+  return options;
+}
+
+// Opens by recovery key what the TPM left closed.
+Status OpenByRecoveryKey(Machine& machine, const std::multimap<std::string, std::filesystem::path>& closed,
+                         const SecretBytes& key) {
+  Status problem = OkStatus();
+  for (const auto& [name, device] : closed) {
+    if (IsMapped(name)) continue;
+    const Result<VolumeFacts> opened = machine.keeper->OpenByRecoveryKey(device, name, key);
+    if (!opened.ok()) {
+      // Each volume has a key of its own.
+      std::cerr << "sealift-agent: volume " << name << ": " << Describe(opened.status()) << "\n";
+      problem = opened.status();
+      continue;
+    }
+    std::cout << "volume " << name << ": open\n";
+    for (const MountRule& rule : CosVolumes()) {
+      if (rule.volume == name)
+        SEALIFT_RETURN_IF_ERROR(machine.mounts.Mount(opened->mapped, rule.fs_type, rule.target));
+    }
+  }
+  return problem;
+}
+
+}  // namespace
+
+Status RunUnlock(const UnlockSettings& unlock) {
+  SEALIFT_RETURN_IF_ERROR(ForbidCoreDumps());
+  if (!unlock.settings.volumes_encrypted) {
+    std::cout << "volumes are not encrypted in this image\n";
+    return OkStatus();
+  }
+  EfivarfsVariables variables(unlock.settings.efivars);
+  if (const Result<bool> medium = BootedFromMedium(variables); medium.ok() && *medium) {
+    std::cout << "started from a medium: nothing is unlocked\n";
+    return OkStatus();
+  }
+  SEALIFT_ASSIGN_OR_RETURN(const RunningImage image, Image(unlock));
+  SEALIFT_ASSIGN_OR_RETURN(const std::unique_ptr<Machine> machine, Machine::Open(unlock.settings.tcti));
+  UnlockOptions options = Options(unlock, machine->device);
+  SEALIFT_ASSIGN_OR_RETURN(options.image_epoch, ReadImageEpoch(unlock.settings.epoch));
+  SEALIFT_ASSIGN_OR_RETURN(const UnlockReport report,
+                           UnlockVolumes(options, image,
+                                         {.keeper = *machine->keeper,
+                                          .counters = *machine->counters,
+                                          .mounts = machine->mounts,
+                                          .clock = machine->clock,
+                                          .resets = nullptr,
+                                          .partitions = [] { return PartitionsByLabel(); }}));
+  Tell(report);
+  SEALIFT_RETURN_IF_ERROR(WriteUnlockState(unlock.settings.runtime, report));
+  return FirstMissing(report);
+}
+
+Status RunUnlockAll(const UnlockSettings& unlock, bool ask) {
+  SEALIFT_RETURN_IF_ERROR(ForbidCoreDumps());
+  const auto partitions = [] {
+    auto found = PartitionsByLabel();
+    std::erase_if(found, [](const auto& one) { return IsMapped(one.first); });
+    return found;
+  };
+  SEALIFT_ASSIGN_OR_RETURN(const std::unique_ptr<Machine> machine, Machine::Open(unlock.settings.tcti));
+  std::multimap<std::string, std::filesystem::path> closed = partitions();
+  std::erase_if(closed,
+                [&](const auto& one) { return !machine->keeper->ReadHeader(one.second, one.first).ok(); });
+  if (closed.empty()) {
+    std::cout << "every volume of this machine is open\n";
+    return OkStatus();
+  }
+  Status by_tpm = OkStatus();
+  const Result<RunningImage> image = Image(unlock);
+  if (image.ok()) {
+    UnlockOptions options{.required = CosVolumes()};
+    std::erase_if(options.required, [&](const MountRule& rule) { return !closed.contains(rule.volume); });
+    options.device_timeout = {};
+    SEALIFT_ASSIGN_OR_RETURN(options.image_epoch, ReadImageEpoch(unlock.settings.epoch));
+    SEALIFT_ASSIGN_OR_RETURN(const UnlockReport report,
+                             UnlockVolumes(options, *image,
+                                           {.keeper = *machine->keeper,
+                                            .counters = *machine->counters,
+                                            .mounts = machine->mounts,
+                                            .clock = machine->clock,
+                                            .resets = nullptr,
+                                            .partitions = [&] { return closed; }}));
+    for (const VolumeOutcome& one : report.volumes)
+      if (!one.status.ok() && by_tpm.ok()) by_tpm = one.status;
+    Tell(report);
+  } else {
+    by_tpm = image.status();
+    std::cerr << "sealift-agent: " << Describe(by_tpm) << "\n";
+  }
+  if (by_tpm.ok() || !ask) return by_tpm;
+  SEALIFT_ASSIGN_OR_RETURN(const SecretBytes key, ReadSecretLine());
+  return OpenByRecoveryKey(*machine, closed, key);
+}
+
+Result<std::string> DescribeVolumes(const UnlockSettings& unlock, bool json) {
+  nlohmann::ordered_json list = nlohmann::ordered_json::array();
+  SEALIFT_ASSIGN_OR_RETURN(const std::unique_ptr<Machine> machine, Machine::Open(unlock.settings.tcti));
+  const auto registers = machine->vault->ReadPcrs(std::array{kSecureBootPcr});
+  const Result<RunningImage> image = Image(unlock);
+  std::string text;
+  for (const auto& [name, device] : PartitionsByLabel()) {
+    const Result<VolumeHeader> header = machine->keeper->ReadHeader(device, name);
+    const bool cos = name == kOemVolume || name == kPersistentVolume;
+    if (!header.ok() && !cos) continue;
+    nlohmann::ordered_json one{
+        {"name", name}, {"device", device.string()}, {"open", IsMapped(name)}, {"ours", header.ok()}};
+    text += fmt::format("{:<12} {:<16} {}", name, device.string(), IsMapped(name) ? "open" : "closed");
+    if (header.ok()) {
+      bool key = false;
+      bool secure_boot = false;
+      for (const VolumeBound& bound : header->bindings) {
+        key = key || (image.ok() && bound.policy_key == image->policy_key);
+        secure_boot = secure_boot || !bound.secure_boot.has_value() ||
+                      (registers.ok() && *bound.secure_boot == registers->at(kSecureBootPcr));
+      }
+      one["luks_uuid"] = header->luks_uuid;
+      one["bound_to_image_key"] = key;
+      one["bound_to_secure_boot_state"] = secure_boot;
+      one["recovery_keys"] = header->recoveries.size();
+      text += fmt::format("  {}{}, {} recovery keys\n",
+                          key ? "bound to this image's key" : "bound to another key",
+                          secure_boot ? "" : ", another Secure Boot state", header->recoveries.size());
+    } else {
+      one["reason"] = ReasonIdOf(header.status());
+      one["message"] = MessageOf(header.status());
+      text += "  " + Describe(header.status()) + "\n";
+    }
+    list.push_back(std::move(one));
+  }
+  if (json) return nlohmann::ordered_json{{"volumes", std::move(list)}}.dump(2) + "\n";
+  return text.empty() ? "no volumes\n" : text;
+}
+
+}  // namespace sealift::agent

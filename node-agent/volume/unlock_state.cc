@@ -1,0 +1,122 @@
+#include <charconv>
+#include <nlohmann/json.hpp>
+
+#include "node-agent/volume/unlock.h"
+#include "shared/base/files.h"
+
+namespace sealift::agent {
+namespace {
+
+using nlohmann::ordered_json;
+
+constexpr std::uint64_t kMaxStateBytes = 1u << 20;
+constexpr std::uint64_t kMaxSignatureBytes = 256u << 10;
+constexpr std::string_view kSignatureName = "tpm2-pcr-signature.json";
+constexpr std::string_view kPolicyKeyName = "tpm2-pcr-public-key.pem";
+
+Status Unusable(std::string_view why) {
+  return MakeError(Code::kFailedPrecondition, Reason::kEpochUnusable,
+                   "read what the early boot left: " + std::string(why));
+}
+
+Result<ordered_json> ReadState(const std::filesystem::path& file) {
+  const Result<std::string> text = ReadTextFile(file, kMaxStateBytes);
+  if (!text.ok()) return Unusable(MessageOf(text.status()));
+  ordered_json json = ordered_json::parse(*text, nullptr, /*allow_exceptions=*/false);
+  if (!json.is_object()) return Unusable(file.string() + " is no JSON object");
+  return json;
+}
+
+Status Write(const std::filesystem::path& file, const ordered_json& json) {
+  return WriteFileAtomically(file, AsBytes(json.dump() + "\n"));
+}
+
+}  // namespace
+
+Status WriteUnlockState(const std::filesystem::path& runtime, const UnlockReport& report) {
+  SEALIFT_RETURN_IF_ERROR(MakeDirectories(runtime));
+  ordered_json volumes = ordered_json::array();
+  for (const VolumeOutcome& one : report.volumes) {
+    ordered_json recoveries = ordered_json::array();
+    for (const escrow::EscrowedKey& key : one.recoveries)
+      recoveries.push_back(ordered_json::parse(escrow::Format(key)));
+    ordered_json volume{{"name", one.name},
+                        {"device", one.device.string()},
+                        {"luks_uuid", one.luks_uuid},
+                        {"open", one.status.ok()}};
+    if (!one.status.ok()) {
+      volume["reason"] = ReasonIdOf(one.status);
+      volume["message"] = MessageOf(one.status);
+    }
+    volume["recovery_keys"] = std::move(recoveries);
+    volumes.push_back(std::move(volume));
+  }
+  ordered_json missing = ordered_json::object();
+  for (const auto& [name, status] : report.missing) missing[name] = Describe(status);
+  SEALIFT_RETURN_IF_ERROR(
+      Write(runtime / kVolumesStateName,
+            {{"volumes", std::move(volumes)}, {"missing", std::move(missing)}, {"reset", report.reset}}));
+  // Without an open volume there is no base to speak of.
+  if (report.counter == 0) return OkStatus();
+  return Write(runtime / kEpochStateName, {{"base", report.epoch_base},
+                                           {"value", report.counter},
+                                           {"epoch", report.epoch},
+                                           {"image", report.image_epoch}});
+}
+
+Result<EpochState> ReadEpochState(const std::filesystem::path& runtime) {
+  SEALIFT_ASSIGN_OR_RETURN(const ordered_json json, ReadState(runtime / kEpochStateName));
+  EpochState state;
+  const std::pair<const char*, std::uint64_t*> members[] = {
+      {"base", &state.base}, {"value", &state.counter}, {"epoch", &state.epoch}, {"image", &state.image}};
+  for (const auto& [name, to] : members) {
+    const auto found = json.find(name);
+    if (found == json.end() || !found->is_number_unsigned()) return Unusable("a number is missing");
+    *to = found->get<std::uint64_t>();
+  }
+  return state;
+}
+
+Result<std::vector<escrow::EscrowedKey>> ReadEscrowedKeys(const std::filesystem::path& runtime) {
+  SEALIFT_ASSIGN_OR_RETURN(const ordered_json json, ReadState(runtime / kVolumesStateName));
+  std::vector<escrow::EscrowedKey> keys;
+  const auto volumes = json.find("volumes");
+  if (volumes == json.end() || !volumes->is_array()) return Unusable("it lists no volumes");
+  for (const ordered_json& volume : *volumes) {
+    if (!volume.is_object() || !volume.contains("recovery_keys") || !volume["recovery_keys"].is_array())
+      return Unusable("a volume lists no recovery keys");
+    for (const ordered_json& key : volume["recovery_keys"]) {
+      SEALIFT_ASSIGN_OR_RETURN(escrow::EscrowedKey parsed, escrow::Parse(key.dump()));
+      keys.push_back(std::move(parsed));
+    }
+  }
+  return keys;
+}
+
+Result<std::uint64_t> ReadImageEpoch(const std::filesystem::path& file) {
+  const Result<std::string> text = ReadTextFile(file, 64);
+  if (!text.ok())
+    return MakeError(Code::kFailedPrecondition, Reason::kEpochUnusable,
+                     "read the image's epoch: " + MessageOf(text.status()));
+  std::string_view digits = *text;
+  if (digits.ends_with('\n')) digits.remove_suffix(1);
+  std::uint64_t epoch = 0;
+  const auto [end, error] = std::from_chars(digits.data(), digits.data() + digits.size(), epoch);
+  if (error != std::errc() || end != digits.data() + digits.size() || digits.empty())
+    return MakeError(Code::kFailedPrecondition, Reason::kEpochUnusable,
+                     "read the image's epoch: " + file.string() + " holds no number");
+  return epoch;
+}
+
+Result<RunningImage> ReadRunningImage(bool bind_secure_boot, const std::filesystem::path& extra) {
+  SEALIFT_ASSIGN_OR_RETURN(const std::string signatures,
+                           ReadTextFile(extra / kSignatureName, kMaxSignatureBytes));
+  SEALIFT_ASSIGN_OR_RETURN(const std::string key, ReadTextFile(extra / kPolicyKeyName, kMaxSignatureBytes));
+  SEALIFT_ASSIGN_OR_RETURN(uki::PcrSignatures parsed, uki::ParsePcrSignatures(signatures));
+  SEALIFT_ASSIGN_OR_RETURN(PublicKey policy_key, PublicKey::FromPem(key));
+  return RunningImage{.signatures = std::move(parsed),
+                      .policy_key = std::move(policy_key),
+                      .bind_secure_boot = bind_secure_boot};
+}
+
+}  // namespace sealift::agent
