@@ -81,6 +81,26 @@ std::string_view UpdateStateName(UpdateState state) {
   return "unknown";
 }
 
+std::string_view VolumeStateName(VolumeState state) {
+  switch (state) {
+    case VolumeState::kOpen:
+      return "open";
+    case VolumeState::kPlain:
+      return "plain";
+    case VolumeState::kLocked:
+      return "locked";
+    case VolumeState::kRefused:
+      return "refused";
+    case VolumeState::kMissing:
+      return "missing";
+    case VolumeState::kRecovered:
+      return "recovered";
+    case VolumeState::kUnspecified:
+      break;
+  }
+  return "unknown";
+}
+
 std::string_view TrustName(Trust trust) {
   switch (trust) {
     case Trust::kUnspecified:

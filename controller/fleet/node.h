@@ -86,6 +86,58 @@ struct NodeFinding {
   bool operator==(const NodeFinding&) const = default;
 };
 
+// What the node says of its security epoch.
+struct EpochStatus {
+  // The lowest it accepts: its TPM's counter minus `base`.
+  std::uint64_t lowest = 0;
+  std::uint64_t base = 0;
+  // Of the image of each role; 0: not known.
+  std::uint64_t image = 0;
+  std::uint64_t passive = 0;
+  std::uint64_t recovery = 0;
+  bool operator==(const EpochStatus&) const = default;
+};
+
+// As the node's TPM certified it.
+struct CertifiedEpoch {
+  std::uint64_t lowest = 0;
+  std::uint64_t base = 0;
+  UnixMillis at;
+  bool operator==(const CertifiedEpoch&) const = default;
+};
+
+// Stored and on the wire; do not renumber (proto VolumeStatus.State).
+enum class VolumeState {
+  kUnspecified = 0,
+  kOpen = 1,
+  kPlain = 2,
+  kLocked = 3,
+  kRefused = 4,
+  kMissing = 5,
+  kRecovered = 6
+};
+std::string_view VolumeStateName(VolumeState state);
+
+// One volume as the node's early boot found it.
+struct VolumeStatus {
+  std::string name;
+  VolumeState state = VolumeState::kUnspecified;
+  std::string luks_uuid;
+  std::string reason;
+  std::string message;
+  bool without_pcr7 = false;
+  bool operator==(const VolumeStatus&) const = default;
+};
+
+// How the machine says it was set up.
+struct InstallRecord {
+  Sha256Digest config_digest;
+  std::string config_source;
+  std::string version;
+  UnixMillis installed;
+  bool operator==(const InstallRecord&) const = default;
+};
+
 // What a check-in carries.
 struct NodeStatus {
   UpdateState state = UpdateState::kUnknown;
@@ -95,6 +147,10 @@ struct NodeStatus {
   bool healthy = false;
   std::string agent_version;
   std::vector<NodeFinding> findings;
+  // What an order has to name; empty while it takes none.
+  Bytes order_nonce;
+  std::optional<EpochStatus> epoch;
+  std::vector<VolumeStatus> volumes;
   bool operator==(const NodeStatus&) const = default;
 };
 
@@ -113,6 +169,8 @@ struct Node {
   std::optional<Verdict> last_verdict;
   std::optional<Desired> desired;
   UnixMillis certificate_not_after;
+  std::optional<CertifiedEpoch> certified_epoch;
+  std::optional<InstallRecord> install;
 };
 
 // "a=b,c=d": every pair must be among the labels; empty selects all. Immutable.

@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "controller/fleet/node.h"
+#include "controller/fleet/request.h"
 #include "controller/fleet/rollout.h"
 #include "shared/base/status.h"
 
@@ -27,6 +28,8 @@ struct CheckInView {
   UnixMillis last_decided;
   std::string last_verdict_boot_id;
   std::optional<Desired> desired;
+  // Approved and not ended, oldest first.
+  std::vector<PendingOrder> orders;
 };
 
 struct NodeQuery {
@@ -42,7 +45,7 @@ class NodeStore {
  public:
   virtual ~NodeStore() = default;
   // A new node, or the next certificate or attestation key of one that is there (same id): then only
-  // ak_public and certificate_not_after change. Errors: ALREADY_EXISTS/INVALID_ARGUMENT when the EK belongs
+  // ak_public and certificate_not_after change, and install where it is given. Errors: ALREADY_EXISTS/INVALID_ARGUMENT when the EK belongs
   // to another id.
   virtual Status Enrol(const Node& node) = 0;
   // Errors: NOT_FOUND/NODE_UNKNOWN.
@@ -56,6 +59,8 @@ class NodeStore {
   // operators'. Gives the keys that did not fit. Errors: NOT_FOUND/NODE_UNKNOWN.
   virtual Result<std::vector<std::string>> AdoptLabels(const NodeId& id,
                                                        const std::map<std::string, std::string>& labels) = 0;
+  // Errors: NOT_FOUND/NODE_UNKNOWN.
+  virtual Status RecordEpoch(const NodeId& id, const CertifiedEpoch& epoch) = 0;
   virtual Status SetAdmission(const NodeId& id, Admission admission) = 0;
   // Admits a node with these labels if it still is pending; what an operator decided meanwhile stays. Gives
   // the admission in force after it. Errors: NOT_FOUND/NODE_UNKNOWN.

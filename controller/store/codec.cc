@@ -73,6 +73,43 @@ VersionFailure FailureFrom(const json& value) {
           .at = FromUnixMs(value.at("at").get<std::int64_t>())};
 }
 
+json EpochJson(const EpochStatus& epoch) {
+  return {{"lowest", epoch.lowest},
+          {"base", epoch.base},
+          {"image", epoch.image},
+          {"passive", epoch.passive},
+          {"recovery", epoch.recovery}};
+}
+
+EpochStatus EpochFrom(const json& value) {
+  return {.lowest = value.at("lowest").get<std::uint64_t>(),
+          .base = value.at("base").get<std::uint64_t>(),
+          .image = value.at("image").get<std::uint64_t>(),
+          .passive = value.at("passive").get<std::uint64_t>(),
+          .recovery = value.at("recovery").get<std::uint64_t>()};
+}
+
+json VolumeJson(const VolumeStatus& volume) {
+  return {{"name", volume.name},       {"state", static_cast<int>(volume.state)},
+          {"uuid", volume.luks_uuid},  {"reason", volume.reason},
+          {"message", volume.message}, {"without_pcr7", volume.without_pcr7}};
+}
+
+VolumeStatus VolumeFrom(const json& value) {
+  return {.name = value.at("name").get<std::string>(),
+          .state = static_cast<VolumeState>(value.at("state").get<int>()),
+          .luks_uuid = value.at("uuid").get<std::string>(),
+          .reason = value.at("reason").get<std::string>(),
+          .message = value.at("message").get<std::string>(),
+          .without_pcr7 = value.at("without_pcr7").get<bool>()};
+}
+
+Bytes BytesFrom(const json& value) {
+  auto bytes = HexDecode(value.get<std::string>());
+  if (!bytes.ok()) throw json::other_error::create(501, "not hex", &value);
+  return *std::move(bytes);
+}
+
 }  // namespace
 
 std::string EncodeLabels(const std::map<std::string, std::string>& labels) { return Dump(json(labels)); }
@@ -83,7 +120,12 @@ std::string EncodeStatus(const NodeStatus& status) {
   json findings = json::array();
   for (const NodeFinding& finding : status.findings)
     findings.push_back({{"reason", finding.reason}, {"message", finding.message}});
-  return Dump({{"state", static_cast<int>(status.state)},
+  json volumes = json::array();
+  for (const VolumeStatus& volume : status.volumes) volumes.push_back(VolumeJson(volume));
+  return Dump({{"order_nonce", HexEncode(status.order_nonce)},
+               {"epoch", status.epoch ? EpochJson(*status.epoch) : json(nullptr)},
+               {"volumes", volumes},
+               {"state", static_cast<int>(status.state)},
                {"version", status.running.version},
                {"image", DigestJson(status.running.image_digest)},
                {"role", status.running.role},
@@ -130,7 +172,46 @@ Result<NodeStatus> DecodeStatus(const std::string& text) {
       status.findings.push_back({.reason = finding.at("reason").get<std::string>(),
                                  .message = finding.at("message").get<std::string>()});
     }
+    status.order_nonce = BytesFrom(value.value("order_nonce", json("")));
+    if (const json epoch = value.value("epoch", json(nullptr)); !epoch.is_null())
+      status.epoch = EpochFrom(epoch);
+    for (const json& volume : value.value("volumes", json::array()))
+      status.volumes.push_back(VolumeFrom(volume));
     return status;
+  });
+}
+
+std::string EncodeInstall(const InstallRecord& install) {
+  return Dump({{"config", install.config_digest.hex()},
+               {"source", install.config_source},
+               {"version", install.version},
+               {"installed", ToUnixMs(install.installed)}});
+}
+
+Result<InstallRecord> DecodeInstall(const std::string& text) {
+  return Decode<InstallRecord>(text, "install record", [](const json& value) {
+    return InstallRecord{.config_digest = DigestFrom(value.at("config")),
+                         .config_source = value.at("source").get<std::string>(),
+                         .version = value.at("version").get<std::string>(),
+                         .installed = FromUnixMs(value.at("installed").get<std::int64_t>())};
+  });
+}
+
+std::string EncodeOutcome(const OrderOutcome& outcome) {
+  return Dump({{"request", outcome.request_digest.hex()},
+               {"state", static_cast<int>(outcome.state)},
+               {"reason", outcome.reason},
+               {"message", outcome.message},
+               {"at", ToUnixMs(outcome.at)}});
+}
+
+Result<OrderOutcome> DecodeOutcome(const std::string& text) {
+  return Decode<OrderOutcome>(text, "outcome of an order", [](const json& value) {
+    return OrderOutcome{.request_digest = DigestFrom(value.at("request")),
+                        .state = static_cast<OutcomeState>(value.at("state").get<int>()),
+                        .reason = value.at("reason").get<std::string>(),
+                        .message = value.at("message").get<std::string>(),
+                        .at = FromUnixMs(value.at("at").get<std::int64_t>())};
   });
 }
 

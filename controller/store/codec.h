@@ -6,6 +6,7 @@
 #include <string>
 
 #include "controller/fleet/node.h"
+#include "controller/fleet/request.h"
 #include "controller/fleet/rollout.h"
 
 namespace sealift::controller {
@@ -13,10 +14,14 @@ namespace sealift::controller {
 std::string EncodeLabels(const std::map<std::string, std::string>& labels);
 std::string EncodeStatus(const NodeStatus& status);
 std::string EncodeVerdict(const Verdict& verdict);
+std::string EncodeInstall(const InstallRecord& install);
+std::string EncodeOutcome(const OrderOutcome& outcome);
 
 // Errors: DATA_LOSS/STORE_FAILED.
 Result<std::map<std::string, std::string>> DecodeLabels(const std::string& json);
 Result<NodeStatus> DecodeStatus(const std::string& json);
 Result<Verdict> DecodeVerdict(const std::string& json);
+Result<InstallRecord> DecodeInstall(const std::string& json);
+Result<OrderOutcome> DecodeOutcome(const std::string& json);
 
 }  // namespace sealift::controller

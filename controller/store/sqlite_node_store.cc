@@ -13,7 +13,7 @@ Status NoSuchNode(const NodeId& id) {
 #define SEALIFT_NODE_COLUMNS                                                                  \
   "id, ek_digest, ak_public, admission, labels, status, enrolled_ms, last_seen_ms, verdict, " \
   "desired_channel, "                                                                         \
-  "desired_version, desired_release, certificate_not_after_ms"
+  "desired_version, desired_release, certificate_not_after_ms, epoch_lowest, epoch_base, epoch_ms, install"
 
 // Three columns from `first`: channel, version, release id.
 Result<std::optional<Desired>> ReadDesired(const SqliteStatement& row, int first) {
@@ -37,6 +37,14 @@ Result<Node> ReadNode(const SqliteStatement& row) {
   }
   SEALIFT_ASSIGN_OR_RETURN(node.desired, ReadDesired(row, 9));
   node.certificate_not_after = row.TimeAt(12);
+  if (!row.NullAt(13)) {
+    node.certified_epoch = CertifiedEpoch{.lowest = static_cast<std::uint64_t>(row.IntegerAt(13)),
+                                          .base = static_cast<std::uint64_t>(row.IntegerAt(14)),
+                                          .at = row.TimeAt(15)};
+  }
+  if (!row.NullAt(16)) {
+    SEALIFT_ASSIGN_OR_RETURN(node.install, DecodeInstall(row.TextAt(16)));
+  }
   return node;
 }
 
@@ -56,7 +64,8 @@ class SqliteNodeStore final : public NodeStore {
                          fmt::format("enrol node {}: its endorsement key belongs to node {}", node.id.text(),
                                      owner.TextAt(0)));
       }
-      return known ? Renew(connection, node) : Insert(connection, node);
+      SEALIFT_RETURN_IF_ERROR(known ? Renew(connection, node) : Insert(connection, node));
+      return node.install ? KeepInstall(connection, node) : OkStatus();
     });
   }
 
@@ -135,6 +144,17 @@ class SqliteNodeStore final : public NodeStore {
     return left_out;
   }
 
+  Status RecordEpoch(const NodeId& id, const CertifiedEpoch& epoch) override {
+    return db_.Write([&](SqliteConnection& connection) -> Status {
+      SEALIFT_ASSIGN_OR_RETURN(auto update,
+                               connection.Prepare("UPDATE nodes SET epoch_lowest = $1, epoch_base = $2, "
+                                                  "epoch_ms = $3 WHERE id = $4"));
+      update.Integer(static_cast<std::int64_t>(epoch.lowest)).Integer(static_cast<std::int64_t>(epoch.base));
+      SEALIFT_ASSIGN_OR_RETURN(const int changed, update.Time(epoch.at).Text(id.text()).Run());
+      return changed == 1 ? OkStatus() : NoSuchNode(id);
+    });
+  }
+
   Status SetAdmission(const NodeId& id, Admission admission) override {
     return db_.Write([&](SqliteConnection& connection) -> Status {
       SEALIFT_ASSIGN_OR_RETURN(auto update,
@@ -171,6 +191,11 @@ class SqliteNodeStore final : public NodeStore {
         auto update,
         connection.Prepare("UPDATE nodes SET ak_public = $1, certificate_not_after_ms = $2 WHERE id = $3"));
     return update.Blob(node.ak_public).Time(node.certificate_not_after).Text(node.id.text()).Run().status();
+  }
+
+  static Status KeepInstall(SqliteConnection& connection, const Node& node) {
+    SEALIFT_ASSIGN_OR_RETURN(auto update, connection.Prepare("UPDATE nodes SET install = $1 WHERE id = $2"));
+    return update.Text(EncodeInstall(*node.install)).Text(node.id.text()).Run().status();
   }
 
   static Status Insert(SqliteConnection& connection, const Node& node) {
@@ -210,7 +235,7 @@ class SqliteNodeStatusStore final : public NodeStatusStore {
       view.last_decided = query.TimeAt(3);
       view.last_verdict_boot_id = query.TextAt(4);
       SEALIFT_ASSIGN_OR_RETURN(view.desired, ReadDesired(query, 5));
-      return OkStatus();
+      return ReadOrders(connection, id, view.orders);
     }));
     return view;
   }
@@ -269,6 +294,24 @@ class SqliteNodeStatusStore final : public NodeStatusStore {
   }
 
  private:
+  // One look into an index for nearly all nodes.
+  static Status ReadOrders(SqliteConnection& connection, const NodeId& id,
+                           std::vector<PendingOrder>& orders) {
+    SEALIFT_ASSIGN_OR_RETURN(
+        auto query, connection.Prepare("SELECT id, state, nonce, expires_ms, envelope FROM change_requests "
+                                       "WHERE node_id = $1 AND deliverable = 1 ORDER BY sequence"));
+    query.Text(id.text());
+    for (;;) {
+      SEALIFT_ASSIGN_OR_RETURN(const bool row, query.Step());
+      if (!row) return OkStatus();
+      orders.push_back({.request_id = query.TextAt(0),
+                        .state = static_cast<RequestState>(query.IntegerAt(1)),
+                        .nonce = query.BlobAt(2),
+                        .expires = query.TimeAt(3),
+                        .envelope = query.TextAt(4)});
+    }
+  }
+
   static Status Record(SqliteConnection& connection, const NodeId& id, const std::string& encoded,
                        UnixMillis now, const std::optional<QuoteNonce>& nonce, bool& differs) {
     SEALIFT_ASSIGN_OR_RETURN(auto before,

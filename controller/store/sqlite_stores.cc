@@ -114,10 +114,50 @@ CREATE TABLE revocations (
 );
 )sql";
 
+constexpr char kOrders[] = R"sql(
+ALTER TABLE nodes ADD COLUMN epoch_lowest BIGINT;
+ALTER TABLE nodes ADD COLUMN epoch_base BIGINT;
+ALTER TABLE nodes ADD COLUMN epoch_ms BIGINT;
+ALTER TABLE nodes ADD COLUMN install TEXT;
+CREATE TABLE change_requests (
+  sequence INTEGER PRIMARY KEY,
+  id TEXT NOT NULL UNIQUE,
+  node_id TEXT NOT NULL,
+  canonical TEXT NOT NULL,
+  digest BYTEA NOT NULL UNIQUE,
+  state BIGINT NOT NULL,
+  requester_certificate BYTEA NOT NULL,
+  requester_signature BYTEA NOT NULL,
+  approver_certificate BYTEA NOT NULL,
+  approver_signature BYTEA NOT NULL,
+  approver_name TEXT NOT NULL,
+  approved_ms BIGINT NOT NULL,
+  envelope TEXT NOT NULL,
+  outcome TEXT,
+  deliverable BIGINT NOT NULL,
+  nonce BYTEA NOT NULL,
+  expires_ms BIGINT NOT NULL
+);
+CREATE INDEX change_requests_by_node ON change_requests (node_id, deliverable);
+CREATE TABLE escrowed_keys (
+  sequence INTEGER PRIMARY KEY,
+  node_id TEXT NOT NULL,
+  volume TEXT NOT NULL,
+  luks_uuid TEXT NOT NULL,
+  slot BIGINT NOT NULL,
+  blob TEXT NOT NULL,
+  blob_digest BYTEA NOT NULL,
+  stored_ms BIGINT NOT NULL,
+  released_ms BIGINT NOT NULL,
+  UNIQUE (node_id, blob_digest)
+);
+)sql";
+
 }  // namespace
 
 const std::vector<Migration>& Migrations() {
-  static const std::vector<Migration> all = {{1, "first schema", kFirst}};
+  static const std::vector<Migration> all = {{1, "first schema", kFirst},
+                                             {2, "orders, escrow, epochs", kOrders}};
   return all;
 }
 
@@ -135,6 +175,8 @@ Result<std::unique_ptr<SqliteStores>> SqliteStores::Open(const std::filesystem::
   stores->evidence_ = MakeSqliteEvidenceStore(db, folder / "evidence");
   stores->audit_ = MakeSqliteAuditStore(db);
   stores->certificates_ = MakeSqliteCertificateStore(db);
+  stores->requests_ = MakeSqliteRequestStore(db);
+  stores->escrow_ = MakeSqliteEscrowStore(db);
   return stores;
 }
 

@@ -26,6 +26,8 @@ class SqliteStores {
   EvidenceStore& evidence() { return *evidence_; }
   AuditStore& audit() { return *audit_; }
   CertificateStore& certificates() { return *certificates_; }
+  RequestStore& requests() { return *requests_; }
+  EscrowStore& escrow() { return *escrow_; }
   SqliteDb& db() { return *db_; }
 
  private:
@@ -40,6 +42,8 @@ class SqliteStores {
   std::unique_ptr<EvidenceStore> evidence_;
   std::unique_ptr<AuditStore> audit_;
   std::unique_ptr<CertificateStore> certificates_;
+  std::unique_ptr<RequestStore> requests_;
+  std::unique_ptr<EscrowStore> escrow_;
 };
 
 // One constructor a store, each in the file named after it.
@@ -51,5 +55,7 @@ std::unique_ptr<AdmissionStore> MakeSqliteAdmissionStore(SqliteDb& db);
 std::unique_ptr<EvidenceStore> MakeSqliteEvidenceStore(SqliteDb& db, std::filesystem::path blobs);
 std::unique_ptr<AuditStore> MakeSqliteAuditStore(SqliteDb& db);
 std::unique_ptr<CertificateStore> MakeSqliteCertificateStore(SqliteDb& db);
+std::unique_ptr<RequestStore> MakeSqliteRequestStore(SqliteDb& db);
+std::unique_ptr<EscrowStore> MakeSqliteEscrowStore(SqliteDb& db);
 
 }  // namespace sealift::controller
