@@ -4,6 +4,7 @@
 #include <grpc/grpc_security_constants.h>
 
 #include "shared/base/log.h"
+#include "shared/order/change_request.h"
 #include "shared/wire/grpc_status.h"
 
 namespace sealift::controller {
@@ -11,8 +12,6 @@ namespace {
 
 constexpr std::size_t kMaxKnown = 20'000;
 constexpr std::string_view kNodePrefix = "sealift:node:";
-constexpr std::string_view kOperatorPrefix = "sealift:operator:";
-constexpr std::string_view kRoleParameter = "?role=";
 
 Status BadCertificate(std::string_view why) {
   return MakeError(Code::kUnauthenticated, Reason::kCertificateInvalid,
@@ -40,15 +39,10 @@ Result<NodeId> NodeFrom(const std::string& uri) {
 }
 
 Status OperatorFrom(std::string_view uri, Caller& caller) {
-  if (uri.rfind(kOperatorPrefix, 0) != 0) {
-    return BadCertificate("an operator CA issued it, but it does not name an operator");
-  }
-  uri.remove_prefix(kOperatorPrefix.size());
-  const std::size_t parameter = uri.find(kRoleParameter);
-  if (parameter == std::string_view::npos || parameter == 0)
-    return BadCertificate("the operator has no role");
-  caller.operator_name = uri.substr(0, parameter);
-  SEALIFT_ASSIGN_OR_RETURN(caller.role, OperatorRoleFromName(uri.substr(parameter + kRoleParameter.size())));
+  const auto person = order::ParsePersonUri(uri);
+  if (!person.ok()) return BadCertificate(MessageOf(person.status()));
+  caller.operator_name = person->name;
+  SEALIFT_ASSIGN_OR_RETURN(caller.role, OperatorRoleFromName(person->role));
   return OkStatus();
 }
 
@@ -96,6 +90,7 @@ Result<Caller> IdentifyCertificate(const Certificate& certificate, const std::ve
   if (by_node_ca == by_operator_ca) return BadCertificate("neither a node CA nor an operator CA issued it");
   if (by_operator_ca) {
     SEALIFT_RETURN_IF_ERROR(OperatorFrom(uris.front(), caller));
+    caller.certificate_der = certificate.der();
     return caller;
   }
   SEALIFT_ASSIGN_OR_RETURN(caller.node, NodeFrom(uris.front()));

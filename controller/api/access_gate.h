@@ -32,6 +32,8 @@ struct Caller {
   std::string operator_name;
   // SHA-256 of the certificate's DER; zero for kAnonymous.
   Sha256Digest certificate;
+  // The DER itself, of operators: what they sign is kept with it.
+  Bytes certificate_der;
   UnixMillis not_before;
   UnixMillis not_after;
 };

@@ -11,6 +11,8 @@ constexpr std::size_t kMaxReasonBytes = 64;
 constexpr std::size_t kMaxMessageBytes = 512;
 constexpr std::size_t kMaxIdBytes = 64;
 constexpr int kMaxFindings = 8;
+constexpr int kMaxVolumes = 16;
+constexpr std::uint64_t kMaxEpoch = 1u << 30;
 constexpr std::size_t kMaxQuoteBytes = 4096;
 constexpr std::size_t kMaxEventLogBytes = 1u << 20;
 constexpr std::uint32_t kMaxPcr = 23;
@@ -58,6 +60,50 @@ Result<VersionFailure> FailureFromProto(const v1::VersionFailure& failure) {
   SEALIFT_RETURN_IF_ERROR(CheckText("failures.message", failure.message(), kMaxMessageBytes));
   return VersionFailure{failure.version(), failure.reason(), failure.message(),
                         FromUnixMs(failure.at_unix_ms())};
+}
+
+v1::OrderOutcome ToProto(const OrderOutcome& outcome) {
+  v1::OrderOutcome out;
+  out.set_request_digest(wire::ToWire(outcome.request_digest));
+  out.set_state(static_cast<v1::OrderOutcome::State>(outcome.state));
+  out.set_reason(outcome.reason);
+  out.set_message(outcome.message);
+  out.set_at_unix_ms(ToUnixMs(outcome.at));
+  return out;
+}
+
+void PutOrdersAndVolumes(const Node& node, v1::Node& out) {
+  out.set_order_nonce(ToText(node.status.order_nonce));
+  if (node.status.epoch) {
+    v1::EpochStatus& to = *out.mutable_epoch();
+    to.set_lowest(node.status.epoch->lowest);
+    to.set_base(node.status.epoch->base);
+    to.set_image(node.status.epoch->image);
+    to.set_passive(node.status.epoch->passive);
+    to.set_recovery(node.status.epoch->recovery);
+  }
+  if (node.certified_epoch) {
+    v1::CertifiedEpoch& to = *out.mutable_certified_epoch();
+    to.set_lowest(node.certified_epoch->lowest);
+    to.set_base(node.certified_epoch->base);
+    to.set_certified_unix_ms(ToUnixMs(node.certified_epoch->at));
+  }
+  for (const VolumeStatus& volume : node.status.volumes) {
+    v1::VolumeStatus& to = *out.add_volumes();
+    to.set_name(volume.name);
+    to.set_state(static_cast<v1::VolumeStatus::State>(volume.state));
+    to.set_luks_uuid(volume.luks_uuid);
+    to.set_reason(volume.reason);
+    to.set_message(volume.message);
+    to.set_without_pcr7(volume.without_pcr7);
+  }
+  if (node.install) {
+    v1::InstallRecord& to = *out.mutable_install();
+    to.set_config_digest(wire::ToWire(node.install->config_digest));
+    to.set_config_source(node.install->config_source);
+    to.set_version(node.install->version);
+    to.set_installed_unix_ms(ToUnixMs(node.install->installed));
+  }
 }
 
 Status Bad(std::string_view what, std::string_view why) {
@@ -116,6 +162,7 @@ v1::Node ToProto(const Node& node) {
     to.set_reason(finding.reason);
     to.set_message(finding.message);
   }
+  PutOrdersAndVolumes(node, out);
   return out;
 }
 
@@ -195,6 +242,96 @@ Result<RunningImage> RunningFromProto(const v1::RunningImage& running) {
   return out;
 }
 
+v1::ChangeRequest ToProto(const RequestRecord& record, UnixMillis now) {
+  v1::ChangeRequest out;
+  out.set_id(record.request.id);
+  out.set_canonical(record.canonical);
+  out.set_digest(wire::ToWire(record.digest));
+  out.set_state(static_cast<v1::ChangeRequest::State>(StateAt(record, now)));
+  out.set_node_id(record.request.node.text());
+  out.set_action(std::string(order::ActionName(record.request.action)));
+  out.set_requester(record.request.requester);
+  out.set_approver(record.approver_name);
+  out.set_created_unix_ms(ToUnixMs(record.request.created));
+  out.set_expires_unix_ms(ToUnixMs(record.request.expires));
+  out.set_approved_unix_ms(ToUnixMs(record.approved));
+  if (record.outcome) *out.mutable_outcome() = ToProto(*record.outcome);
+  return out;
+}
+
+v1::EscrowedKey ToProto(const EscrowedKey& key) {
+  v1::EscrowedKey out;
+  out.set_volume(key.volume);
+  out.set_luks_uuid(key.luks_uuid);
+  out.set_slot(key.slot);
+  out.set_blob_digest(wire::ToWire(key.blob_digest));
+  out.set_stored_unix_ms(ToUnixMs(key.stored));
+  out.set_released_unix_ms(ToUnixMs(key.released));
+  return out;
+}
+
+Result<EpochEvidence> EpochEvidenceFromProto(const v1::EpochEvidence& evidence) {
+  SEALIFT_RETURN_IF_ERROR(CheckText("epoch.attest", evidence.attest(), kMaxQuoteBytes));
+  SEALIFT_RETURN_IF_ERROR(CheckText("epoch.signature", evidence.signature(), kMaxQuoteBytes));
+  return EpochEvidence{.attest = ToBytes(evidence.attest()),
+                       .signature = ToBytes(evidence.signature()),
+                       .base = evidence.base()};
+}
+
+Result<OrderOutcome> OutcomeFromProto(const v1::OrderOutcome& outcome) {
+  OrderOutcome out{
+      .reason = outcome.reason(), .message = outcome.message(), .at = FromUnixMs(outcome.at_unix_ms())};
+  SEALIFT_ASSIGN_OR_RETURN(out.request_digest,
+                           wire::DigestFromWire("order_outcomes.request_digest", outcome.request_digest()));
+  if (!v1::OrderOutcome_State_IsValid(outcome.state()) ||
+      outcome.state() == v1::OrderOutcome::STATE_UNSPECIFIED)
+    return Bad("order_outcomes.state", "not a state of this version");
+  out.state = static_cast<OutcomeState>(outcome.state());
+  SEALIFT_RETURN_IF_ERROR(CheckText("order_outcomes.reason", out.reason, kMaxReasonBytes));
+  SEALIFT_RETURN_IF_ERROR(CheckText("order_outcomes.message", out.message, kMaxMessageBytes));
+  return out;
+}
+
+Result<InstallRecord> InstallFromProto(const v1::InstallRecord& install) {
+  InstallRecord out{.config_source = install.config_source(),
+                    .version = install.version(),
+                    .installed = FromUnixMs(install.installed_unix_ms())};
+  SEALIFT_ASSIGN_OR_RETURN(out.config_digest,
+                           wire::DigestFromWire("install.config_digest", install.config_digest()));
+  SEALIFT_RETURN_IF_ERROR(CheckText("install.config_source", out.config_source, kMaxMessageBytes));
+  SEALIFT_RETURN_IF_ERROR(CheckVersion("install.version", out.version));
+  return out;
+}
+
+namespace {
+
+Result<EpochStatus> EpochFromProto(const v1::EpochStatus& epoch) {
+  for (const std::uint64_t value : {epoch.lowest(), epoch.image(), epoch.passive(), epoch.recovery()})
+    if (value > kMaxEpoch) return Bad("epoch", "out of its range");
+  return EpochStatus{.lowest = epoch.lowest(),
+                     .base = epoch.base(),
+                     .image = epoch.image(),
+                     .passive = epoch.passive(),
+                     .recovery = epoch.recovery()};
+}
+
+Result<VolumeStatus> VolumeFromProto(const v1::VolumeStatus& volume) {
+  if (!v1::VolumeStatus_State_IsValid(volume.state()))
+    return Bad("volumes.state", "not a state of this version");
+  SEALIFT_RETURN_IF_ERROR(CheckText("volumes.name", volume.name(), kMaxIdBytes));
+  SEALIFT_RETURN_IF_ERROR(CheckText("volumes.luks_uuid", volume.luks_uuid(), kMaxIdBytes));
+  SEALIFT_RETURN_IF_ERROR(CheckText("volumes.reason", volume.reason(), kMaxReasonBytes));
+  SEALIFT_RETURN_IF_ERROR(CheckText("volumes.message", volume.message(), kMaxMessageBytes));
+  return VolumeStatus{.name = volume.name(),
+                      .state = static_cast<VolumeState>(volume.state()),
+                      .luks_uuid = volume.luks_uuid(),
+                      .reason = volume.reason(),
+                      .message = volume.message(),
+                      .without_pcr7 = volume.without_pcr7()};
+}
+
+}  // namespace
+
 Result<NodeStatus> StatusFromProto(const v1::CheckInRequest& request) {
   NodeStatus status;
   SEALIFT_ASSIGN_OR_RETURN(status.state, StateFromProto(request.state()));
@@ -215,6 +352,17 @@ Result<NodeStatus> StatusFromProto(const v1::CheckInRequest& request) {
   SEALIFT_RETURN_IF_ERROR(CheckText("agent_version", request.agent_version(), kMaxIdBytes));
   status.agent_version = request.agent_version();
   status.healthy = request.healthy();
+  if (!request.order_nonce().empty() && request.order_nonce().size() != order::kNonceBytes)
+    return Bad("order_nonce", "not 32 bytes");
+  status.order_nonce = ToBytes(request.order_nonce());
+  if (request.has_epoch()) {
+    SEALIFT_ASSIGN_OR_RETURN(status.epoch, EpochFromProto(request.epoch()));
+  }
+  if (request.volumes_size() > kMaxVolumes) return Bad("volumes", "too many");
+  for (const v1::VolumeStatus& volume : request.volumes()) {
+    SEALIFT_ASSIGN_OR_RETURN(VolumeStatus one, VolumeFromProto(volume));
+    status.volumes.push_back(std::move(one));
+  }
   return status;
 }
 

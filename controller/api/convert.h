@@ -20,6 +20,9 @@ v1::Rollout ToProto(const RolloutSummary& summary);
 v1::Release ToProto(const ReleaseRecord& release);
 v1::AuditEntry ToProto(const AuditRecord& record);
 v1::Desired ToProto(const Desired& desired);
+// As it is at `now`: what nobody carried out in time has expired.
+v1::ChangeRequest ToProto(const RequestRecord& record, UnixMillis now);
+v1::EscrowedKey ToProto(const EscrowedKey& key);
 
 // Errors: INVALID_ARGUMENT/INVALID_ARGUMENT for a value out of its range, MALFORMED for a digest of wrong
 // length.
@@ -27,6 +30,9 @@ Result<NodeStatus> StatusFromProto(const v1::CheckInRequest& request);
 Result<RunningImage> RunningFromProto(const v1::RunningImage& running);
 Result<UpdateState> StateFromProto(v1::UpdateState state);
 Result<AttestationEvidence> EvidenceFromProto(const v1::Quote& quote);
+Result<EpochEvidence> EpochEvidenceFromProto(const v1::EpochEvidence& evidence);
+Result<OrderOutcome> OutcomeFromProto(const v1::OrderOutcome& outcome);
+Result<InstallRecord> InstallFromProto(const v1::InstallRecord& install);
 // `what` names the field. Errors: INVALID_ARGUMENT.
 Status CheckText(std::string_view what, std::string_view text, std::size_t max_bytes);
 // Empty is allowed.

@@ -44,6 +44,10 @@ Result<EnrolmentProof> ProofFrom(const v1::CompleteRequest& request) {
   SEALIFT_RETURN_IF_ERROR(CheckText("certify_signature", request.certify_signature(), kMaxAttestBytes));
   SEALIFT_RETURN_IF_ERROR(CheckText("csr", request.csr(), kMaxCsrBytes));
   SEALIFT_ASSIGN_OR_RETURN(AttestationEvidence evidence, EvidenceFromProto(request.quote()));
+  std::optional<InstallRecord> install;
+  if (request.has_install()) {
+    SEALIFT_ASSIGN_OR_RETURN(install, InstallFromProto(request.install()));
+  }
   return EnrolmentProof{.session = request.session(),
                         .activated_secret = SecretBytes(AsBytes(request.activated_secret())),
                         .certify_attest = ToBytes(request.certify_attest()),
@@ -52,7 +56,8 @@ Result<EnrolmentProof> ProofFrom(const v1::CompleteRequest& request) {
                         .evidence = {.quote = {.attest = std::move(evidence.attest),
                                                .signature = std::move(evidence.signature),
                                                .pcrs = std::move(evidence.pcrs)},
-                                     .event_log = std::move(evidence.event_log)}};
+                                     .event_log = std::move(evidence.event_log)},
+                        .install = std::move(install)};
 }
 
 std::string_view StateName(EnrolmentState state) {

@@ -111,6 +111,9 @@ grpc::Status FleetServiceImpl::GetNode(grpc::ServerContext* context, const v1::G
                            [&](const Caller&) -> Status {
                              SEALIFT_ASSIGN_OR_RETURN(const Node node, FindNode(request->id()));
                              *response = ToProto(node);
+                             SEALIFT_ASSIGN_OR_RETURN(const auto escrowed, parts_.escrow.List(node.id));
+                             for (const EscrowedKey& key : escrowed)
+                               *response->add_escrowed_keys() = ToProto(key);
                              return OkStatus();
                            });
 }

@@ -6,6 +6,7 @@
 
 #include "controller/api/ports.h"
 #include "controller/api/rpc_runner.h"
+#include "controller/fleet/request_desk.h"
 #include "controller/fleet/rollout_engine.h"
 #include "controller/publish/content_store.h"
 #include "controller/publish/tuf_repository.h"
@@ -22,6 +23,9 @@ struct FleetServiceParts {
   AdmissionStore& admission;
   AuditStore& audit;
   CertificateStore& certificates;
+  RequestStore& requests;
+  EscrowStore& escrow;
+  RequestDesk& desk;
   RolloutEngine& engine;
   TufRepository& repository;
   ContentStore& content;
@@ -70,6 +74,20 @@ class FleetServiceImpl final : public v1::FleetService::Service {
                        v1::AdmitEkResponse* response) override;
   grpc::Status SetNodeAdmission(grpc::ServerContext* context, const v1::SetNodeAdmissionRequest* request,
                                 v1::Node* response) override;
+  // fleet_requests.cc
+  grpc::Status ListRequests(grpc::ServerContext* context, const v1::ListRequestsRequest* request,
+                            v1::ListRequestsResponse* response) override;
+  grpc::Status GetRequest(grpc::ServerContext* context, const v1::GetRequestRequest* request,
+                          v1::ChangeRequest* response) override;
+  grpc::Status CreateRequest(grpc::ServerContext* context, const v1::CreateRequestRequest* request,
+                             v1::ChangeRequest* response) override;
+  grpc::Status CancelRequest(grpc::ServerContext* context, const v1::CancelRequestRequest* request,
+                             v1::ChangeRequest* response) override;
+  grpc::Status ApproveRequest(grpc::ServerContext* context, const v1::ApproveRequestRequest* request,
+                              v1::ChangeRequest* response) override;
+  grpc::Status FetchRecoveryKey(grpc::ServerContext* context, const v1::FetchRecoveryKeyRequest* request,
+                                v1::FetchRecoveryKeyResponse* response) override;
+
   grpc::Status RevokeCertificate(grpc::ServerContext* context, const v1::RevokeCertificateRequest* request,
                                  v1::RevokeCertificateResponse* response) override;
 

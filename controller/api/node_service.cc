@@ -159,6 +159,7 @@ Result<NodeServiceImpl::CheckInRecord> NodeServiceImpl::PrepareCheckIn(const Nod
   if (view.desired && view.admission == Admission::kAdmitted) {
     *response.mutable_desired() = ToProto(*view.desired);
   }
+  SEALIFT_RETURN_IF_ERROR(ExchangeOrders(id, view, record.status, request, response));
   const Bytes random = RandomBytes(1);
   response.set_poll_after_ms(
       static_cast<std::uint32_t>(PollAfter(view, record.status, parts_.policy, random.front()).count()));
@@ -221,6 +222,7 @@ Status NodeServiceImpl::HandleAttest(const NodeId& id, const v1::AttestRequest& 
   }
   SEALIFT_ASSIGN_OR_RETURN(const Node node, parts_.nodes.Get(id));
   SEALIFT_ASSIGN_OR_RETURN(Verdict verdict, parts_.attestor.Attest(node, evidence, *nonce, now));
+  SEALIFT_RETURN_IF_ERROR(JudgeNodeEpoch(node, request, *nonce, now, verdict));
   verdict.boot_id = node.status.running.boot_id;
   verdict.decided = now;
   // The log of a quote that proves nothing is anybody's bytes; it is not kept.

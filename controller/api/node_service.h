@@ -8,6 +8,7 @@
 #include "controller/api/rpc_runner.h"
 #include "controller/attest/rate_limit.h"
 #include "controller/fleet/check_in_policy.h"
+#include "controller/fleet/request_desk.h"
 #include "controller/fleet/rollout_engine.h"
 #include "controller/publish/content_store.h"
 #include "controller/publish/tuf_repository.h"
@@ -21,6 +22,8 @@ struct NodeServiceParts {
   NodeStore& nodes;
   NodeStatusStore& node_status;
   EvidenceStore& evidence;
+  EscrowStore& escrow;
+  RequestDesk& desk;
   RolloutEngine& engine;
   NodeAttestor& attestor;
   TufRepository& repository;
@@ -42,6 +45,8 @@ class NodeServiceImpl final : public v1::NodeService::WithCallbackMethod_CheckIn
                       v1::ReportResponse* response) override;
   grpc::Status Attest(grpc::ServerContext* context, const v1::AttestRequest* request,
                       v1::AttestResponse* response) override;
+  grpc::Status EscrowRecoveryKey(grpc::ServerContext* context, const v1::EscrowRecoveryKeyRequest* request,
+                                 v1::EscrowRecoveryKeyResponse* response) override;
   grpc::Status GetMetadata(grpc::ServerContext* context, const v1::GetMetadataRequest* request,
                            v1::GetMetadataResponse* response) override;
   grpc::Status FetchContent(grpc::ServerContext* context, const v1::FetchContentRequest* request,
@@ -62,6 +67,13 @@ class NodeServiceImpl final : public v1::NodeService::WithCallbackMethod_CheckIn
   Status HandleAttest(const NodeId& id, const v1::AttestRequest& request, v1::AttestResponse& response);
   Status HandleFetch(const v1::FetchContentRequest& request, grpc::ServerContext& context,
                      grpc::ServerWriter<v1::FetchContentResponse>& writer);
+  Status HandleEscrow(const NodeId& id, const v1::EscrowRecoveryKeyRequest& request,
+                      v1::EscrowRecoveryKeyResponse& response);
+  Status ExchangeOrders(const NodeId& id, const CheckInView& view, const NodeStatus& status,
+                        const v1::CheckInRequest& request, v1::CheckInResponse& response);
+  // Adds to `verdict` what the epoch's counter proves, or fails to.
+  Status JudgeNodeEpoch(const Node& node, const v1::AttestRequest& request, ByteView nonce, UnixMillis now,
+                        Verdict& verdict);
   Status AdoptLabels(const NodeId& id, const v1::CheckInRequest& request);
   // Refuses a node that was thrown out.
   Result<CheckInView> AdmittedView(const NodeId& id);

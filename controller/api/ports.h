@@ -23,6 +23,13 @@ struct AttestationEvidence {
   std::map<std::uint32_t, Sha256Digest> pcrs;
 };
 
+// An epoch counter as a node sent it; nothing of it is believed yet.
+struct EpochEvidence {
+  Bytes attest;
+  Bytes signature;
+  std::uint64_t base = 0;
+};
+
 // Turns a quote into a verdict.
 class NodeAttestor {
  public:

@@ -6,6 +6,7 @@
 
 #include "shared/base/config.h"
 #include "shared/base/files.h"
+#include "shared/order/delegation.h"
 
 namespace sealift::controller {
 namespace {
@@ -73,6 +74,8 @@ Result<ControllerConfig> ParseControllerConfig(std::string_view text, const std:
   out.tuf_root = folder / config.String("tuf.root", (out.keys / "tuf/1.root.json").string());
   out.snapshot_lifetime = std::chrono::hours(config.Integer("tuf.snapshot_hours", 168, 1, 24 * 365));
   out.timestamp_lifetime = std::chrono::hours(config.Integer("tuf.timestamp_hours", 24, 1, 24 * 30));
+  out.orders_delegation =
+      folder / config.String("orders.delegation", (out.keys / order::kDelegationFile).string());
   if (const std::string makers = config.String("enrolment.tpm_makers", ""); !makers.empty()) {
     out.tpm_makers = folder / makers;
   }

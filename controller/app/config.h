@@ -24,6 +24,9 @@
 //   snapshot_hours = 168                      # how long a signature holds; renewed at half time
 //   timestamp_hours = 24
 //
+//   [orders]
+//   delegation = "<keys>/orders-delegation.json"   # read with each approval; sealift keys delegate-orders
+//
 //   [enrolment]
 //   tpm_makers = ""                           # folder of TPM makers' CA certificates; "" accepts listed EKs
 //   only secure_boot = "<keys>"                    # folder of PK.esl, KEK.esl, db.esl as enrolled
@@ -70,6 +73,7 @@ struct ControllerConfig {
   std::filesystem::path tuf_root;
   std::chrono::hours snapshot_lifetime{};
   std::chrono::hours timestamp_lifetime{};
+  std::filesystem::path orders_delegation;
   std::filesystem::path tpm_makers;
   std::filesystem::path secure_boot;
   std::chrono::hours certificate_lifetime{};

@@ -80,6 +80,12 @@ Result<OnlineKeys> OpenOnlineKeys(const ControllerConfig& config, const Clock& c
   SEALIFT_ASSIGN_OR_RETURN(auto operator_cas, ring->CertificatesFor("operator-ca"));
   SEALIFT_ASSIGN_OR_RETURN(auto node_ca, ring->SignerFor("node-ca"));
   SEALIFT_ASSIGN_OR_RETURN(const auto tls, ring->SignerFor("controller-tls"));
+  SEALIFT_ASSIGN_OR_RETURN(auto orders, ring->SignerFor("orders"));
+  std::vector<PublicKey> orders_roots;
+  for (const hsm::InventoryKey* root : ring->inventory().Generations("orders-root")) {
+    SEALIFT_ASSIGN_OR_RETURN(PublicKey key, ring->PublicKeyFor(*root));
+    orders_roots.push_back(std::move(key));
+  }
   OnlineSigners tuf;
   SEALIFT_ASSIGN_OR_RETURN(tuf.snapshot, ring->SignerFor("tuf-snapshot"));
   SEALIFT_ASSIGN_OR_RETURN(tuf.timestamp, ring->SignerFor("tuf-timestamp"));
@@ -94,6 +100,8 @@ Result<OnlineKeys> OpenOnlineKeys(const ControllerConfig& config, const Clock& c
                     .node_ca_certificate = node_ca_certificate,
                     .node_cas = std::move(node_cas),
                     .operator_cas = std::move(operator_cas),
+                    .orders = std::move(orders),
+                    .orders_roots = std::move(orders_roots),
                     .tls = {.certificate_chain = server.Pem(), .key = std::move(key)},
                     .journal = ring->journal(),
                     .inventory = ring->inventory()};

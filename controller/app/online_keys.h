@@ -25,6 +25,10 @@ struct OnlineKeys {
   // Every generation that may have issued a certificate still in use.
   std::vector<Certificate> node_cas;
   std::vector<Certificate> operator_cas;
+  // Signs orders that two persons asked for. Null in tests without them.
+  std::shared_ptr<Signer> orders;
+  // Public halves of every orders-root: whose delegation nodes believe.
+  std::vector<PublicKey> orders_roots;
   wire::TlsIdentity tls;
   // Records all of the above; the newest checkpoint goes into each TUF timestamp. Null in tests without
   // token.

@@ -19,6 +19,7 @@
 #include "controller/store/sqlite_stores.h"
 #include "shared/base/files.h"
 #include "shared/base/log.h"
+#include "shared/order/dsse.h"
 #include "shared/wire/channel.h"
 #include "shared/wire/tls.h"
 
@@ -109,6 +110,7 @@ struct ControllerServer::Parts {
   std::unique_ptr<AccessGate> gate;
   std::unique_ptr<RpcRunner> runner;
   std::unique_ptr<RolloutEngine> engine;
+  std::unique_ptr<RequestDesk> desk;
   std::unique_ptr<ReleaseExpectations> expectations;
   std::unique_ptr<QuoteAttestor> attestor;
   std::unique_ptr<NodeCa> node_ca;
@@ -190,12 +192,24 @@ void ControllerServer::Parts::MakeServices(NodeAttestor* given_attestor) {
       stores->certificates(), clock);
   runner = std::make_unique<RpcRunner>(*gate, stores->audit(), *metrics, clock);
   engine = std::make_unique<RolloutEngine>(stores->nodes(), stores->rollouts(), clock);
+  desk = std::make_unique<RequestDesk>(RequestDeskParts{.requests = stores->requests(),
+                                                        .escrow = stores->escrow(),
+                                                        .nodes = stores->nodes(),
+                                                        .clock = clock,
+                                                        .operator_cas = keys.operator_cas,
+                                                        .orders = keys.orders,
+                                                        .orders_roots = keys.orders_roots,
+                                                        .delegation = [file = config.orders_delegation] {
+                                                          return ReadTextFile(file, order::kMaxEnvelopeBytes);
+                                                        }});
   enrolment_service = std::make_unique<EnrolmentServiceImpl>(*runner, *enrolment);
   NodeAttestor& judge = given_attestor == nullptr ? static_cast<NodeAttestor&>(*attestor) : *given_attestor;
   node_service = std::make_unique<NodeServiceImpl>(NodeServiceParts{.runner = *runner,
                                                                     .nodes = stores->nodes(),
                                                                     .node_status = stores->node_status(),
                                                                     .evidence = stores->evidence(),
+                                                                    .escrow = stores->escrow(),
+                                                                    .desk = *desk,
                                                                     .engine = *engine,
                                                                     .attestor = judge,
                                                                     .repository = *repository,
@@ -210,6 +224,9 @@ void ControllerServer::Parts::MakeServices(NodeAttestor* given_attestor) {
                                                                        .admission = stores->admission(),
                                                                        .audit = stores->audit(),
                                                                        .certificates = stores->certificates(),
+                                                                       .requests = stores->requests(),
+                                                                       .escrow = stores->escrow(),
+                                                                       .desk = *desk,
                                                                        .engine = *engine,
                                                                        .repository = *repository,
                                                                        .content = *content,

@@ -162,6 +162,7 @@ Result<EnrolmentAnswer> Enrolment::Admit(const ProvenMachine& machine, const Enr
 
   Node node = known.has_value() ? *std::move(known) : NewNode(machine, Admission::kAdmitted);
   node.ak_public = machine.session.ak_public;
+  if (proof.install) node.install = proof.install;
   if (listed.has_value() && !admitted) node.labels = listed->labels;
   return Issue(machine, std::move(node), proof);
 }
@@ -178,6 +179,7 @@ Result<EnrolmentAnswer> Enrolment::HoldBack(const ProvenMachine& machine, const 
   if (!machine.session.certified) return answer;
   Node node = known.has_value() ? *known : NewNode(machine, Admission::kPending);
   node.ak_public = machine.session.ak_public;
+  if (proof.install) node.install = proof.install;
   SEALIFT_RETURN_IF_ERROR(parts_.nodes.Enrol(node));
   SEALIFT_RETURN_IF_ERROR(Remember(machine, node.id, proof));
   answer.node_id = node.id;

@@ -59,6 +59,8 @@ struct EnrolmentProof {
   // PKCS#10, DER.
   Bytes csr;
   Evidence evidence;
+  // How the machine says it was set up.
+  std::optional<InstallRecord> install;
 };
 
 struct IssuedNodeCertificate {
