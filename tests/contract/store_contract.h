@@ -13,6 +13,7 @@
 #include <thread>
 
 #include "controller/fleet/stores.h"
+#include "shared/crypto/hash.h"
 
 namespace sealift::controller {
 
@@ -28,6 +29,8 @@ class StoreBackend {
   virtual EvidenceStore& evidence() = 0;
   virtual AuditStore& audit() = 0;
   virtual CertificateStore& certificates() = 0;
+  virtual RequestStore& requests() = 0;
+  virtual EscrowStore& escrow() = 0;
 };
 
 using StoreBackendFactory = std::unique_ptr<StoreBackend> (*)();
@@ -69,7 +72,30 @@ class StoreContract : public ::testing::TestWithParam<StoreBackendFactory> {
             .failures = {{"2", "FELL_BACK", "three \xff boots", FromUnixMs(5)}},
             .healthy = true,
             .agent_version = "0.1",
-            .findings = {{"JOURNAL_SHORT", "it ends before \xff"}}};
+            .findings = {{"JOURNAL_SHORT", "it ends before \xff"}},
+            .order_nonce = Bytes(32, 9),
+            .epoch = EpochStatus{.lowest = 2, .base = 40, .image = 3, .passive = 2, .recovery = 1},
+            .volumes = {{.name = "persistent",
+                         .state = VolumeState::kRefused,
+                         .luks_uuid = "u",
+                         .reason = "VOLUME_FOREIGN",
+                         .message = "not ours",
+                         .without_pcr7 = true}}};
+  }
+  static RequestRecord NewRequest(int node, char id, order::Action action = order::Action::kReset) {
+    RequestRecord record{.request = {.id = std::string(32, id),
+                                     .action = action,
+                                     .node = Id(node),
+                                     .ek_digest = Digest(node),
+                                     .nonce = Bytes(32, 5),
+                                     .requester = "anna",
+                                     .reason = "worn \xc3\xa9",
+                                     .created = FromUnixMs(10),
+                                     .expires = FromUnixMs(20)},
+                         .requester = {.certificate = {1}, .signature = {2}}};
+    record.canonical = order::CanonicalRequest(record.request);
+    record.digest = Sha256(AsBytes(record.canonical));
+    return record;
   }
   static Verdict SomeVerdict() {
     return {.trust = Trust::kUntrusted,
@@ -140,6 +166,119 @@ TEST_P(StoreContract, EnrollingAgainKeepsWhatOperatorsSet) {
   EXPECT_EQ(got->admission, Admission::kQuarantined);
   EXPECT_EQ(got->ak_public, Bytes{9});
   EXPECT_EQ(got->certificate_not_after, FromUnixMs(9999));
+}
+
+TEST_P(StoreContract, InstallRecordAndEpochComeBack) {
+  Node node = Enrol(1);
+  EXPECT_FALSE(backend_->nodes().Get(node.id)->install);
+  EXPECT_FALSE(backend_->nodes().Get(node.id)->certified_epoch);
+  node.install = InstallRecord{
+      .config_digest = Digest(4), .config_source = "image", .version = "1", .installed = FromUnixMs(7)};
+  ASSERT_TRUE(backend_->nodes().Enrol(node).ok());
+  const CertifiedEpoch epoch{.lowest = 3, .base = 1u << 31, .at = FromUnixMs(8)};
+  ASSERT_TRUE(backend_->nodes().RecordEpoch(node.id, epoch).ok());
+  EXPECT_EQ(backend_->nodes().RecordEpoch(Id(9), epoch).code(), Code::kNotFound);
+  // A renewal without a record keeps the one there is.
+  const auto record = node.install;
+  node.install.reset();
+  ASSERT_TRUE(backend_->nodes().Enrol(node).ok());
+  EXPECT_EQ(backend_->nodes().Get(node.id)->install, record);
+  EXPECT_EQ(backend_->nodes().Get(node.id)->certified_epoch, epoch);
+}
+
+TEST_P(StoreContract, RequestsMoveFromOneStateToTheNext) {
+  Enrol(1);
+  const RequestRecord made = NewRequest(1, 'a');
+  ASSERT_TRUE(backend_->requests().Create(made).ok());
+  EXPECT_EQ(*backend_->requests().Create(made), made) << "made again";
+  RequestRecord other = NewRequest(1, 'a');
+  other.request.reason = "another";
+  other.canonical = order::CanonicalRequest(other.request);
+  EXPECT_EQ(backend_->requests().Create(other).status().code(), Code::kAlreadyExists);
+  EXPECT_EQ(*backend_->requests().Get("aaaa"), made);
+  EXPECT_EQ(ReasonOf(backend_->requests().Get("b").status()), Reason::kRequestUnknown);
+  EXPECT_EQ(ReasonOf(backend_->requests().Get("").status()), Reason::kRequestUnknown);
+  EXPECT_EQ(**backend_->requests().FindByDigest(made.digest), made);
+  EXPECT_FALSE(backend_->requests().FindByDigest(Digest(77))->has_value());
+  EXPECT_TRUE(backend_->node_status().ViewForCheckIn(Id(1))->orders.empty()) << "nobody approved it";
+
+  RequestRecord approved = made;
+  approved.state = RequestState::kApproved;
+  approved.approver = {.certificate = {3}, .signature = {4}};
+  approved.approver_name = "bert";
+  approved.approved = FromUnixMs(12);
+  approved.envelope = "{}";
+  ASSERT_TRUE(backend_->requests().Move(approved, RequestState::kOpen).ok());
+  EXPECT_EQ(ReasonOf(backend_->requests().Move(approved, RequestState::kOpen)), Reason::kRequestStateWrong);
+  EXPECT_EQ(*backend_->requests().Get(made.request.id), approved);
+  const auto waiting = backend_->node_status().ViewForCheckIn(Id(1))->orders;
+  ASSERT_EQ(waiting.size(), 1u);
+  EXPECT_EQ(waiting[0].envelope, "{}");
+  EXPECT_EQ(waiting[0].nonce, made.request.nonce);
+  EXPECT_EQ(waiting[0].expires, made.request.expires);
+
+  RequestRecord done = approved;
+  done.state = RequestState::kDone;
+  done.outcome = OrderOutcome{made.digest, OutcomeState::kDone, "", "it \xff did", FromUnixMs(13)};
+  ASSERT_TRUE(backend_->requests().Move(done, RequestState::kApproved).ok());
+  EXPECT_EQ(backend_->requests().Get(made.request.id)->state, RequestState::kDone);
+  EXPECT_TRUE(backend_->node_status().ViewForCheckIn(Id(1))->orders.empty());
+}
+
+TEST_P(StoreContract, RequestsAreListedByNodeAndState) {
+  ASSERT_TRUE(backend_->requests().Create(NewRequest(1, 'a')).ok());
+  ASSERT_TRUE(backend_->requests().Create(NewRequest(2, 'b')).ok());
+  RequestRecord cancelled = NewRequest(1, 'c');
+  ASSERT_TRUE(backend_->requests().Create(cancelled).ok());
+  cancelled.state = RequestState::kCancelled;
+  ASSERT_TRUE(backend_->requests().Move(cancelled, RequestState::kOpen).ok());
+  const auto ids = [&](const RequestQuery& query) {
+    std::string out;
+    const auto found = backend_->requests().List(query);
+    EXPECT_TRUE(found.ok());
+    for (const RequestRecord& record : *found) out += record.request.id.substr(0, 1);
+    return out;
+  };
+  EXPECT_EQ(ids({}), "cba");
+  EXPECT_EQ(ids({.limit = 1}), "c");
+  EXPECT_EQ(ids({.node = Id(1)}), "ca");
+  EXPECT_EQ(ids({.open_only = true}), "ba");
+}
+
+// A released recovery key is replaced afterwards, never before: the one released has to open the disk.
+TEST_P(StoreContract, ReplacementOfARecoveryKeyWaitsForItsRelease) {
+  Enrol(1);
+  RequestRecord record = NewRequest(1, 'a', order::Action::kReleaseRecoveryKey);
+  ASSERT_TRUE(backend_->requests().Create(record).ok());
+  record.state = RequestState::kApproved;
+  record.envelope = "{}";
+  ASSERT_TRUE(backend_->requests().Move(record, RequestState::kOpen).ok());
+  EXPECT_TRUE(backend_->node_status().ViewForCheckIn(Id(1))->orders.empty());
+  record.state = RequestState::kDelivered;
+  ASSERT_TRUE(backend_->requests().Move(record, RequestState::kApproved).ok());
+  EXPECT_EQ(backend_->node_status().ViewForCheckIn(Id(1))->orders.size(), 1u);
+}
+
+TEST_P(StoreContract, EscrowedKeysAreKeptNewestFirst) {
+  const auto key = [&](int number) {
+    return EscrowedKey{.node = Id(1),
+                       .volume = "persistent",
+                       .luks_uuid = "u",
+                       .slot = static_cast<std::uint32_t>(number),
+                       .blob = "blob " + std::to_string(number),
+                       .blob_digest = Digest(number),
+                       .stored = FromUnixMs(number)};
+  };
+  for (int number = 1; number <= 20; ++number) ASSERT_TRUE(backend_->escrow().Put(key(number)).ok());
+  ASSERT_TRUE(backend_->escrow().Put(key(20)).ok()) << "again";
+  auto kept = backend_->escrow().List(Id(1));
+  ASSERT_TRUE(kept.ok());
+  ASSERT_EQ(kept->size(), kMaxEscrowedKeys);
+  EXPECT_EQ(kept->front(), key(20));
+  EXPECT_EQ(kept->back(), key(5));
+  EXPECT_TRUE(backend_->escrow().List(Id(2))->empty());
+  ASSERT_TRUE(backend_->escrow().MarkReleased(Id(1), FromUnixMs(99)).ok());
+  EXPECT_EQ(backend_->escrow().List(Id(1))->front().released, FromUnixMs(99));
 }
 
 TEST_P(StoreContract, LabelsOfTheImageAreAdoptedOnlyBeforeTheFirstCheckIn) {

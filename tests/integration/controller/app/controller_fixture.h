@@ -16,6 +16,7 @@
 #include "shared/base/log.h"
 #include "shared/crypto/hash.h"
 #include "shared/crypto/key_reference.h"
+#include "shared/order/delegation.h"
 #include "shared/release/release_targets.h"
 #include "shared/tuf/metadata.h"
 #include "shared/wire/channel.h"
@@ -53,7 +54,7 @@ class ControllerTest : public ::testing::Test {
                         .subject_alt_name = "DNS:localhost,IP:127.0.0.1",
                         .extended_key_usage = "serverAuth"},
                        &node_ca_);
-    for (auto* key : {&tuf_root_, &tuf_targets_, &tuf_snapshot_, &tuf_timestamp_}) {
+    for (auto* key : {&tuf_root_, &tuf_targets_, &tuf_snapshot_, &tuf_timestamp_, &orders_root_, &orders_}) {
       auto made = SoftwareSigner::Generate(KeyType::kEcP256);
       ASSERT_TRUE(made.ok());
       *key = std::move(made).value();
@@ -71,6 +72,14 @@ class ControllerTest : public ::testing::Test {
     tuf::Envelope envelope = tuf::MakeEnvelope(root);
     ASSERT_TRUE(tuf::SignMetadata(tuf::Role::kRoot, envelope, *tuf_root_, "version 1").ok());
     ASSERT_TRUE(WriteFileAtomically(dir_->path() / "1.root.json", AsBytes(envelope.Serialize())).ok());
+    const auto delegation =
+        order::MakeDelegation({.orders = {orders_->public_key()},
+                               .operator_cas = {*Certificate::FromPem(operator_ca_.Pem())},
+                               .issued = SystemClock().Now(),
+                               .expires = SystemClock().Now() + std::chrono::hours(100)},
+                              *orders_root_);
+    ASSERT_TRUE(delegation.ok());
+    ASSERT_TRUE(WriteFileAtomically(dir_->path() / order::kDelegationFile, AsBytes(*delegation)).ok());
     for (const char* name : {"PK.esl", "KEK.esl", "db.esl"}) {
       ASSERT_TRUE(WriteFileAtomically(dir_->path() / name, Bytes{}).ok());
     }
@@ -93,6 +102,8 @@ class ControllerTest : public ::testing::Test {
                     .node_ca_certificate = parse(node_ca_),
                     .node_cas = {parse(node_ca_)},
                     .operator_cas = {parse(operator_ca_)},
+                    .orders = orders_,
+                    .orders_roots = {orders_root_->public_key()},
                     .tls = {tls_.Pem(), tls_.KeyPem()},
                     .journal = nullptr,
                     .inventory = inventory_};
@@ -156,6 +167,7 @@ class ControllerTest : public ::testing::Test {
   test::TestCertificate node_ca_, operator_ca_, tls_;
   hsm::Inventory inventory_;
   std::shared_ptr<SoftwareSigner> tuf_root_, tuf_targets_, tuf_snapshot_, tuf_timestamp_;
+  std::shared_ptr<SoftwareSigner> orders_root_, orders_;
   std::uint32_t published_ = 0;
   ScriptedAttestor attestor_;
   std::unique_ptr<ControllerServer> server_;

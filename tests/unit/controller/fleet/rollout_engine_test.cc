@@ -35,6 +35,7 @@ class FakeNodes final : public NodeStore {
                                                const std::map<std::string, std::string>&) override {
     return std::vector<std::string>();
   }
+  Status RecordEpoch(const NodeId&, const CertifiedEpoch&) override { return OkStatus(); }
   Status SetAdmission(const NodeId&, Admission) override { return OkStatus(); }
   Result<Admission> AdmitPending(const NodeId&, const std::map<std::string, std::string>&) override {
     return Admission::kAdmitted;

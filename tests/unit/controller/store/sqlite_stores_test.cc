@@ -26,6 +26,8 @@ class SqliteBackend final : public StoreBackend {
   EvidenceStore& evidence() override { return stores_->evidence(); }
   AuditStore& audit() override { return stores_->audit(); }
   CertificateStore& certificates() override { return stores_->certificates(); }
+  RequestStore& requests() override { return stores_->requests(); }
+  EscrowStore& escrow() override { return stores_->escrow(); }
 
  private:
   TempDir dir_;
