@@ -58,6 +58,77 @@ json VerdictJson(const v1::Verdict& verdict) {
           {"degraded_boot", verdict.degraded_boot()}};
 }
 
+// What the machine is beside what it runs: epoch, volumes, how it was set up, what is escrowed.
+void PutMachineJson(const v1::Node& node, json& out) {
+  out["order_nonce"] = Hex(node.order_nonce());
+  out["epoch"] = nullptr;
+  if (node.has_epoch()) {
+    out["epoch"] = {{"lowest", node.epoch().lowest()},
+                    {"base", node.epoch().base()},
+                    {"image", node.epoch().image()},
+                    {"passive", node.epoch().passive()},
+                    {"recovery", node.epoch().recovery()}};
+  }
+  out["certified_epoch"] = nullptr;
+  if (node.has_certified_epoch()) {
+    out["certified_epoch"] = {{"lowest", node.certified_epoch().lowest()},
+                              {"base", node.certified_epoch().base()},
+                              {"at", Time(node.certified_epoch().certified_unix_ms())}};
+  }
+  out["volumes"] = json::array();
+  for (const v1::VolumeStatus& volume : node.volumes()) {
+    out["volumes"].push_back({{"name", volume.name()},
+                              {"state", Word(v1::VolumeStatus::State_Name(volume.state()))},
+                              {"luks_uuid", volume.luks_uuid()},
+                              {"reason", volume.reason()},
+                              {"message", volume.message()},
+                              {"without_pcr7", volume.without_pcr7()}});
+  }
+  out["install"] = nullptr;
+  if (node.has_install()) {
+    out["install"] = {{"config_digest", Hex(node.install().config_digest())},
+                      {"config_source", node.install().config_source()},
+                      {"version", node.install().version()},
+                      {"installed", Time(node.install().installed_unix_ms())}};
+  }
+  out["escrowed_keys"] = json::array();
+  for (const v1::EscrowedKey& key : node.escrowed_keys()) {
+    out["escrowed_keys"].push_back({{"volume", key.volume()},
+                                    {"luks_uuid", key.luks_uuid()},
+                                    {"slot", key.slot()},
+                                    {"blob_digest", Hex(key.blob_digest())},
+                                    {"stored", Time(key.stored_unix_ms())},
+                                    {"released", Time(key.released_unix_ms())}});
+  }
+}
+
+std::string MachineText(const v1::Node& node) {
+  std::string out;
+  if (node.has_certified_epoch()) {
+    out += fmt::format("epoch     {} or higher, certified at {}", node.certified_epoch().lowest(),
+                       Time(node.certified_epoch().certified_unix_ms()));
+    if (node.has_epoch()) out += fmt::format("; the image says {}", node.epoch().image());
+    out += "\n";
+  }
+  for (const v1::VolumeStatus& volume : node.volumes()) {
+    out += fmt::format(
+        "volume    {} {}{} {} {}\n", Plain(volume.name()), Word(v1::VolumeStatus::State_Name(volume.state())),
+        volume.without_pcr7() ? ", without PCR 7" : "", Plain(volume.reason()), Plain(volume.message()));
+  }
+  if (node.has_install()) {
+    out +=
+        fmt::format("installed {} of {} by configuration {} ({})\n", Time(node.install().installed_unix_ms()),
+                    Plain(node.install().version()), Hex(node.install().config_digest()).substr(0, 16),
+                    Plain(node.install().config_source()));
+  }
+  for (const v1::EscrowedKey& key : node.escrowed_keys()) {
+    out += fmt::format("escrow    {} slot {} since {}{}\n", Plain(key.volume()), key.slot(),
+                       Time(key.stored_unix_ms()),
+                       key.released_unix_ms() > 0 ? ", RELEASED " + Time(key.released_unix_ms()) : "");
+  }
+  return out;
+}
+
 std::string VerdictText(const v1::Verdict& verdict) {
   std::string out =
       fmt::format("verdict   {} {} at {}{}\n", Word(v1::Verdict::Outcome_Name(verdict.outcome())),
@@ -139,6 +210,7 @@ json NodeJson(const v1::Node& node) {
                       {"version", node.desired().version()},
                       {"release_id", Hex(node.desired().release_id())}};
   }
+  PutMachineJson(node, out);
   return out;
 }
 
@@ -215,6 +287,7 @@ std::string NodeText(const v1::Node& node) {
   }
   for (const v1::NodeFinding& finding : node.findings())
     out += fmt::format("reports   {}: {}\n", Plain(finding.reason()), Plain(finding.message()));
+  out += MachineText(node);
   return out + (node.has_last_verdict() ? VerdictText(node.last_verdict()) : "verdict   none\n");
 }
 

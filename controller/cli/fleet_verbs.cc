@@ -10,6 +10,7 @@
 
 #include "controller/cli/fleet_client.h"
 #include "controller/cli/fleet_text.h"
+#include "controller/cli/request_verbs.h"
 #include "shared/base/files.h"
 #include "shared/crypto/certificate.h"
 #include "shared/crypto/hash.h"
@@ -253,7 +254,7 @@ Status RevokeCertificate(FleetClient& client, const Arguments& arguments, const 
 }
 
 void AddNodeVerbs(CLI::App& app, Session& session) {
-  CLI::App* node = app.add_subcommand("node", "See, admit and label nodes");
+  CLI::App* node = app.add_subcommand("node", "See, admit, label and order nodes");
   node->require_subcommand(1);
   auto arguments = std::make_shared<Arguments>();
   CLI::App* verb = AddCall(*node, session, "list", "Nodes, one line each",
@@ -345,6 +346,7 @@ void AddRolloutVerbs(CLI::App& app, Session& session) {
 
 void AddFleetVerbs(CLI::App& app, Session& session) {
   AddNodeVerbs(app, session);
+  AddRequestVerbs(app, *app.get_subcommand("node"), session);
   AddRolloutVerbs(app, session);
 
   CLI::App* audit = app.add_subcommand("audit", "Who changed what");
