@@ -60,6 +60,8 @@ constexpr auto kRules = std::to_array<RpcRule>({
     {"/sealift.v1.FleetService/RevokeCertificate", kCustodian, kMutates},
     {"/sealift.v1.FleetService/FetchRecoveryKey", kCustodian, kMutates},
 
+    {"/sealift.v1.BuildService/Build", kOperator, kMutates},
+
     {"/grpc.health.v1.Health/Check", kAnonymous | kNode | kReaders, kReads},
     {"/grpc.health.v1.Health/Watch", kReaders, kReads},
     {"/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo", kReaders, kReads},

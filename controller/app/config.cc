@@ -45,6 +45,15 @@ void ReadTls(ConfigReader& config, ControllerConfig& out) {
   }
 }
 
+void ReadBuild(ConfigReader& config, const std::filesystem::path& folder, ControllerConfig& out) {
+  out.build.tokens = config.Strings("build.tokens");
+  out.build.output = folder / config.String("build.output", (out.state_dir / "builds").string());
+  out.build.sources = config.Strings("build.sources");
+  out.build.max_waiting = static_cast<std::size_t>(config.Integer("build.max_waiting", 4, 0, 64));
+  if (!out.build.tokens.empty() && out.build.sources.empty())
+    config.Problem("build.sources", "required: the folders and registries that may be built from");
+}
+
 void ReadNodes(ConfigReader& config, ControllerConfig& out) {
   out.certificate_lifetime = std::chrono::hours(config.Integer("nodes.certificate_hours", 24, 1, 24 * 90));
   out.check_in.poll = Millis(config, "nodes.poll_ms", 30'000, 100, 24 * kHour);
@@ -81,6 +90,7 @@ Result<ControllerConfig> ParseControllerConfig(std::string_view text, const std:
   }
   out.secure_boot = folder / config.String("enrolment.secure_boot", out.keys.string());
   ReadNodes(config, out);
+  ReadBuild(config, folder, out);
   const auto level = log::ParseLevel(config.String("log.level", "info"));
   if (level.ok()) {
     out.log_level = *level;

@@ -41,6 +41,13 @@
 //   [log]
 //   level = "info"                            # debug, info, warning, error
 //
+//   [build]                                   # optional: offers BuildService; off without tokens
+//   tokens = []                               # "release=pkcs11:token=..."; root and custody are refused
+//   output = "<state_dir>/builds"             # folder of the results
+//   sources = []                              # what may be built from: absolute folders, and
+//                                             # "docker://HOST/PATH" for images below it
+//   max_waiting = 4                           # builds that wait while one runs; more are refused
+//
 //   [shutdown]
 //   drain_ms = 5000                           # how long calls under way may take
 #pragma once
@@ -56,6 +63,14 @@
 #include "shared/base/status.h"
 
 namespace sealift::controller {
+
+struct BuildConfig {
+  // None: no builds.
+  std::vector<std::string> tokens;
+  std::filesystem::path output;
+  std::vector<std::string> sources;
+  std::size_t max_waiting = 0;
+};
 
 struct ControllerConfig {
   std::filesystem::path state_dir;
@@ -78,6 +93,7 @@ struct ControllerConfig {
   std::filesystem::path secure_boot;
   std::chrono::hours certificate_lifetime{};
   CheckInPolicy check_in;
+  BuildConfig build;
   log::Level log_level = log::Level::kInfo;
   std::chrono::milliseconds drain{};
 };

@@ -16,7 +16,7 @@ namespace {
 constexpr auto kBackdate = std::chrono::minutes(10);
 constexpr auto kServerCertificateLifetime = std::chrono::hours(24 * 398);
 
-Status RefuseForeignGroups(hsm::KeyRing& ring) {
+Status RefuseForeignGroups(hsm::KeyRing& ring, bool release_expected) {
   SEALIFT_ASSIGN_OR_RETURN(const auto held, ring.HeldGroups());
   for (const hsm::Group group : held) {
     if (group == hsm::Group::kRoot || group == hsm::Group::kCustody) {
@@ -25,7 +25,7 @@ Status RefuseForeignGroups(hsm::KeyRing& ring) {
           fmt::format("open tokens: one of them holds keys of group '{}', which a daemon must not reach",
                       hsm::GroupName(group)));
     }
-    if (group == hsm::Group::kRelease) {
+    if (group == hsm::Group::kRelease && !release_expected) {
       log::Warning("the daemon can sign releases: give it a token that holds group 'online' only");
     }
   }
@@ -73,7 +73,7 @@ Result<OnlineKeys> OpenOnlineKeys(const ControllerConfig& config, const Clock& c
   SEALIFT_RETURN_IF_ERROR(MakeDirectories(config.state_dir, 0700));
   SEALIFT_ASSIGN_OR_RETURN(
       const auto ring, hsm::KeyRing::Open(config.keys, config.tokens, config.journal, config.generations));
-  SEALIFT_RETURN_IF_ERROR(RefuseForeignGroups(*ring));
+  SEALIFT_RETURN_IF_ERROR(RefuseForeignGroups(*ring, /*release_expected=*/false));
   SEALIFT_ASSIGN_OR_RETURN(Certificate node_ca_certificate, ring->CertificateFor("node-ca"));
   // Certificates by an older generation stay in use until they end.
   SEALIFT_ASSIGN_OR_RETURN(auto node_cas, ring->CertificatesFor("node-ca"));
@@ -95,6 +95,7 @@ Result<OnlineKeys> OpenOnlineKeys(const ControllerConfig& config, const Clock& c
           ? ring->CertificateFor("controller-tls")
           : IssueServerCertificate(config, tls->public_key(), node_ca, node_ca_certificate, clock.Now()));
   SEALIFT_ASSIGN_OR_RETURN(std::string key, TlsKeyReference(config, *ring));
+  SEALIFT_ASSIGN_OR_RETURN(auto release, OpenReleaseKeys(config));
   return OnlineKeys{.tuf = std::move(tuf),
                     .node_ca = std::move(node_ca),
                     .node_ca_certificate = node_ca_certificate,
@@ -104,7 +105,19 @@ Result<OnlineKeys> OpenOnlineKeys(const ControllerConfig& config, const Clock& c
                     .orders_roots = std::move(orders_roots),
                     .tls = {.certificate_chain = server.Pem(), .key = std::move(key)},
                     .journal = ring->journal(),
-                    .inventory = ring->inventory()};
+                    .inventory = ring->inventory(),
+                    .release = std::move(release)};
+}
+
+Result<std::shared_ptr<hsm::KeyRing>> OpenReleaseKeys(const ControllerConfig& config) {
+  if (config.build.tokens.empty()) return std::shared_ptr<hsm::KeyRing>();
+  SEALIFT_ASSIGN_OR_RETURN(
+      std::shared_ptr<hsm::KeyRing> ring,
+      hsm::KeyRing::Open(config.keys, config.build.tokens, config.journal, config.generations));
+  SEALIFT_RETURN_IF_ERROR(RefuseForeignGroups(*ring, /*release_expected=*/true));
+  for (const char* role : {"db", "pcr", "tuf-targets"})
+    SEALIFT_RETURN_IF_ERROR(ring->SignerFor(role).status());
+  return ring;
 }
 
 Result<IssuedNodeCertificate> NodeCa::IssueNodeCertificate(const NodeId& id, const PublicKey& tls_key) {

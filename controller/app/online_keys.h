@@ -10,6 +10,7 @@
 #include "controller/publish/tuf_repository.h"
 #include "hsm/inventory.h"
 #include "hsm/journal.h"
+#include "hsm/key_ring.h"
 #include "shared/base/clock.h"
 #include "shared/crypto/certificate.h"
 #include "shared/crypto/signer.h"
@@ -35,12 +36,19 @@ struct OnlineKeys {
   std::shared_ptr<hsm::Journal> journal;
   // What the set's folder says of all its keys: when their certificates end.
   hsm::Inventory inventory;
+  // Of OpenReleaseKeys.
+  std::shared_ptr<hsm::KeyRing> release;
 };
 
 // Opens the tokens of `config`, refuses those of other groups, and where names are configured has the node CA
 // issue the server's certificate for them (a new one at each start, so that a change of names is a restart).
 // Errors: FAILED_PRECONDITION/TOKEN_GROUP_FORBIDDEN; those of hsm::KeyRing and IssueCertificate.
 Result<OnlineKeys> OpenOnlineKeys(const ControllerConfig& config, const Clock& clock);
+
+// The tokens of [build], for the builds of operators; null where there are none. They share the daemon's
+// journal. Errors: FAILED_PRECONDITION/TOKEN_GROUP_FORBIDDEN; those of hsm::KeyRing, and of a missing db, pcr
+// or tuf-targets key.
+Result<std::shared_ptr<hsm::KeyRing>> OpenReleaseKeys(const ControllerConfig& config);
 
 // The server's certificate: for `names` and the key of `tls`, by `ca`.
 // Errors: FAILED_PRECONDITION/SIGNER_CERTIFICATE_EXPIRED where the CA's has ended; those of IssueCertificate.

@@ -10,6 +10,7 @@
 #include <stop_token>
 #include <thread>
 
+#include "controller/api/build_service.h"
 #include "controller/api/enrolment_service.h"
 #include "controller/api/fleet_service.h"
 #include "controller/api/node_service.h"
@@ -120,6 +121,9 @@ struct ControllerServer::Parts {
   std::unique_ptr<EnrolmentServiceImpl> enrolment_service;
   std::unique_ptr<NodeServiceImpl> node_service;
   std::unique_ptr<FleetServiceImpl> fleet_service;
+  std::unique_ptr<LocalUploader> own_repository;
+  std::unique_ptr<BuildHost> build_host;
+  std::unique_ptr<BuildServiceImpl> build_service;
   Listener enrolment_listener;
   Listener fleet_listener;
   ServerAddresses addresses;
@@ -129,6 +133,7 @@ struct ControllerServer::Parts {
 
   Status OpenStores();
   Status OpenAttestation();
+  Status OpenBuildHost();
   void MakeServices(NodeAttestor* given_attestor);
   Status ListenAll();
   void RunTasks();
@@ -182,6 +187,20 @@ Status ControllerServer::Parts::OpenAttestation() {
   return OkStatus();
 }
 
+Status ControllerServer::Parts::OpenBuildHost() {
+  if (keys.release == nullptr) return OkStatus();
+  BuildHostOptions options{.output = config.build.output,
+                           .max_waiting = config.build.max_waiting,
+                           .tuf_root = config.tuf_root,
+                           .tuf_seen = config.state_dir / "build-seen"};
+  SEALIFT_ASSIGN_OR_RETURN(options.sources, SourceRules::Parse(config.build.sources));
+  own_repository = std::make_unique<LocalUploader>(*repository, *content);
+  build_host = std::make_unique<BuildHost>(
+      std::move(options), keys.release, own_repository.get(),
+      [this] { return RecordReleases(*repository, *content, stores->releases()); }, clock);
+  return OkStatus();
+}
+
 void ControllerServer::Parts::MakeServices(NodeAttestor* given_attestor) {
   metrics = std::make_unique<PrometheusMetrics>(stores->nodes(), stores->rollouts());
   gate = std::make_unique<AccessGate>(
@@ -232,6 +251,7 @@ void ControllerServer::Parts::MakeServices(NodeAttestor* given_attestor) {
                                                                        .content = *content,
                                                                        .clock = clock,
                                                                        .stop = stop.get_token()});
+  build_service = std::make_unique<BuildServiceImpl>(*runner, build_host.get(), stop.get_token());
 }
 
 Status ControllerServer::Parts::ListenAll() {
@@ -247,7 +267,9 @@ Status ControllerServer::Parts::ListenAll() {
                            wire::MakeServerCredentials(keys.tls, wire::ClientCertificates::kNone, ""));
 
   grpc::ServerBuilder fleet;
-  fleet.RegisterService(node_service.get()).RegisterService(fleet_service.get());
+  fleet.RegisterService(node_service.get())
+      .RegisterService(fleet_service.get())
+      .RegisterService(build_service.get());
   fleet.SetMaxReceiveMessageSize(wire::kMaxMessageBytes);
   SetThreads(fleet, "fleet", kFleetThreads);
   SEALIFT_ASSIGN_OR_RETURN(fleet_listener, Listen(fleet, config.listen_fleet, fleet_credentials, *gate));
@@ -309,6 +331,7 @@ Result<std::unique_ptr<ControllerServer>> ControllerServer::Start(const Controll
   auto parts = std::make_unique<Parts>(config, std::move(keys), clock);
   SEALIFT_RETURN_IF_ERROR(parts->OpenStores());
   SEALIFT_RETURN_IF_ERROR(parts->OpenAttestation());
+  SEALIFT_RETURN_IF_ERROR(parts->OpenBuildHost());
   parts->MakeServices(overrides.attestor);
   // From here on its destructor has something to stop.
   std::unique_ptr<ControllerServer> server(new ControllerServer(std::move(parts)));

@@ -159,6 +159,11 @@ Result<OsRelease> VersionedOsRelease(Tree& tree, const std::string& version) {
                   os_release.Version()));
 }
 
+Status CheckGoesOn(const ReleaseOptions& options) {
+  if (!options.stop.stop_requested()) return OkStatus();
+  return MakeError(Code::kCancelled, Reason::kCancelled, "build release: it was called off");
+}
+
 // One image a menu entry, each with the same OS inside.
 class ImageWriter {
  public:
@@ -249,6 +254,7 @@ Result<BuiltRelease> BuildRelease(const ReleaseOptions& options, const ReleaseKe
   stage("read");
   SEALIFT_ASSIGN_OR_RETURN(Prepared prepared, Prepare(options));
   SEALIFT_RETURN_IF_ERROR(Judge(prepared.findings, options.allowed_findings));
+  SEALIFT_RETURN_IF_ERROR(CheckGoesOn(options));
   Tree& tree = prepared.tree;
   if (!prepared.kernel.ok()) return prepared.kernel.status();
   const Bytes& kernel = *prepared.kernel;
@@ -292,9 +298,11 @@ Result<BuiltRelease> BuildRelease(const ReleaseOptions& options, const ReleaseKe
         "than they need be");
   }
   SEALIFT_ASSIGN_OR_RETURN(ScratchFile initrd_file, ScratchFile::Create());
-  SEALIFT_ASSIGN_OR_RETURN(const Initrd initrd, PackInitrd(tree, packages, packing, [&](ByteView piece) {
-                             return initrd_file.Append(piece);
-                           }));
+  const auto append = [&](ByteView piece) -> Status {
+    SEALIFT_RETURN_IF_ERROR(CheckGoesOn(options));
+    return initrd_file.Append(piece);
+  };
+  SEALIFT_ASSIGN_OR_RETURN(const Initrd initrd, PackInitrd(tree, packages, packing, append));
   built.initrd_bytes = initrd.index.size;
   built.unpacked_bytes = initrd.unpacked_bytes;
   built.frames = initrd.index.frames.size();
@@ -322,6 +330,7 @@ Result<BuiltRelease> BuildRelease(const ReleaseOptions& options, const ReleaseKe
       esp.Write(kBootLoaderFile, FileRole::kBootLoader, boot_loader.bytes, &boot_loader.digest));
   ImageWriter images(options, keys, std::move(common), boot_loader.digest, extensions, esp);
   for (const MenuEntry& entry : prepared.menu) {
+    SEALIFT_RETURN_IF_ERROR(CheckGoesOn(options));
     stage(fmt::format("sign {}", entry.id));
     SEALIFT_RETURN_IF_ERROR(images.Write(entry, version, manifest.images));
   }
@@ -340,6 +349,7 @@ Result<BuiltRelease> BuildRelease(const ReleaseOptions& options, const ReleaseKe
                                                       packages))));
   std::vector<Finding> sizes = InspectSizes(images.largest(), esp.total_bytes(), options.sizes);
   SEALIFT_RETURN_IF_ERROR(Judge(sizes, options.allowed_findings));
+  SEALIFT_RETURN_IF_ERROR(CheckGoesOn(options));
   stage("write");
   SEALIFT_ASSIGN_OR_RETURN(built.manifest, esp.Commit(std::move(manifest)));
   built.findings = std::move(prepared.findings);

@@ -9,6 +9,7 @@
 #include <filesystem>
 #include <functional>
 #include <optional>
+#include <stop_token>
 #include <string>
 #include <vector>
 
@@ -78,6 +79,8 @@ struct ReleaseOptions {
   SizeLimits sizes;
   // Names of preflight findings that are meant.
   std::vector<std::string> allowed_findings;
+  // Asked while packing and between steps: the build then ends with CANCELLED and leaves nothing.
+  std::stop_token stop = {};
 };
 
 // "pack" with bytes, or a stage without numbers (total 0). Called from one thread at a time.
@@ -101,9 +104,9 @@ struct BuiltRelease {
 Result<std::vector<Finding>> CheckRelease(const ReleaseOptions& options);
 
 // The output appears when everything is built and checked. Errors: PREFLIGHT_FAILED, ROOTFS_UNUSABLE,
-// OUTPUT_NOT_EMPTY, ENROLL_MODE_UNKNOWN, ENROLL_CONSENT_MISSING; KEY_MISMATCH when the enrolment files would
-// leave firmware with keys that do not start this release; INVALID_ARGUMENT for more images than a
-// manifest lists; those of ReadSource, MakeBootable, ExtraSections, BuildUki and BundleExtensions.
+// CANCELLED, OUTPUT_NOT_EMPTY, ENROLL_MODE_UNKNOWN, ENROLL_CONSENT_MISSING; KEY_MISMATCH when the enrolment
+// files would leave firmware with keys that do not start this release; INVALID_ARGUMENT for more images than
+// a manifest lists; those of ReadSource, MakeBootable, ExtraSections, BuildUki and BundleExtensions.
 Result<BuiltRelease> BuildRelease(const ReleaseOptions& options, const ReleaseKeys& keys,
                                   const Progress& progress);
 

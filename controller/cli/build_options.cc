@@ -5,12 +5,9 @@
 namespace sealift::cli {
 namespace {
 
-// A failing kernel reboots by itself, so that boot counting moves on to the previous image.
-constexpr char kDefaultCommandLine[] = "console=tty1 console=ttyS0 panic=5 systemd.crash_reboot=yes";
-
 void AddSourceOptions(CLI::App& verb, BuildArguments& arguments) {
-  build::ReleaseOptions& release = arguments.release;
-  verb.add_option("source", arguments.source,
+  build::ReleaseOptions& release = arguments.request.release;
+  verb.add_option("source", release.source,
                   "The OS that becomes the release: dir:FOLDER, or a container image: oci:FOLDER[:TAG], "
                   "oci-archive:FILE[:TAG], docker-archive:FILE[:NAME], docker://NAME[:TAG|@DIGEST] (fetched "
                   "with skopeo)")
@@ -18,7 +15,7 @@ void AddSourceOptions(CLI::App& verb, BuildArguments& arguments) {
   CLI::Option* stub = verb.add_option("--stub", release.stub, "systemd-stub, if not the tree's own");
   CLI::Option* sdboot =
       verb.add_option("--sdboot", release.boot_loader, "systemd-boot, if not the tree's own");
-  verb.add_flag("--sdboot-in-source", arguments.parts_from_source,
+  verb.add_flag("--sdboot-in-source", arguments.request.parts_from_source,
                 "Stub and boot loader are those of the tree (the default)")
       ->excludes(stub)
       ->excludes(sdboot);
@@ -43,7 +40,7 @@ void AddSourceOptions(CLI::App& verb, BuildArguments& arguments) {
 }
 
 void AddSectionOptions(CLI::App& verb, BuildArguments& arguments) {
-  build::ReleaseOptions& release = arguments.release;
+  build::ReleaseOptions& release = arguments.request.release;
   build::ExtraSectionFiles& files = release.sections;
   verb.add_option("--microcode", files.microcode,
                   "Uncompressed cpio of microcode, as of /boot, read before the initrd (section .ucode; stub "
@@ -69,31 +66,31 @@ void AddSectionOptions(CLI::App& verb, BuildArguments& arguments) {
 
 void AddOutputOptions(CLI::App& verb, BuildArguments& arguments) {
   verb.add_option(
-          "-t,--output-type", arguments.type,
+          "-t,--output-type", arguments.request.type,
           "uki: the files of an EFI system partition; iso: an install medium, for CD and disk; container: an "
           "OCI image of the files")
       ->check(CLI::IsMember({"uki", "iso", "container"}))
       ->capture_default_str();
   verb.add_option(
-      "-d,--output-dir", arguments.out,
+      "-d,--output-dir", arguments.request.out,
       "Folder for the result, which appears whole or not at all; for uki it is new, empty or holds an "
       "earlier release");
   verb.add_option(
-      "-n,--name", arguments.name,
+      "-n,--name", arguments.request.name,
       "File name of the ISO or archive, without extension (default: kairos_VERSION, kairos_uki_VERSION)");
-  verb.add_option("--overlay-iso", arguments.overlay_iso,
+  verb.add_option("--overlay-iso", arguments.request.overlay_iso,
                   "Folder whose files go into the root of the ISO; neither signed nor measured");
-  verb.add_option("--efi-size-warn", arguments.efi_size_warn,
+  verb.add_option("--efi-size-warn", arguments.request.efi_size_warn,
                   "MiB of an image above which a warning is given")
       ->capture_default_str();
-  verb.add_option("--esp-size", arguments.esp_size, "MiB that the machines' EFI system partitions hold")
+  verb.add_option("--esp-size", arguments.request.esp_size,
+                  "MiB that the machines' EFI system partitions hold")
       ->capture_default_str();
 }
 
 void AddMenuOptions(CLI::App& verb, BuildArguments& arguments) {
-  build::ReleaseOptions& release = arguments.release;
+  build::ReleaseOptions& release = arguments.request.release;
   build::MenuOptions& menu = release.menu;
-  release.command_line = kDefaultCommandLine;
   verb.add_option("--boot-branding", menu.branding, "Title of every boot entry")->capture_default_str();
   verb.add_flag("--include-version-in-config", menu.include_version, "Boot entries say the version");
   verb.add_flag("--include-cmdline-in-config", menu.include_command_line,
@@ -118,7 +115,7 @@ void AddMenuOptions(CLI::App& verb, BuildArguments& arguments) {
 }
 
 void AddKeyOptions(CLI::App& verb, BuildArguments& arguments) {
-  build::ReleaseOptions& release = arguments.release;
+  build::ReleaseOptions& release = arguments.request.release;
   verb.add_option("-k,--keys", arguments.keys_folder, "Folder written by `sealift keys init`");
   AddTokenOption(verb, arguments.tokens);
   AddJournalOption(verb, arguments.journal);
@@ -133,6 +130,22 @@ void AddKeyOptions(CLI::App& verb, BuildArguments& arguments) {
                 "Needed for force: option ROMs signed by others stop working");
 }
 
+void AddPlaceOptions(CLI::App& verb, BuildArguments& arguments) {
+  CLI::Option* there =
+      verb.add_flag("--at-controller", arguments.at_controller,
+                    "Build where the release token is, by the controller's build service: SOURCE and paths "
+                    "are that host's, but for --node-config; --output-dir is a plain name there, for example "
+                    "--at-controller dir:/srv/images/rootfs -d 1.2.0");
+  for (const char* local : {"--keys", "--token", "--journal", "--generation", "--allow-expired-certificate"})
+    there->excludes(verb.get_option(local));
+  verb.add_option("--publish", arguments.request.publish,
+                  "Publish the release there in this channel, for example --publish stable")
+      ->needs(there);
+  verb.add_option("--profile", arguments.profile,
+                  "Connection settings (default ~/.config/sealift/profile.toml)")
+      ->needs(there);
+}
+
 }  // namespace
 
 void AddBuildOptions(CLI::App& verb, BuildArguments& arguments) {
@@ -141,9 +154,10 @@ void AddBuildOptions(CLI::App& verb, BuildArguments& arguments) {
   AddOutputOptions(verb, arguments);
   AddMenuOptions(verb, arguments);
   AddKeyOptions(verb, arguments);
-  verb.add_flag("--preflight-only", arguments.preflight_only,
+  AddPlaceOptions(verb, arguments);
+  verb.add_flag("--preflight-only", arguments.request.preflight_only,
                 "Only print what is wrong with the image; needs no keys and no output folder");
-  verb.add_option("--allow-finding", arguments.release.allowed_findings,
+  verb.add_option("--allow-finding", arguments.request.release.allowed_findings,
                   "Name of a preflight finding that is meant; repeatable")
       ->allow_extra_args(false);
 }

@@ -11,7 +11,7 @@
 #include <sstream>
 
 #include "controller/build/esp_tree.h"
-#include "controller/cli/build_media.h"
+#include "controller/buildhost/medium.h"
 #include "controller/cli/inspect_answer.h"
 #include "controller/media/iso_image.h"
 #include "controller/media/media_file.h"
@@ -257,7 +257,7 @@ Result<Answer> InspectIso(const fs::path& file) {
                                manifest, [&](const std::string& path) { return esp.Extract(path); },
                                {FileRole::kFrameIndex, FileRole::kSbom}, deadline));
   // Copies of the enrolment files, for firmware menus.
-  const std::vector<std::string> copies = KeyFileNames();
+  const std::vector<std::string> copies = controller::KeyFileNames();
   std::erase_if(paths, [&](const std::string& path) {
     return std::find(copies.begin(), copies.end(), path) != copies.end();
   });

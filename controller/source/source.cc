@@ -65,42 +65,57 @@ std::pair<fs::path, std::string> SplitReference(std::string_view text) {
   }
 }
 
-Result<SourceTree> ReadOci(std::string_view text, const SourceLimits& limits) {
-  const auto [path, tag] = SplitReference(text);
-  SEALIFT_ASSIGN_OR_RETURN(const Tree files, Tree::ReadFolder(path));
-  SEALIFT_ASSIGN_OR_RETURN(const std::vector<LayerBlob> layers, OciLayers(files, tag));
+Result<SourceTree> ReadOci(const SourceReference& from, const SourceLimits& limits) {
+  SEALIFT_ASSIGN_OR_RETURN(const Tree files, Tree::ReadFolder(from.place));
+  SEALIFT_ASSIGN_OR_RETURN(const std::vector<LayerBlob> layers, OciLayers(files, from.tag));
   return ReadLayers(layers, limits);
 }
 
-Result<SourceTree> ReadOciArchive(std::string_view text, const SourceLimits& limits) {
-  const auto [path, tag] = SplitReference(text);
-  SEALIFT_ASSIGN_OR_RETURN(const Tree files, ReadImageArchive(path, limits));
-  SEALIFT_ASSIGN_OR_RETURN(const std::vector<LayerBlob> layers, OciLayers(files, tag));
+Result<SourceTree> ReadOciArchive(const SourceReference& from, const SourceLimits& limits) {
+  SEALIFT_ASSIGN_OR_RETURN(const Tree files, ReadImageArchive(from.place, limits));
+  SEALIFT_ASSIGN_OR_RETURN(const std::vector<LayerBlob> layers, OciLayers(files, from.tag));
   return ReadLayers(layers, limits);
 }
 
-Result<SourceTree> ReadDockerArchive(std::string_view text, const SourceLimits& limits) {
-  const auto [path, name] = SplitReference(text);
-  SEALIFT_ASSIGN_OR_RETURN(const Tree files, ReadImageArchive(path, limits));
-  SEALIFT_ASSIGN_OR_RETURN(const std::vector<LayerBlob> layers, DockerLayers(files, name));
+Result<SourceTree> ReadDockerArchive(const SourceReference& from, const SourceLimits& limits) {
+  SEALIFT_ASSIGN_OR_RETURN(const Tree files, ReadImageArchive(from.place, limits));
+  SEALIFT_ASSIGN_OR_RETURN(const std::vector<LayerBlob> layers, DockerLayers(files, from.tag));
   return ReadLayers(layers, limits);
 }
 
-Result<SourceTree> ReadRegistry(std::string_view text, const SourceLimits& limits) {
+Result<SourceTree> ReadRegistry(const SourceReference& from, const SourceLimits& limits) {
   SEALIFT_ASSIGN_OR_RETURN(const TempDir folder, TempDir::Create("sealift-image"));
   const std::string layout = (folder.path() / "image").string();
-  const Result<CommandOutput> output = RunCommandChecked(
-      {.argv = {"skopeo", "--override-os", "linux", "--override-arch", "amd64", "copy", "--quiet",
-                fmt::format("docker:{}", text), fmt::format("oci:{}:image", layout)},
-       .timeout = std::chrono::hours(1)});
-  if (!output.ok()) return Annotate(output.status(), fmt::format("fetch 'docker:{}'", text));
-  return ReadOci(layout + ":image", limits);
+  const Result<CommandOutput> output =
+      RunCommandChecked({.argv = {"skopeo", "--override-os", "linux", "--override-arch", "amd64", "copy",
+                                  "--quiet", from.Text(), fmt::format("oci:{}:image", layout)},
+                         .timeout = std::chrono::hours(1)});
+  if (!output.ok()) return Annotate(output.status(), fmt::format("fetch '{}'", from.Text()));
+  return ReadOci({.kind = "oci", .place = layout, .tag = "image"}, limits);
 }
 
-Result<SourceTree> ReadFolder(std::string_view text, const SourceLimits&) {
+Result<SourceTree> ReadFolder(const SourceReference& from, const SourceLimits&) {
   SourceTree source;
-  SEALIFT_ASSIGN_OR_RETURN(source.tree, Tree::Read(fs::path(text)));
+  SEALIFT_ASSIGN_OR_RETURN(source.tree, Tree::Read(fs::path(from.place)));
   return source;
+}
+
+struct SourceKind {
+  std::string_view name;
+  // Whether ":TAG" may follow a path.
+  bool tagged;
+  Result<SourceTree> (*read)(const SourceReference&, const SourceLimits&);
+};
+constexpr std::array<SourceKind, 5> kKinds = {{{"dir", false, ReadFolder},
+                                               {"oci", true, ReadOci},
+                                               {"oci-archive", true, ReadOciArchive},
+                                               {"docker-archive", true, ReadDockerArchive},
+                                               {"docker", false, ReadRegistry}}};
+
+const SourceKind* KindNamed(std::string_view name) {
+  const auto found =
+      std::find_if(kKinds.begin(), kKinds.end(), [&](const SourceKind& kind) { return kind.name == name; });
+  return found == kKinds.end() ? nullptr : &*found;
 }
 
 }  // namespace
@@ -122,22 +137,32 @@ std::string LostCapabilities(const Tree& tree) {
       fmt::join(lost, ", "), more == 0 ? std::string() : fmt::format(" and {} more", more));
 }
 
-Result<SourceTree> ReadSource(std::string_view source, const SourceLimits& limits) {
-  using Reader = Result<SourceTree> (*)(std::string_view, const SourceLimits&);
-  constexpr std::pair<std::string_view, Reader> kReaders[] = {{"dir", ReadFolder},
-                                                              {"oci", ReadOci},
-                                                              {"oci-archive", ReadOciArchive},
-                                                              {"docker-archive", ReadDockerArchive},
-                                                              {"docker", ReadRegistry}};
+std::string SourceReference::Text() const {
+  return tag.empty() ? fmt::format("{}:{}", kind, place) : fmt::format("{}:{}:{}", kind, place, tag);
+}
+
+Result<SourceReference> ParseSource(std::string_view source) {
   const std::size_t colon = source.find(':');
-  for (const auto& [prefix, read] : kReaders)
-    if (colon != std::string_view::npos && source.substr(0, colon) == prefix && colon + 1 < source.size())
-      return read(source.substr(colon + 1), limits);
-  return MakeError(
-      Code::kInvalidArgument, Reason::kInvalidArgument,
-      fmt::format("read source '{}': write dir:FOLDER, oci:FOLDER[:TAG], oci-archive:FILE[:TAG], "
-                  "docker-archive:FILE[:NAME] or docker://IMAGE",
-                  source));
+  const SourceKind* kind = colon == std::string_view::npos ? nullptr : KindNamed(source.substr(0, colon));
+  if (kind == nullptr || colon + 1 == source.size()) {
+    return MakeError(
+        Code::kInvalidArgument, Reason::kInvalidArgument,
+        fmt::format("read source '{}': write dir:FOLDER, oci:FOLDER[:TAG], oci-archive:FILE[:TAG], "
+                    "docker-archive:FILE[:NAME] or docker://IMAGE",
+                    source));
+  }
+  SourceReference reference{.kind = std::string(kind->name), .place = std::string(source.substr(colon + 1))};
+  if (kind->tagged) {
+    auto [path, tag] = SplitReference(reference.place);
+    reference.place = path.string();
+    reference.tag = std::move(tag);
+  }
+  return reference;
+}
+
+Result<SourceTree> ReadSource(std::string_view source, const SourceLimits& limits) {
+  SEALIFT_ASSIGN_OR_RETURN(const SourceReference reference, ParseSource(source));
+  return KindNamed(reference.kind)->read(reference, limits);
 }
 
 }  // namespace sealift::build

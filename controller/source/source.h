@@ -31,6 +31,20 @@ struct SourceTree {
   Tree tree;
 };
 
+// A source as its text names it.
+struct SourceReference {
+  // "dir", "oci", "oci-archive", "docker-archive" or "docker".
+  std::string kind;
+  // What follows the colon of the kind, without a tag that an image on this machine is chosen by.
+  std::string place;
+  // Of an image on this machine: its tag or name; empty: the only one.
+  std::string tag;
+
+  std::string Text() const;
+};
+// Errors: INVALID_ARGUMENT for an unknown prefix or nothing behind it.
+Result<SourceReference> ParseSource(std::string_view source);
+
 // One sentence that names the files that lose their capabilities, since a cpio archive cannot carry extended
 // attributes; empty when there are none.
 std::string LostCapabilities(const Tree& tree);

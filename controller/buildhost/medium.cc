@@ -1,4 +1,4 @@
-#include "controller/cli/build_media.h"
+#include "controller/buildhost/medium.h"
 
 #include <fmt/format.h>
 
@@ -8,7 +8,7 @@
 #include "controller/media/oci_archive.h"
 #include "shared/base/files.h"
 
-namespace sealift::cli {
+namespace sealift::controller {
 namespace {
 
 namespace fs = std::filesystem;
@@ -98,4 +98,4 @@ Result<std::string> MakeMedium(const MediumOptions& options, const fs::path& fol
   return name;
 }
 
-}  // namespace sealift::cli
+}  // namespace sealift::controller

@@ -7,7 +7,7 @@
 
 #include "controller/build/release_builder.h"
 
-namespace sealift::cli {
+namespace sealift::controller {
 
 struct MediumOptions {
   // "iso" or "container".
@@ -32,4 +32,4 @@ Status CheckMediumOptions(const MediumOptions& options);
 Result<std::string> MakeMedium(const MediumOptions& options, const std::filesystem::path& folder,
                                const Manifest& manifest);
 
-}  // namespace sealift::cli
+}  // namespace sealift::controller
