@@ -128,6 +128,7 @@ v1::BuildRequest ToWire(const BuildRequest& request) {
   wire.set_preflight_only(request.preflight_only);
   for (const std::string& name : release.allowed_findings) wire.add_allow_finding(name);
   wire.set_publish(request.publish);
+  wire.set_security_epoch(release.security_epoch);
   wire.set_built_unix_ms(ToUnixMs(release.built));
   return wire;
 }
@@ -179,6 +180,7 @@ Result<BuildRequest> BuildRequestFromWire(const v1::BuildRequest& wire) {
   request.preflight_only = wire.preflight_only();
   Copy(wire.allow_finding(), release.allowed_findings);
   request.publish = wire.publish();
+  release.security_epoch = wire.security_epoch();
   release.built = FromUnixMs(wire.built_unix_ms());
   SEALIFT_RETURN_IF_ERROR(CheckBuildRequest(request));
   return request;

@@ -32,9 +32,9 @@ const std::set<std::string> kLocalOnly = {"help",
 // SOURCE_DATE_EPOCH, and the text of a file.
 const std::set<std::string> kNoOption = {"built_unix_ms", "node_config"};
 // A value for options that do not take any text.
-const std::map<std::string, std::string> kValues = {{"zstd_level", "7"},     {"output_type", "iso"},
-                                                    {"efi_size_warn", "77"}, {"esp_size", "777"},
-                                                    {"menu_timeout", "9"},   {"sign_phase", "sysinit"}};
+const std::map<std::string, std::string> kValues = {
+    {"zstd_level", "7"},   {"output_type", "iso"},  {"efi_size_warn", "77"},  {"esp_size", "777"},
+    {"menu_timeout", "9"}, {"security_epoch", "3"}, {"sign_phase", "sysinit"}};
 // Options that another one has to stand beside.
 const std::map<std::string, std::vector<std::string>> kBeside = {{"hwids", {"--dtb-auto", "t"}},
                                                                  {"publish", {"--at-controller"}}};
