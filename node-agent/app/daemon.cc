@@ -11,6 +11,7 @@
 
 #include "node-agent/app/agent.h"
 #include "node-agent/app/system.h"
+#include "node-agent/app/unlock_check.h"
 #include "node-agent/esp/esp_stager.h"
 #include "node-agent/esp/os_release.h"
 #include "node-agent/tpm/esys_tpm.h"
@@ -147,13 +148,18 @@ Status RunLoop(const Settings& settings, const std::string& boot_id, const std::
   TufReleaseCatalog catalog(settings.tuf_root_json, metadata, trusted, clock, manifests);
   CommandRebooter rebooter(settings.reboot_command);
   CommandHealthCheck health(settings.health_commands, settings.health_timeout);
-  UpdateEngine engine(EngineSettings(settings, boot_id), {.place = place,
-                                                          .catalog = catalog,
-                                                          .fetcher = images,
-                                                          .stager = stager,
-                                                          .rebooter = rebooter,
-                                                          .health = health,
-                                                          .clock = clock});
+  MachineUnlockCheck unlock(
+      {.esp = settings.esp, .runtime = settings.runtime, .event_log = settings.event_log}, variables,
+      *tpm.tpm);
+  UpdateEngine engine(EngineSettings(settings, boot_id),
+                      {.place = place,
+                       .catalog = catalog,
+                       .fetcher = images,
+                       .stager = stager,
+                       .rebooter = rebooter,
+                       .health = health,
+                       .clock = clock,
+                       .unlock = settings.volumes_encrypted ? &unlock : nullptr});
   Agent agent({.agent_version = SEALIFT_VERSION,
                .boot_id = boot_id,
                .labels = settings.labels,

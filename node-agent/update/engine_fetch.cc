@@ -224,9 +224,13 @@ Status UpdateEngine::VerifyFetched() {
 }
 
 Status UpdateEngine::EnsureStaged() {
-  if (staged_) return OkStatus();
   // A new process has verified nothing yet, and what was verified before a wait is stale.
-  SEALIFT_ASSIGN_OR_RETURN(staged_, seams_.stager.FindStaged(Expected()));
+  if (!staged_) {
+    SEALIFT_ASSIGN_OR_RETURN(staged_, seams_.stager.FindStaged(Expected()));
+  }
+  if (seams_.unlock == nullptr || unlocks_) return OkStatus();
+  SEALIFT_RETURN_IF_ERROR(seams_.unlock->WillUnlock(*staged_, Expected().pcr13_event));
+  unlocks_ = true;
   return OkStatus();
 }
 

@@ -112,6 +112,16 @@ class ImageFetcher {
   virtual Status Discard(const Sha256Digest* keep) = 0;
 };
 
+// Whether an image will open this machine's disks. MachineUnlockCheck (node-agent/app) is the real one.
+class UnlockCheck {
+ public:
+  virtual ~UnlockCheck() = default;
+  // `image`: lies whole on the ESP, under its root ("/EFI/kairos/..."). `pcr13_event`: what lies beside it
+  // extends PCR 13 with. Errors: FAILED_PRECONDITION/VOLUME_WOULD_STAY_LOCKED, final for this image; others
+  // say nothing about it.
+  virtual Status WillUnlock(const StagedImage& image, const std::optional<Sha256Digest>& pcr13_event) = 0;
+};
+
 class Rebooter {
  public:
   virtual ~Rebooter() = default;

@@ -176,6 +176,7 @@ void UpdateEngine::DropEvidence() {
   release_.reset();
   verified_.reset();
   staged_.reset();
+  unlocks_ = false;
   fetched_.clear();
 }
 

@@ -106,6 +106,8 @@ class UpdateEngine {
     HealthCheck& health;
     // Its floor is raised by what the store remembers and the catalog proves, and by each trusted release.
     AgentClock& clock;
+    // Null: the disks are not encrypted.
+    UnlockCheck* unlock = nullptr;
   };
 
   UpdateEngine(UpdateSettings settings, const Seams& seams);
@@ -240,6 +242,8 @@ class UpdateEngine {
   std::optional<TrustedRelease> release_;
   std::optional<VerifiedImage> verified_;
   std::optional<StagedImage> staged_;
+  // The staged image was proven to open the disks.
+  bool unlocks_ = false;
   // Of the release's companions in order, then of its image; empty before anything was asked for.
   std::vector<FetchProgress> fetched_;
   // The effect of the way into the state was seen through by this process.

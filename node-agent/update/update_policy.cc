@@ -49,6 +49,7 @@ bool IsFinalForImage(const Status& status) {
     case Reason::kImageVersionMismatch:
     case Reason::kImagePcrKeyUnknown:
     case Reason::kExtensionInvalid:
+    case Reason::kVolumeWouldStayLocked:
       return true;
     default:
       return false;

@@ -129,10 +129,16 @@ class Unlocking {
                                .device = target->device,
                                .status = OkStatus(),
                                .luks_uuid = made.facts.luks_uuid,
+                               .bindings = BindingsOf(target->device, target->name),
                                .recoveries = {made.recovery}});
     const std::filesystem::path device = target->device;
     std::erase_if(candidates_, [&](const Candidate& one) { return one.device == device; });
     return OkStatus();
+  }
+
+  std::vector<VolumeBound> BindingsOf(const std::filesystem::path& device, const std::string& name) {
+    Result<VolumeHeader> header = parts_.keeper.ReadHeader(device, name);
+    return header.ok() ? std::move(header->bindings) : std::vector<VolumeBound>();
   }
 
   void OpenAll() {
@@ -141,9 +147,11 @@ class Unlocking {
                             .device = one.device,
                             .status = one.volume.status(),
                             .luks_uuid = {},
+                            .bindings = {},
                             .recoveries = {}};
       if (one.volume.ok()) {
         outcome.luks_uuid = one.volume->header().luks_uuid;
+        outcome.bindings = one.volume->header().bindings;
         outcome.recoveries = one.volume->header().recoveries;
         outcome.status = opened_.contains(one.name)
                              ? MakeError(Code::kFailedPrecondition, Reason::kVolumeForeign,

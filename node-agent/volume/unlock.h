@@ -68,6 +68,7 @@ struct VolumeOutcome {
   // OK: mapped, and mounted where a rule says so.
   Status status;
   std::string luks_uuid;
+  std::vector<VolumeBound> bindings;
   std::vector<escrow::EscrowedKey> recoveries;
 };
 
@@ -113,6 +114,9 @@ struct EpochState {
   std::uint64_t image = 0;
 };
 Result<EpochState> ReadEpochState(const std::filesystem::path& runtime);
+// The volumes that the TPM opened in this boot, and what they are bound to: what the next image must open.
+// Errors: as ReadEpochState.
+Result<std::vector<VolumeHeader>> ReadOpenVolumes(const std::filesystem::path& runtime);
 // The recovery keys of this machine's volumes, to be escrowed. Errors: as ReadEpochState.
 Result<std::vector<escrow::EscrowedKey>> ReadEscrowedKeys(const std::filesystem::path& runtime);
 

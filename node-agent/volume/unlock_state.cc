@@ -27,6 +27,30 @@ Result<ordered_json> ReadState(const std::filesystem::path& file) {
   return json;
 }
 
+// The text member `name`; empty where there is none.
+std::string Member(const ordered_json& object, const char* name) {
+  const auto found = object.find(name);
+  const std::string* text = found == object.end() ? nullptr : found->get_ptr<const std::string*>();
+  return text == nullptr ? std::string() : *text;
+}
+
+Result<VolumeBound> ReadBinding(const ordered_json& binding) {
+  if (!binding.is_object() || !binding.contains("signed_pcrs") || !binding["signed_pcrs"].is_array())
+    return Unusable("a binding names no registers");
+  const Result<Bytes> der = Base64Decode(Member(binding, "policy_key"));
+  if (!der.ok()) return Unusable("a binding names no key");
+  SEALIFT_ASSIGN_OR_RETURN(PublicKey key, PublicKey::FromDer(*der));
+  VolumeBound bound{.policy_key = std::move(key), .signed_pcrs = {}, .secure_boot = std::nullopt};
+  for (const ordered_json& pcr : binding["signed_pcrs"]) {
+    if (!pcr.is_number_unsigned()) return Unusable("a binding names no registers");
+    bound.signed_pcrs.push_back(pcr.get<std::uint32_t>());
+  }
+  if (const std::string hex = Member(binding, "secure_boot"); !hex.empty()) {
+    SEALIFT_ASSIGN_OR_RETURN(bound.secure_boot, Sha256Digest::FromHex(hex));
+  }
+  return bound;
+}
+
 Status Write(const std::filesystem::path& file, const ordered_json& json) {
   return WriteFileAtomically(file, AsBytes(json.dump() + "\n"));
 }
@@ -48,6 +72,14 @@ Status WriteUnlockState(const std::filesystem::path& runtime, const UnlockReport
       volume["reason"] = ReasonIdOf(one.status);
       volume["message"] = MessageOf(one.status);
     }
+    ordered_json bindings = ordered_json::array();
+    for (const VolumeBound& bound : one.bindings) {
+      ordered_json binding{{"policy_key", Base64Encode(bound.policy_key.spki_der())},
+                           {"signed_pcrs", bound.signed_pcrs}};
+      if (bound.secure_boot.has_value()) binding["secure_boot"] = bound.secure_boot->hex();
+      bindings.push_back(std::move(binding));
+    }
+    volume["bindings"] = std::move(bindings);
     volume["recovery_keys"] = std::move(recoveries);
     volumes.push_back(std::move(volume));
   }
@@ -75,6 +107,27 @@ Result<EpochState> ReadEpochState(const std::filesystem::path& runtime) {
     *to = found->get<std::uint64_t>();
   }
   return state;
+}
+
+Result<std::vector<VolumeHeader>> ReadOpenVolumes(const std::filesystem::path& runtime) {
+  SEALIFT_ASSIGN_OR_RETURN(const ordered_json json, ReadState(runtime / kVolumesStateName));
+  const auto listed = json.find("volumes");
+  if (listed == json.end() || !listed->is_array()) return Unusable("it lists no volumes");
+  std::vector<VolumeHeader> volumes;
+  for (const ordered_json& one : *listed) {
+    if (!one.is_object() || one.value("open", ordered_json()) != true) continue;
+    VolumeHeader volume;
+    volume.name = Member(one, "name");
+    volume.luks_uuid = Member(one, "luks_uuid");
+    const auto bindings = one.find("bindings");
+    if (bindings == one.end() || !bindings->is_array()) return Unusable("a volume lists no bindings");
+    for (const ordered_json& binding : *bindings) {
+      SEALIFT_ASSIGN_OR_RETURN(VolumeBound bound, ReadBinding(binding));
+      volume.bindings.push_back(std::move(bound));
+    }
+    volumes.push_back(std::move(volume));
+  }
+  return volumes;
 }
 
 Result<std::vector<escrow::EscrowedKey>> ReadEscrowedKeys(const std::filesystem::path& runtime) {

@@ -307,7 +307,7 @@ class UpdateNode {
     stager = std::make_unique<TestStager>(esp.Stager(), kill, power);
     engine = std::make_unique<UpdateEngine>(
         settings, UpdateEngine::Seams{place, catalog_seam ? *catalog_seam : catalog, *fetcher, *stager,
-                                      rebooter, health, agent_clock});
+                                      rebooter, health, agent_clock, unlock});
   }
 
   // The boot loader's choice, counted down. Images of `broken` versions never come up: the machine is reset
@@ -397,6 +397,7 @@ class UpdateNode {
   FakeClock clock{kTestNow};
   AgentClock agent_clock{clock, UnixMillis{}};
   UpdateSettings settings;
+  UnlockCheck* unlock = nullptr;
   std::unique_ptr<UpdateEngine> engine;
   std::set<std::string> broken;
   // Of what is published from now on; name -> bytes.

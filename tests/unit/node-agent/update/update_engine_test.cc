@@ -410,6 +410,51 @@ TEST(UpdateEngine, GivesUpArmingThatNeverWorks) {
   EXPECT_EQ(node.esp.running_version, "1.0");
 }
 
+// Answers for a disk; remembers what it was asked about.
+class ScriptedUnlock final : public UnlockCheck {
+ public:
+  Status WillUnlock(const StagedImage& image, const std::optional<Sha256Digest>&) override {
+    asked.push_back(image.version());
+    return answer;
+  }
+  Status answer;
+  std::vector<std::string> asked;
+};
+
+TEST(UpdateEngine, AnImageThatWouldLeaveTheDiskClosedIsNeverArmed) {
+  UpdateNode node;
+  ScriptedUnlock unlock;
+  unlock.answer = MakeError(Code::kFailedPrecondition, Reason::kVolumeWouldStayLocked,
+                            "prove that the image unlocks: no");
+  node.unlock = &unlock;
+  node.Start();
+  for (int i = 0; i < 6; ++i) node.Round("2.0");
+  EXPECT_EQ(unlock.asked, std::vector<std::string>{"2.0"});
+  EXPECT_EQ(node.state(), UpdateState::kIdle);
+  ASSERT_EQ(node.engine->status().failures.size(), 1u);
+  EXPECT_EQ(node.engine->status().failures.front().reason, "VOLUME_WOULD_STAY_LOCKED");
+  EXPECT_EQ(node.esp.running_version, "1.0");
+  EXPECT_FALSE(node.rebooter.requested);
+}
+
+TEST(UpdateEngine, ProvesOnceAProcessThatTheStagedImageUnlocksAndWaitsWhereItCannotTell) {
+  UpdateNode node;
+  ScriptedUnlock unlock;
+  unlock.answer = MakeError(Code::kUnavailable, Reason::kTpmUnavailable, "read PCRs: no TPM");
+  node.unlock = &unlock;
+  node.Start();
+  Wish(node, "2.0");
+  StepTo(node, UpdateState::kStaged);
+  node.Settle();
+  EXPECT_EQ(node.state(), UpdateState::kStaged);
+  unlock.answer = OkStatus();
+  unlock.asked.clear();
+  node.Pass(minutes(15));
+  for (int i = 0; i < 6; ++i) node.Round("2.0");
+  EXPECT_EQ(node.esp.running_version, "2.0");
+  EXPECT_EQ(unlock.asked, std::vector<std::string>{"2.0"});
+}
+
 TEST(UpdateEngine, StagesAgainAnImageThatVanishedFromTheEsp) {
   UpdateNode node;
   Wish(node, "2.0");
