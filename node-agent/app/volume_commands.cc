@@ -35,6 +35,25 @@ Result<std::shared_ptr<TpmDevice>> WaitForTpm(const std::string& tcti, Clock& cl
   }
 }
 
+// In the place of a TPM that does not answer: headers can be read and recovery keys tried all the same.
+class DeadTpm final : public TpmVault, public TpmCounters {
+ public:
+  explicit DeadTpm(Status why) : why_(std::move(why)) {}
+  Result<tpm::PcrValues> ReadPcrs(std::span<const std::uint32_t>) override { return why_; }
+  Result<SealedObject> Seal(const SecretBytes&, const SealPolicy&, std::string_view) override { return why_; }
+  Result<Unsealed> Unseal(const SealedObject&, const SealPolicy&, const SignedPcrs&,
+                          std::string_view) override {
+    return why_;
+  }
+  Result<std::uint64_t> DefineCounter(std::uint32_t) override { return why_; }
+  Result<std::uint64_t> ReadCounter(std::uint32_t) override { return why_; }
+  Result<std::uint64_t> IncrementCounter(std::uint32_t) override { return why_; }
+  Result<Attestation> CertifyCounter(std::uint32_t, ByteView) override { return why_; }
+
+ private:
+  Status why_;
+};
+
 // Everything that unlocking uses, in the order in which it is made.
 struct Machine {
   SystemClock clock;
@@ -45,11 +64,17 @@ struct Machine {
   std::unique_ptr<TpmCounters> counters;
   std::unique_ptr<VolumeKeeper> keeper;
 
-  static Result<std::unique_ptr<Machine>> Open(const std::string& tcti) {
+  static std::unique_ptr<Machine> Open(const std::string& tcti) {
     auto machine = std::make_unique<Machine>();
-    SEALIFT_ASSIGN_OR_RETURN(machine->device, WaitForTpm(tcti, machine->clock));
-    machine->vault = MakeEsysVault(machine->device);
-    machine->counters = MakeEsysCounters(machine->device);
+    Result<std::shared_ptr<TpmDevice>> device = WaitForTpm(tcti, machine->clock);
+    if (device.ok()) {
+      machine->device = *std::move(device);
+      machine->vault = MakeEsysVault(machine->device);
+      machine->counters = MakeEsysCounters(machine->device);
+    } else {
+      machine->vault = std::make_unique<DeadTpm>(device.status());
+      machine->counters = std::make_unique<DeadTpm>(device.status());
+    }
     machine->keeper = std::make_unique<VolumeKeeper>(
         VolumeKeeper::Parts{.vault = *machine->vault, .mapper = machine->mapper, .mounts = machine->mounts});
     return machine;
@@ -125,26 +150,36 @@ UnlockOptions Options(const UnlockSettings& unlock, const std::shared_ptr<TpmDev
   return options;
 }
 
-// Opens by recovery key what the TPM left closed.
-Status OpenByRecoveryKey(Machine& machine, const std::multimap<std::string, std::filesystem::path>& closed,
-                         const SecretBytes& key) {
+// Opens by recovery keys what the TPM left closed: each volume has one of its own, so lines are read until
+// all are open or none follows.
+Status OpenByRecoveryKeys(Machine& machine, std::multimap<std::string, std::filesystem::path> closed) {
   Status problem = OkStatus();
-  for (const auto& [name, device] : closed) {
-    if (IsMapped(name)) continue;
-    const Result<VolumeFacts> opened = machine.keeper->OpenByRecoveryKey(device, name, key);
-    if (!opened.ok()) {
-      // Each volume has a key of its own.
-      std::cerr << "sealift-agent: volume " << name << ": " << Describe(opened.status()) << "\n";
-      problem = opened.status();
-      continue;
-    }
-    std::cout << "volume " << name << ": open\n";
-    for (const MountRule& rule : CosVolumes()) {
-      if (rule.volume == name)
-        SEALIFT_RETURN_IF_ERROR(machine.mounts.Mount(opened->mapped, rule.fs_type, rule.target));
+  while (!closed.empty()) {
+    std::cerr << "still closed:";
+    for (const auto& [name, device] : closed) std::cerr << " " << name;
+    std::cerr << "\n";
+    SEALIFT_ASSIGN_OR_RETURN(const SecretBytes key, ReadSecretLine());
+    if (key.empty()) break;
+    for (auto one = closed.begin(); one != closed.end();) {
+      const auto& [name, device] = *one;
+      const Result<VolumeFacts> opened = machine.keeper->OpenByRecoveryKey(device, name, key);
+      if (!opened.ok()) {
+        problem = opened.status();
+        ++one;
+        continue;
+      }
+      std::cout << "volume " << name << ": open\n";
+      for (const MountRule& rule : CosVolumes()) {
+        if (rule.volume == name)
+          SEALIFT_RETURN_IF_ERROR(machine.mounts.Mount(opened->mapped, rule.fs_type, rule.target));
+      }
+      one = closed.erase(one);
     }
   }
-  return problem;
+  if (closed.empty()) return OkStatus();
+  if (!problem.ok()) return problem;
+  return MakeError(Code::kUnauthenticated, Reason::kRecoveryKeyWrong,
+                   "open volumes: no recovery key was given");
 }
 
 }  // namespace
@@ -161,7 +196,7 @@ Status RunUnlock(const UnlockSettings& unlock) {
     return OkStatus();
   }
   SEALIFT_ASSIGN_OR_RETURN(const RunningImage image, Image(unlock));
-  SEALIFT_ASSIGN_OR_RETURN(const std::unique_ptr<Machine> machine, Machine::Open(unlock.settings.tcti));
+  const std::unique_ptr<Machine> machine = Machine::Open(unlock.settings.tcti);
   UnlockOptions options = Options(unlock, machine->device);
   SEALIFT_ASSIGN_OR_RETURN(options.image_epoch, ReadImageEpoch(unlock.settings.epoch));
   SEALIFT_ASSIGN_OR_RETURN(const UnlockReport report,
@@ -184,7 +219,7 @@ Status RunUnlockAll(const UnlockSettings& unlock, bool ask) {
     std::erase_if(found, [](const auto& one) { return IsMapped(one.first); });
     return found;
   };
-  SEALIFT_ASSIGN_OR_RETURN(const std::unique_ptr<Machine> machine, Machine::Open(unlock.settings.tcti));
+  const std::unique_ptr<Machine> machine = Machine::Open(unlock.settings.tcti);
   std::multimap<std::string, std::filesystem::path> closed = partitions();
   std::erase_if(closed,
                 [&](const auto& one) { return !machine->keeper->ReadHeader(one.second, one.first).ok(); });
@@ -199,29 +234,33 @@ Status RunUnlockAll(const UnlockSettings& unlock, bool ask) {
     std::erase_if(options.required, [&](const MountRule& rule) { return !closed.contains(rule.volume); });
     options.device_timeout = {};
     SEALIFT_ASSIGN_OR_RETURN(options.image_epoch, ReadImageEpoch(unlock.settings.epoch));
-    SEALIFT_ASSIGN_OR_RETURN(const UnlockReport report,
-                             UnlockVolumes(options, *image,
-                                           {.keeper = *machine->keeper,
-                                            .counters = *machine->counters,
-                                            .mounts = machine->mounts,
-                                            .clock = machine->clock,
-                                            .resets = nullptr,
-                                            .partitions = [&] { return closed; }}));
-    for (const VolumeOutcome& one : report.volumes)
-      if (!one.status.ok() && by_tpm.ok()) by_tpm = one.status;
-    Tell(report);
+    const Result<UnlockReport> report = UnlockVolumes(options, *image,
+                                                      {.keeper = *machine->keeper,
+                                                       .counters = *machine->counters,
+                                                       .mounts = machine->mounts,
+                                                       .clock = machine->clock,
+                                                       .resets = nullptr,
+                                                       .partitions = [&] { return closed; }});
+    by_tpm = report.status();
+    if (report.ok()) {
+      for (const VolumeOutcome& one : report->volumes)
+        if (!one.status.ok() && by_tpm.ok()) by_tpm = one.status;
+      Tell(*report);
+    } else {
+      std::cerr << "sealift-agent: " << Describe(by_tpm) << "\n";
+    }
   } else {
     by_tpm = image.status();
     std::cerr << "sealift-agent: " << Describe(by_tpm) << "\n";
   }
   if (by_tpm.ok() || !ask) return by_tpm;
-  SEALIFT_ASSIGN_OR_RETURN(const SecretBytes key, ReadSecretLine());
-  return OpenByRecoveryKey(*machine, closed, key);
+  std::erase_if(closed, [](const auto& one) { return IsMapped(one.first); });
+  return OpenByRecoveryKeys(*machine, std::move(closed));
 }
 
 Result<std::string> DescribeVolumes(const UnlockSettings& unlock, bool json) {
   nlohmann::ordered_json list = nlohmann::ordered_json::array();
-  SEALIFT_ASSIGN_OR_RETURN(const std::unique_ptr<Machine> machine, Machine::Open(unlock.settings.tcti));
+  const std::unique_ptr<Machine> machine = Machine::Open(unlock.settings.tcti);
   const auto registers = machine->vault->ReadPcrs(std::array{kSecureBootPcr});
   const Result<RunningImage> image = Image(unlock);
   std::string text;

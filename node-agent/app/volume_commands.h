@@ -19,8 +19,8 @@ struct UnlockSettings {
 Status RunUnlock(const UnlockSettings& unlock);
 
 // The same later in the boot, for what is not open yet: by the TPM where the image has signatures for this
-// phase, then by a recovery key from standard input, read without echo at a terminal, when `ask`. Errors: as
-// RunUnlock; RECOVERY_KEY_WRONG.
+// phase, then, when `ask`, by recovery keys from standard input, one a line, read without echo at a terminal.
+// Those work with a dead TPM, too. Errors: as RunUnlock; UNAUTHENTICATED/RECOVERY_KEY_WRONG.
 Status RunUnlockAll(const UnlockSettings& unlock, bool ask);
 
 // What lies on the disks, as text or JSON. Opens nothing. Errors: those of ReadRunningImage.
