@@ -151,6 +151,7 @@ Result<std::vector<std::string>> MakeBootable(Tree& tree, const NodeKitOptions& 
   if (tree.Find("tmp") == nullptr) tree.PutDirectory("tmp", 01777);
   tree.PutFile(kBuildTimePath, AsBytes(FormatRfc3339(options.built) + "\n"));
   tree.PutFile(kEpochPath, AsBytes(fmt::format("{}\n", options.security_epoch)));
+  if (!options.pcr_keys_pem.empty()) tree.PutFile(kPcrKeysPath, AsBytes(options.pcr_keys_pem));
   if (options.node_config.has_value()) tree.PutFile(kNodeConfigPath, AsBytes(*options.node_config));
   return remarks;
 }

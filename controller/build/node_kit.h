@@ -20,6 +20,8 @@ inline constexpr std::string_view kNodeConfigPath = "usr/lib/sealift/node.toml";
 // RFC 3339, one line: the agent's clock never runs before it. A file of its own, since archives carry no
 // times.
 inline constexpr std::string_view kBuildTimePath = "usr/lib/sealift/built";
+// Every generation of the PCR policy key that disks are to open for.
+inline constexpr std::string_view kPcrKeysPath = "usr/lib/sealift/pcr-keys.pem";
 // The release's security epoch, one decimal line: what the early boot compares with the TPM's.
 inline constexpr std::string_view kEpochPath = "usr/lib/sealift/epoch";
 
@@ -52,6 +54,8 @@ struct NodeKitOptions {
   std::string kernel_release;
   UnixMillis built;
   std::uint64_t security_epoch = 0;
+  // Empty: the image names none.
+  std::string pcr_keys_pem;
   // The agent's Debian package, unless the tree has the agent already.
   std::filesystem::path agent_deb;
   // Becomes /usr/lib/sealift/node.toml, which is measured with the image.

@@ -270,6 +270,7 @@ Result<BuiltRelease> BuildRelease(const ReleaseOptions& options, const ReleaseKe
                                                               .kernel_release = KernelRelease(kernel),
                                                               .built = options.built,
                                                               .security_epoch = options.security_epoch,
+                                                              .pcr_keys_pem = keys.pcr_keys_pem,
                                                               .agent_deb = options.agent_deb,
                                                               .node_config = options.node_config}));
   SEALIFT_ASSIGN_OR_RETURN(

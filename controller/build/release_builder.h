@@ -36,6 +36,8 @@ struct ReleaseKeys {
   Bytes dbx_auth;
   // SHA-256 of the SubjectPublicKeyInfo of every PCR key generation that nodes may accept.
   std::vector<Sha256Digest> pcr_keys;
+  // Those keys as PEM, one after the other: measured with images for nodes, which bind their disks to each.
+  std::string pcr_keys_pem;
   // DER of the certificate of every `extensions` key generation.
   std::vector<Bytes> extension_certificates;
 };

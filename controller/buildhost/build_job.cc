@@ -96,8 +96,11 @@ Result<BuildKeys> OpenBuildKeys(hsm::KeyRing& ring, bool with_extensions, const 
     SEALIFT_ASSIGN_OR_RETURN(const std::vector<Certificate> trusted, ring.CertificatesFor("extensions"));
     for (const Certificate& one : trusted) release.extension_certificates.push_back(one.der());
   }
-  for (const hsm::InventoryKey* key : ring.inventory().Generations("pcr"))
+  for (const hsm::InventoryKey* key : ring.inventory().Generations("pcr")) {
     release.pcr_keys.push_back(key->key_id);
+    SEALIFT_ASSIGN_OR_RETURN(const PublicKey public_key, ring.PublicKeyFor(*key));
+    release.pcr_keys_pem += public_key.Pem();
+  }
   return keys;
 }
 

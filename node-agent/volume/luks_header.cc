@@ -162,7 +162,7 @@ Status LuksHeader::CheckSegments() const {
   const nlohmann::json& segments = metadata["segments"];
   if (!segments.is_object() || segments.size() != 1 || !segments.contains("0"))
     return refuse("it has other than one segment");
-  nlohmann::json segment = segments["0"];
+  const nlohmann::json& segment = segments["0"];
   const std::uint64_t offset = crypt_get_data_offset(handle_.get()) * kSectorBytes;
   const nlohmann::json expected = {
       {"type", "crypt"}, {"offset", std::to_string(offset)}, {"size", "dynamic"},

@@ -31,6 +31,7 @@ class Unlocking {
     SEALIFT_RETURN_IF_ERROR(ResetIfOrdered());
     OpenAll();
     for (const MountRule& rule : options_.required) MountOne(rule);
+    BindToOtherKeys();
     ReplaceRecoveryKeys();
     return std::move(report_);
   }
@@ -185,6 +186,21 @@ class Unlocking {
     }
     log::Error("volume was not mounted", {{"error", Describe(mounted)}});
     report_.missing[rule.volume] = mounted;
+  }
+
+  void BindToOtherKeys() {
+    for (const Candidate& one : candidates_) {
+      const auto outcome = std::ranges::find(report_.volumes, one.device, &VolumeOutcome::device);
+      if (!one.volume.ok() || outcome == report_.volumes.end() || !outcome->status.ok()) continue;
+      const Result<std::size_t> added = parts_.keeper.AddBindings(*one.volume, image_);
+      if (!added.ok()) {
+        log::Error("volume was not bound to the next PCR policy key", {{"error", Describe(added.status())}});
+        continue;
+      }
+      if (*added == 0) continue;
+      log::Info("volume is bound to another PCR policy key", {{"path", one.device.string()}});
+      outcome->bindings = BindingsOf(one.device, one.name);
+    }
   }
 
   void ReplaceRecoveryKeys() {

@@ -123,7 +123,10 @@ Result<std::vector<escrow::EscrowedKey>> ReadEscrowedKeys(const std::filesystem:
 // The image's epoch. Errors: FAILED_PRECONDITION/EPOCH_UNUSABLE when there is none or it is no number.
 Result<std::uint64_t> ReadImageEpoch(const std::filesystem::path& file = kEpochFile);
 
-// .pcrsig and .pcrpkey as the stub leaves them. Errors: those of ReadFile, ParsePcrSignatures and PublicKey.
-Result<RunningImage> ReadRunningImage(bool bind_secure_boot, const std::filesystem::path& extra = "/.extra");
+inline constexpr std::string_view kPolicyKeysFile = "/usr/lib/sealift/pcr-keys.pem";
+// .pcrsig and .pcrpkey as the stub leaves them, and the other key generations that the image names, if any.
+// Errors: those of ReadFile, ParsePcrSignatures and PublicKey.
+Result<RunningImage> ReadRunningImage(bool bind_secure_boot, const std::filesystem::path& extra = "/.extra",
+                                      const std::filesystem::path& keys = kPolicyKeysFile);
 
 }  // namespace sealift::agent

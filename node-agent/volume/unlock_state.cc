@@ -11,6 +11,7 @@ using nlohmann::ordered_json;
 
 constexpr std::uint64_t kMaxStateBytes = 1u << 20;
 constexpr std::uint64_t kMaxSignatureBytes = 256u << 10;
+constexpr std::size_t kMaxPolicyKeys = 8;
 constexpr std::string_view kSignatureName = "tpm2-pcr-signature.json";
 constexpr std::string_view kPolicyKeyName = "tpm2-pcr-public-key.pem";
 
@@ -49,6 +50,24 @@ Result<VolumeBound> ReadBinding(const ordered_json& binding) {
     SEALIFT_ASSIGN_OR_RETURN(bound.secure_boot, Sha256Digest::FromHex(hex));
   }
   return bound;
+}
+
+// PEM keys one after the other; none where there is no such file.
+Result<std::vector<PublicKey>> ReadPolicyKeys(const std::filesystem::path& file) {
+  std::vector<PublicKey> keys;
+  std::error_code error;
+  if (!std::filesystem::exists(file, error)) return keys;
+  SEALIFT_ASSIGN_OR_RETURN(const std::string text, ReadTextFile(file, kMaxSignatureBytes));
+  constexpr std::string_view kEnd = "-----END PUBLIC KEY-----";
+  std::string_view rest = text;
+  while (keys.size() < kMaxPolicyKeys) {
+    const std::size_t end = rest.find(kEnd);
+    if (end == std::string_view::npos) break;
+    SEALIFT_ASSIGN_OR_RETURN(PublicKey key, PublicKey::FromPem(rest.substr(0, end + kEnd.size())));
+    keys.push_back(std::move(key));
+    rest.remove_prefix(end + kEnd.size());
+  }
+  return keys;
 }
 
 Status Write(const std::filesystem::path& file, const ordered_json& json) {
@@ -161,15 +180,18 @@ Result<std::uint64_t> ReadImageEpoch(const std::filesystem::path& file) {
   return epoch;
 }
 
-Result<RunningImage> ReadRunningImage(bool bind_secure_boot, const std::filesystem::path& extra) {
+Result<RunningImage> ReadRunningImage(bool bind_secure_boot, const std::filesystem::path& extra,
+                                      const std::filesystem::path& keys) {
   SEALIFT_ASSIGN_OR_RETURN(const std::string signatures,
                            ReadTextFile(extra / kSignatureName, kMaxSignatureBytes));
   SEALIFT_ASSIGN_OR_RETURN(const std::string key, ReadTextFile(extra / kPolicyKeyName, kMaxSignatureBytes));
   SEALIFT_ASSIGN_OR_RETURN(uki::PcrSignatures parsed, uki::ParsePcrSignatures(signatures));
   SEALIFT_ASSIGN_OR_RETURN(PublicKey policy_key, PublicKey::FromPem(key));
+  SEALIFT_ASSIGN_OR_RETURN(std::vector<PublicKey> accepted, ReadPolicyKeys(keys));
   return RunningImage{.signatures = std::move(parsed),
                       .policy_key = std::move(policy_key),
-                      .bind_secure_boot = bind_secure_boot};
+                      .bind_secure_boot = bind_secure_boot,
+                      .accepted_keys = std::move(accepted)};
 }
 
 }  // namespace sealift::agent

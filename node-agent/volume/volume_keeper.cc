@@ -19,6 +19,8 @@ constexpr std::string_view kPurpose = "sealift volume";
 constexpr std::string_view kPassphrasePurpose = "passphrase";
 constexpr std::size_t kSecretBytes = 32;
 constexpr std::uint8_t kPayloadFormat = 1;
+// A LUKS2 header has room for about that many.
+constexpr std::size_t kMaxSealedTokens = 5;
 constexpr std::array<std::uint32_t, 3> kSignedPcrs{11, 12, 13};
 
 Status Refuse(Reason reason, const std::filesystem::path& device, std::string_view why) {
@@ -232,6 +234,29 @@ Result<VolumeFacts> VolumeKeeper::Open(const UnsealedVolume& volume) {
                     .mapped = {}};
   SEALIFT_ASSIGN_OR_RETURN(facts.mapped, parts_.mapper.Map(volume.device_, facts.name, key));
   return facts;
+}
+
+Result<std::size_t> VolumeKeeper::AddBindings(const UnsealedVolume& volume, const RunningImage& image) {
+  SEALIFT_ASSIGN_OR_RETURN(LuksHeader header, LuksHeader::Load(volume.device_));
+  tpm::PcrValues literal;
+  if (image.bind_secure_boot) {
+    SEALIFT_ASSIGN_OR_RETURN(literal, parts_.vault.ReadPcrs(std::array{kSecureBootPcr}));
+  }
+  std::vector<SealedToken> tokens = SealedTokens(header);
+  std::size_t tokens_now = tokens.size();
+  std::size_t added = 0;
+  for (const PublicKey& key : image.accepted_keys) {
+    const bool bound = std::ranges::any_of(tokens, [&](const SealedToken& token) {
+      return token.policy.policy_key == key && token.policy.literal == literal;
+    });
+    if (bound || tokens_now >= kMaxSealedTokens) continue;
+    SEALIFT_RETURN_IF_ERROR(AddBinding(
+        header, volume.header_.name, {.policy_key = key, .bind_secure_boot = image.bind_secure_boot},
+        volume.slot_, Payload(volume.secret_, volume.epoch_base_), volume.tag_));
+    ++tokens_now;
+    ++added;
+  }
+  return added;
 }
 
 Result<VolumeFacts> VolumeKeeper::OpenByRecoveryKey(const std::filesystem::path& device,

@@ -53,6 +53,9 @@ struct RunningImage {
   uki::PcrSignatures signatures;
   PublicKey policy_key;
   bool bind_secure_boot = true;
+  // Other generations of the key, which the image vouches for: volumes are bound to them beforehand, so that
+  // an image of the next generation opens them.
+  std::vector<PublicKey> accepted_keys = {};
 };
 
 // A volume whose TPM secret came out, before anything of it is mapped.
@@ -102,6 +105,9 @@ class VolumeKeeper {
                                 const RunningImage& image);
   // Proves the volume by its tag and maps it. Errors: FAILED_PRECONDITION/VOLUME_FOREIGN; Mapper's.
   Result<VolumeFacts> Open(const UnsealedVolume& volume);
+  // Binds the volume to every key of the image that it is not bound to in this Secure Boot state. Returns how
+  // many were added; at most five tokens are kept. Errors: as Make.
+  Result<std::size_t> AddBindings(const UnsealedVolume& volume, const RunningImage& image);
   // By recovery key (its text). The tag cannot be checked. Errors: UNAUTHENTICATED/RECOVERY_KEY_WRONG; as
   // ReadHeader.
   Result<VolumeFacts> OpenByRecoveryKey(const std::filesystem::path& device, const std::string& name,

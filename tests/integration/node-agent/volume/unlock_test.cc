@@ -54,7 +54,9 @@ class UnlockTest : public test::VolumeMachine {
     UnlockOptions options{.required = CosVolumes(), .image_epoch = image_epoch, .device_timeout = {}};
     options.escrow = [this] { return Result<EscrowTo>(Options().escrow); };
     options.replace_recovery = folder_.path() / kReplaceRecoveryName;
-    return UnlockVolumes(options, Image(),
+    RunningImage image = Image();
+    image.accepted_keys = accepted_;
+    return UnlockVolumes(options, image,
                          {.keeper = *keeper_,
                           .counters = *counters_,
                           .mounts = mounts_,
@@ -67,6 +69,7 @@ class UnlockTest : public test::VolumeMachine {
   MadeVolume oem_;
   MadeVolume persistent_;
   std::map<std::string, Bytes> keys_;
+  std::vector<PublicKey> accepted_;
   std::multimap<std::string, std::filesystem::path> partitions_;
 };
 
@@ -140,6 +143,50 @@ TEST_F(UnlockTest, OneClosedVolumeDoesNotCloseTheOther) {
   EXPECT_EQ(ReasonIdOf(report->missing.at("persistent")), "VOLUME_FOREIGN");
   EXPECT_EQ(ReasonIdOf(report->missing.at("oem")), "VOLUME_FOREIGN");
   EXPECT_TRUE(mapper_.mapped.empty());
+}
+
+// Rotation: an image signed by the old key names the next one; from then on images of either open the disk.
+TEST_F(UnlockTest, AnImageThatNamesTheNextPolicyKeyBindsTheDisksToItOnce) {
+  const auto next = SoftwareSigner::Generate(KeyType::kRsa).value();
+  EXPECT_EQ(ReasonIdFrom(keeper_->Unseal(persistent_.facts.device, "persistent", Image(*next))),
+            "VOLUME_LOCKED");
+  accepted_ = {key_->public_key(), next->public_key()};
+  for (int boot = 0; boot < 2; ++boot) {
+    const auto report = Unlock();
+    ASSERT_TRUE(report.ok());
+    for (const VolumeOutcome& one : report->volumes) EXPECT_EQ(one.bindings.size(), 2u) << one.name << boot;
+  }
+  Boot('f', 'z');
+  mapper_.mapped.clear();
+  const auto opened = keeper_->Unseal(persistent_.facts.device, "persistent", Image(*next));
+  ASSERT_TRUE(opened.ok()) << Describe(opened.status());
+  EXPECT_EQ(opened->epoch_base(), base_);
+  ASSERT_TRUE(keeper_->Open(*opened).ok());
+  EXPECT_EQ(mapper_.mapped["persistent"].key, keys_["persistent"]);
+  EXPECT_TRUE(keeper_->Unseal(persistent_.facts.device, "persistent", Image()).ok());
+  // In another Secure Boot state neither does.
+  Boot('o', 'z');
+  EXPECT_FALSE(keeper_->Unseal(persistent_.facts.device, "persistent", Image(*next)).ok());
+}
+
+TEST(RunningImageTest, ReadsSignaturesAndEveryKeyTheImageNames) {
+  const TempDir folder = TempDir::Create("sealift-extra").value();
+  const auto write = [&](const char* name, std::string_view text) {
+    ASSERT_TRUE(WriteFileAtomically(folder.path() / name, AsBytes(text)).ok());
+  };
+  const PublicKey& first = test::PolicyKey().public_key();
+  const PublicKey& second = test::EscrowKey().public_key();
+  write("tpm2-pcr-signature.json", "{\"sha256\":[]}");
+  write("tpm2-pcr-public-key.pem", first.Pem());
+  const auto keys = folder.path() / "keys.pem";
+  EXPECT_TRUE(ReadRunningImage(true, folder.path(), keys)->accepted_keys.empty());
+  write("keys.pem", first.Pem() + second.Pem());
+  const auto image = ReadRunningImage(true, folder.path(), keys);
+  ASSERT_TRUE(image.ok()) << Describe(image.status());
+  EXPECT_EQ(image->policy_key, first);
+  EXPECT_THAT(image->accepted_keys, ElementsAre(first, second));
+  write("keys.pem", "-----BEGIN PUBLIC KEY-----\nAAAA\n-----END PUBLIC KEY-----\n");
+  EXPECT_FALSE(ReadRunningImage(true, folder.path(), keys).ok());
 }
 
 TEST_F(UnlockTest, AFileSystemThatDoesNotMountIsMissing) {

@@ -26,6 +26,8 @@ TEST(NodeKitTest, MakesTheOsRunFromMemory) {
   const auto remarks = MakeBootable(tree, {.systemd_major = 252,
                                            .kernel_release = "6.1.0-test",
                                            .built = FromUnixMs(1'767'225'600'000),
+                                           .security_epoch = 7,
+                                           .pcr_keys_pem = "two keys",
                                            .node_config = "a = 1\n"});
   ASSERT_TRUE(remarks.ok()) << remarks.status();
   EXPECT_TRUE(remarks->empty());
@@ -35,6 +37,8 @@ TEST(NodeKitTest, MakesTheOsRunFromMemory) {
   EXPECT_TRUE(tree.ReadFile("etc/machine-id")->empty());
   EXPECT_EQ(AsText(tree.ReadFile(kNodeConfigPath).value()), "a = 1\n");
   EXPECT_EQ(AsText(tree.ReadFile(kBuildTimePath).value()), "2026-01-01T00:00:00Z\n");
+  EXPECT_EQ(AsText(tree.ReadFile(kEpochPath).value()), "7\n");
+  EXPECT_EQ(AsText(tree.ReadFile(kPcrKeysPath).value()), "two keys");
   EXPECT_NE(tree.Find("boot"), nullptr);
   EXPECT_EQ(tree.Find("boot/vmlinuz"), nullptr) << "the kernel travels twice";
   EXPECT_NE(tree.Find("proc"), nullptr);
@@ -118,6 +122,33 @@ TEST_F(ReleaseTest, ManifestSaysWhatLiesThere) {
   EXPECT_EQ(uki::DigestMeasuredSections(image, 252).value(), manifest.sections);
   EXPECT_EQ(manifest.sections.size(), 5u);
   EXPECT_EQ(manifest.pcr_keys, std::vector<Sha256Digest>{keys_->pcr->public_key().key_id()});
+}
+
+// What a node's disk is bound to: PCR 11 together with what lies beside the image.
+TEST_F(ReleaseTest, ImagesOfNodesAreSignedForPcrs11To13AndOthersForPcr11Alone) {
+  const auto entries = [&]() {
+    const Bytes bytes = Read("EFI/kairos/norole.efi");
+    const efi::PeImage image = efi::PeImage::Parse(bytes).value();
+    return uki::ParsePcrSignatures(AsText(uki::UkiSectionContents(image, ".pcrsig").value()))
+        .value()
+        .at("sha256");
+  };
+  ASSERT_TRUE(Build(Options()).ok());
+  ASSERT_EQ(entries().size(), 1u);
+  EXPECT_EQ(entries().front().pcrs, std::vector<unsigned>{11});
+  ReleaseOptions options = Options();
+  std::filesystem::remove_all(options.out);
+  options.node_config = "[volumes]\nencryption = \"required\"\n";
+  options.security_epoch = 7;
+  const auto built = Build(options);
+  ASSERT_TRUE(built.ok()) << built.status();
+  EXPECT_EQ(built->manifest.security_epoch, 7u);
+  ASSERT_EQ(entries().size(), 2u);
+  const uki::PcrSignature wide = entries().back();
+  EXPECT_EQ(wide.pcrs, (std::vector<unsigned>{11, 12, 13}));
+  EXPECT_EQ(wide.policy,
+            uki::PcrPolicyDigest({{11, built->manifest.pcr11.front().pcr11}, {12, {}}, {13, {}}}));
+  EXPECT_TRUE(uki::CheckPcrSignature("sha256", wide, keys_->pcr->public_key()).ok());
 }
 
 TEST_F(ReleaseTest, EveryImageTellsItsKernelAndItsGeneration) {
