@@ -152,6 +152,7 @@ Result<std::vector<std::string>> MakeBootable(Tree& tree, const NodeKitOptions& 
   tree.PutFile(kBuildTimePath, AsBytes(FormatRfc3339(options.built) + "\n"));
   tree.PutFile(kEpochPath, AsBytes(fmt::format("{}\n", options.security_epoch)));
   if (!options.pcr_keys_pem.empty()) tree.PutFile(kPcrKeysPath, AsBytes(options.pcr_keys_pem));
+  for (const auto& [path, bytes] : options.installer_files) tree.PutFile(path, bytes);
   if (options.node_config.has_value()) tree.PutFile(kNodeConfigPath, AsBytes(*options.node_config));
   return remarks;
 }

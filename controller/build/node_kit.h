@@ -5,6 +5,7 @@
 #pragma once
 
 #include <filesystem>
+#include <map>
 #include <optional>
 #include <string>
 #include <vector>
@@ -16,6 +17,8 @@ namespace sealift::build {
 
 inline constexpr std::string_view kStubPath = "usr/lib/systemd/boot/efi/linuxx64.efi.stub";
 inline constexpr std::string_view kBootLoaderPath = "usr/lib/systemd/boot/efi/systemd-bootx64.efi";
+inline constexpr std::string_view kInstallConfigPath = "usr/lib/sealift/install.yaml";
+inline constexpr std::string_view kFirmwareKeysFolder = "usr/lib/sealift/keys";
 inline constexpr std::string_view kNodeConfigPath = "usr/lib/sealift/node.toml";
 // RFC 3339, one line: the agent's clock never runs before it. A file of its own, since archives carry no
 // times.
@@ -60,6 +63,9 @@ struct NodeKitOptions {
   std::filesystem::path agent_deb;
   // Becomes /usr/lib/sealift/node.toml, which is measured with the image.
   std::optional<std::string> node_config;
+  // What the installer needs, by path: the enrolment files it expects firmware to hold, and its
+  // configuration. Measured with the image, so that no medium can bring others.
+  std::map<std::string, Bytes> installer_files = {};
 };
 
 // /init runs systemd; nothing says "initrd", so systemd takes its default target and extends PCR 11 with the

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <map>
 
 #include "controller/build/extension_bundle.h"
 #include "controller/build/initrd.h"
@@ -14,6 +15,7 @@
 #include "shared/base/ids.h"
 #include "shared/crypto/hash.h"
 #include "shared/efi/auth_variable.h"
+#include "shared/install/install_config.h"
 #include "shared/uki/pcr_prediction.h"
 #include "shared/uki/sections.h"
 
@@ -216,6 +218,27 @@ Sha256Digest Pcr13(const ExtensionBundle& extensions) {
   return pcr;
 }
 
+// By name; dbx only where the set revokes something.
+std::vector<std::pair<std::string, const Bytes*>> EnrolmentFiles(const ReleaseKeys& keys) {
+  std::vector<std::pair<std::string, const Bytes*>> files;
+  for (const auto& [name, auth] : {std::pair{"PK", &keys.pk_auth}, std::pair{"KEK", &keys.kek_auth},
+                                   std::pair{"db", &keys.db_auth}, std::pair{"dbx", &keys.dbx_auth}})
+    if (!auth->empty()) files.emplace_back(fmt::format("{}.auth", name), auth);
+  return files;
+}
+
+// What the agent in this image installs with.
+Result<std::map<std::string, Bytes>> InstallerFiles(const ReleaseOptions& options, const ReleaseKeys& keys) {
+  std::map<std::string, Bytes> files;
+  for (const auto& [name, auth] : EnrolmentFiles(keys))
+    files[fmt::format("{}/{}", kFirmwareKeysFolder, name)] = *auth;
+  if (options.install_config.has_value()) {
+    SEALIFT_RETURN_IF_ERROR(ParseInstallConfig(*options.install_config).status());
+    files[std::string(kInstallConfigPath)] = ToBytes(*options.install_config);
+  }
+  return files;
+}
+
 // loader.conf, the entries and the enrolment files: everything but images.
 Status WriteConfiguration(const ReleaseOptions& options, const ReleaseKeys& keys,
                           const std::vector<MenuEntry>& menu, const std::string& version, EspTree& tree) {
@@ -226,13 +249,8 @@ Status WriteConfiguration(const ReleaseOptions& options, const ReleaseKeys& keys
     const std::string text = EntryText(entry, version, options.menu);
     SEALIFT_RETURN_IF_ERROR(tree.Write(entry.entry_path(), FileRole::kEntry, AsBytes(text)));
   }
-  const std::pair<const char*, const Bytes*> files[] = {
-      {"PK", &keys.pk_auth}, {"KEK", &keys.kek_auth}, {"db", &keys.db_auth}, {"dbx", &keys.dbx_auth}};
-  for (const auto& [name, auth] : files) {
-    if (auth->empty()) continue;
-    SEALIFT_RETURN_IF_ERROR(
-        tree.Write(fmt::format("loader/keys/auto/{}.auth", name), FileRole::kEnrolmentKey, *auth));
-  }
+  for (const auto& [name, auth] : EnrolmentFiles(keys))
+    SEALIFT_RETURN_IF_ERROR(tree.Write("loader/keys/auto/" + name, FileRole::kEnrolmentKey, *auth));
   return OkStatus();
 }
 
@@ -266,13 +284,16 @@ Result<BuiltRelease> BuildRelease(const ReleaseOptions& options, const ReleaseKe
   SEALIFT_ASSIGN_OR_RETURN(const OsRelease os_release, VersionedOsRelease(tree, options.version));
   const std::string version = os_release.Version();
   BuiltRelease built;
-  SEALIFT_ASSIGN_OR_RETURN(built.remarks, MakeBootable(tree, {.systemd_major = parts.stub_magic.major,
-                                                              .kernel_release = KernelRelease(kernel),
-                                                              .built = options.built,
-                                                              .security_epoch = options.security_epoch,
-                                                              .pcr_keys_pem = keys.pcr_keys_pem,
-                                                              .agent_deb = options.agent_deb,
-                                                              .node_config = options.node_config}));
+  SEALIFT_ASSIGN_OR_RETURN(auto installer_files, InstallerFiles(options, keys));
+  SEALIFT_ASSIGN_OR_RETURN(built.remarks,
+                           MakeBootable(tree, {.systemd_major = parts.stub_magic.major,
+                                               .kernel_release = KernelRelease(kernel),
+                                               .built = options.built,
+                                               .security_epoch = options.security_epoch,
+                                               .pcr_keys_pem = keys.pcr_keys_pem,
+                                               .agent_deb = options.agent_deb,
+                                               .node_config = options.node_config,
+                                               .installer_files = std::move(installer_files)}));
   SEALIFT_ASSIGN_OR_RETURN(
       const ExtensionBundle extensions,
       BundleExtensions(options.extensions, keys.extension_certificates, os_release, tree));

@@ -66,6 +66,8 @@ struct ReleaseOptions {
   std::filesystem::path agent_deb;
   // Becomes /usr/lib/sealift/node.toml.
   std::optional<std::string> node_config;
+  // Becomes /usr/lib/sealift/install.yaml; checked as the installer will (shared/install).
+  std::optional<std::string> install_config;
   std::vector<std::string> signed_phases = {""};
   // Empty leaves the loader's default.
   std::string secure_boot_enroll;

@@ -31,6 +31,10 @@ void AddSourceOptions(CLI::App& verb, BuildArguments& arguments) {
                   "The agent's Debian package: unpacked into the image and enabled; no script of it is run");
   verb.add_option("--node-config", arguments.node_config_file,
                   "Becomes /usr/lib/sealift/node.toml in the image");
+  verb.add_option(
+      "--install-config", arguments.install_config_file,
+      "Becomes /usr/lib/sealift/install.yaml in the image: what its installer does, hooks included, "
+      "for example --install-config install.yaml");
   verb.add_option("--version", release.version, "Version, if not os-release's own");
   verb.add_option("--security-epoch", release.security_epoch,
                   "Epoch of the release: nodes that were raised above it refuse it, for example "
@@ -136,7 +140,8 @@ void AddPlaceOptions(CLI::App& verb, BuildArguments& arguments) {
                     "Build where the release token is, by the controller's build service: SOURCE and paths "
                     "are that host's, but for --node-config; --output-dir is a plain name there, for example "
                     "--at-controller dir:/srv/images/rootfs -d 1.2.0");
-  for (const char* local : {"--keys", "--token", "--journal", "--generation", "--allow-expired-certificate"})
+  for (const char* local :
+       {"--install-config", "--keys", "--token", "--journal", "--generation", "--allow-expired-certificate"})
     there->excludes(verb.get_option(local));
   verb.add_option("--publish", arguments.request.publish,
                   "Publish the release there in this channel, for example --publish stable")

@@ -16,6 +16,7 @@ struct BuildArguments {
   std::string journal;
   std::vector<std::string> generations;
   std::string node_config_file;
+  std::string install_config_file;
   bool allow_expired = false;
   // Everything happens there; paths are that machine's.
   bool at_controller = false;

@@ -35,6 +35,10 @@ Result<OpenKeys> OpenKeySet(const BuildArguments& arguments) {
 Status Build(Session& session, BuildArguments& arguments) {
   controller::BuildRequest& request = arguments.request;
   SEALIFT_ASSIGN_OR_RETURN(request.release.built, BuildTime());
+  if (!arguments.install_config_file.empty()) {
+    SEALIFT_ASSIGN_OR_RETURN(request.release.install_config,
+                             ReadTextFile(arguments.install_config_file, controller::kMaxNodeConfigBytes));
+  }
   if (!arguments.node_config_file.empty()) {
     SEALIFT_ASSIGN_OR_RETURN(request.release.node_config,
                              ReadTextFile(arguments.node_config_file, controller::kMaxNodeConfigBytes));

@@ -25,6 +25,7 @@ int main(int argc, char** argv) {
   cli::AddFleetVerbs(app, session);
   cli::AddBuildVerbs(app, session);
   cli::AddExtensionVerbs(app, session);
+  cli::AddInstallVerbs(app, session);
   cli::AddTokenVerbs(app, session);
   cli::AddKeysVerbs(app, session);
   cli::AddJournalVerbs(app, session);

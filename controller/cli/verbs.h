@@ -42,6 +42,8 @@ void ShowProgress(const std::string& line);
 void AddBuildVerbs(CLI::App& app, Session& session);
 // sealift build-extension
 void AddExtensionVerbs(CLI::App& app, Session& session);
+// sealift install-config sign|check
+void AddInstallVerbs(CLI::App& app, Session& session);
 // sealift token create
 void AddTokenVerbs(CLI::App& app, Session& session);
 // sealift keys init|list|attest
