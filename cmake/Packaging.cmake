@@ -11,7 +11,7 @@ set(unit_dir /usr/lib/systemd/system)
 if(TARGET sealift-agent)
   install(TARGETS sealift-agent RUNTIME DESTINATION /usr/lib/sealift COMPONENT agent)
   install(FILES deploy/systemd/sealift-agent.service deploy/systemd/sealift-extensions.service
-    deploy/systemd/sealift-unlock.service DESTINATION ${unit_dir} COMPONENT agent)
+    deploy/systemd/sealift-unlock.service deploy/systemd/sealift-install.service DESTINATION ${unit_dir} COMPONENT agent)
   install(FILES deploy/systemd/50-sealift-blesses.conf DESTINATION ${unit_dir}/systemd-bless-boot.service.d COMPONENT agent)
   install(FILES LICENSE DESTINATION /usr/share/doc/sealift-agent RENAME copyright COMPONENT agent)
   install(CODE "file(MAKE_DIRECTORY \"\$ENV{DESTDIR}/usr/bin\")

@@ -3,6 +3,7 @@
 #include <iostream>
 
 #include "node-agent/app/daemon.h"
+#include "node-agent/app/install_command.h"
 #include "node-agent/app/settings.h"
 #include "node-agent/app/status_file.h"
 #include "node-agent/app/system.h"
@@ -28,6 +29,8 @@ constexpr const char* kFooter =
     "  sealift-agent activate-extensions\n"
     "  sealift-agent unlock-all --recovery-key\n"
     "  sealift-agent volumes -o json\n"
+    "  sealift-agent preflight\n"
+    "  sealift-agent install --dry-run\n"
     "\n"
     "Exit codes: 0 success; 1 failure, with the reason on stderr; 2 wrong usage; 3 no agent runs (status).\n"
     "The daemon stops in order on SIGTERM and SIGINT, and may be killed at any moment without harm.\n"
@@ -152,6 +155,7 @@ int Main(int argc, char** argv) {
 
   VolumeArguments volumes;
   volumes.AddTo(app);
+  const std::function<std::optional<Status>()> installed = AddInstallCommands(app);
 
   try {
     app.parse(argc, argv);
@@ -162,6 +166,7 @@ int Main(int argc, char** argv) {
   if (status->parsed()) return ShowStatus(runtime, format);
   if (activate->parsed()) return ActivateAndTell();
   if (volumes.parsed()) return volumes.Run();
+  if (const std::optional<Status> done = installed()) return done->ok() ? kExitOk : Fail(*done);
   const Result<log::Level> parsed = log::ParseLevel(level);
   if (!parsed.ok()) return Fail(parsed.status());
   log::SetLevel(*parsed);

@@ -76,6 +76,11 @@ void ReadVolumes(ConfigReader& config, Settings& settings) {
   settings.escrow_oaep = config.String("escrow.oaep", "sha1");
   if (const auto oaep = escrow::ParseOaepHash(settings.escrow_oaep); !oaep.ok())
     config.Problem("escrow.oaep", "must be sha1 or sha256");
+  settings.install_keys = config.Strings("install.keys");
+  for (const std::string& pem : settings.install_keys) {
+    const auto key = PublicKey::FromPem(pem);
+    if (!key.ok()) config.Problem("install.keys", MessageOf(key.status()));
+  }
 }
 
 void ReadUpdate(ConfigReader& config, Settings& settings) {

@@ -26,6 +26,8 @@ struct Settings {
   // Of the escrow key's OAEP: "sha1" or "sha256".
   std::string escrow_oaep;
   std::map<std::string, std::string> labels;
+  // Public keys (PEM) that may sign an install configuration on a medium.
+  std::vector<std::string> install_keys;
 
   // oem and persistent are encrypted and prove themselves, or stay closed.
   bool volumes_encrypted = true;

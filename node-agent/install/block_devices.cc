@@ -14,8 +14,9 @@ namespace {
 
 using Json = nlohmann::json;
 
+// Without NAME lsblk gives a flat list, where nothing says what is a part of what.
 constexpr std::string_view kColumns =
-    "PATH,TYPE,SIZE,RO,SERIAL,WWN,MODEL,PARTLABEL,LABEL,FSTYPE,PTTYPE,MOUNTPOINTS,LOG-SEC";
+    "NAME,PATH,TYPE,SIZE,RO,SERIAL,WWN,MODEL,PARTLABEL,LABEL,FSTYPE,PTTYPE,MOUNTPOINTS,LOG-SEC";
 constexpr std::size_t kMaxDepth = 8;
 
 std::string Text(const Json& object, const char* key) {
@@ -116,7 +117,12 @@ Result<std::vector<BlockDisk>> ParseLsblk(std::string_view json) {
   }
   std::vector<BlockDisk> disks;
   for (const Json& object : *found) {
-    if (!object.is_object() || Text(object, "type") != "disk") continue;
+    if (!object.is_object()) continue;
+    if (Text(object, "type") == "part") {
+      return MakeError(Code::kInternal, Reason::kToolFailed,
+                       "list disks: lsblk does not say which disk a partition is of");
+    }
+    if (Text(object, "type") != "disk") continue;
     const std::string name = std::filesystem::path(Text(object, "path")).filename();
     // Disks by type, memory by nature.
     if (name.starts_with("zram") || name.starts_with("ram") || name.starts_with("fd")) continue;

@@ -81,18 +81,35 @@ Status Installer::CheckUnchanged(const InstallPlan& plan) {
     return MakeError(Code::kFailedPrecondition, Reason::kDiskHoldsData,
                      fmt::format("install on {}: it is another than a moment ago", DescribeDisk(plan.disk)));
   }
-  // What the kernel has not told may still be there.
-  if (plan.state != DiskState::kEmpty) return OkStatus();
-  SEALIFT_ASSIGN_OR_RETURN(const std::string json,
-                           parts_.runner.Run({"wipefs", "--json", "--no-act", plan.disk.path.string()}));
-  const nlohmann::json found = nlohmann::json::parse(json, nullptr, false);
-  if (!found.is_object() || !found.contains("signatures")) return OkStatus();
-  for (const auto& signature : found["signatures"]) {
-    const std::string type = signature.is_object() ? signature.value("type", "") : "";
-    if (type == "gpt" || type == "PMBR" || type == "dos") continue;
+  return plan.state == DiskState::kEmpty ? CheckEmpty(plan) : OkStatus();
+}
+
+// Asks the disk itself: what the kernel and udev have not told may still be there.
+Status Installer::CheckEmpty(const InstallPlan& plan) {
+  const auto holds = [&](std::string_view what) {
     return MakeError(Code::kFailedPrecondition, Reason::kDiskHoldsData,
-                     fmt::format("install on {}: it holds {}", DescribeDisk(plan.disk), type));
+                     fmt::format("install on {}: it holds {}", DescribeDisk(plan.disk), what));
+  };
+  const std::string disk = plan.disk.path.string();
+  SEALIFT_ASSIGN_OR_RETURN(const std::string found,
+                           parts_.runner.Run({"wipefs", "--json", "--no-act", disk}));
+  bool table = false;
+  const nlohmann::json json = nlohmann::json::parse(found, nullptr, false);
+  // An empty answer is how wipefs says that there is nothing.
+  if (json.is_object() && json.contains("signatures")) {
+    for (const auto& signature : json["signatures"]) {
+      const std::string type = signature.is_object() ? signature.value("type", "") : "";
+      table = table || type == "gpt" || type == "PMBR" || type == "dos";
+      if (type != "gpt" && type != "PMBR" && type != "dos") return holds(type);
+    }
   }
+  if (!table) return OkStatus();
+  SEALIFT_ASSIGN_OR_RETURN(const std::string text, parts_.runner.Run({"sfdisk", "--json", disk}));
+  const nlohmann::json parts = nlohmann::json::parse(text, nullptr, false);
+  if (!parts.is_object() || !parts.contains("partitiontable"))
+    return holds("a partition table that does not parse");
+  if (!parts["partitiontable"].value("partitions", nlohmann::json::array()).empty())
+    return holds("partitions");
   return OkStatus();
 }
 

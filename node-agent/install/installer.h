@@ -91,6 +91,7 @@ class Installer {
   Status RunSteps(const TrustedConfig& config, const InstallPlan& plan, const MediumRelease& release);
   Status RunHooks(std::string_view when, const std::vector<HookStep>& steps);
   Status CheckUnchanged(const InstallPlan& plan);
+  Status CheckEmpty(const InstallPlan& plan);
   Status WriteTable(const InstallPlan& plan);
   // By number, from the disk itself.
   Result<std::vector<Node>> PartitionNodes(const InstallPlan& plan);

@@ -51,7 +51,7 @@ Result<MediumDevice> WaitForMedium(CommandRunner& runner) {
   const Clock::time_point deadline = Clock::now() + kPatience;
   for (;;) {
     SEALIFT_ASSIGN_OR_RETURN(const std::string json,
-                             runner.Run({"lsblk", "--json", "--output", "PATH,TYPE,LABEL,FSTYPE"}));
+                             runner.Run({"lsblk", "--json", "--output", "NAME,PATH,TYPE,LABEL,FSTYPE"}));
     SEALIFT_ASSIGN_OR_RETURN(const std::optional<MediumDevice> found, FindMedium(json));
     if (found) return *found;
     if (Clock::now() >= deadline)

@@ -25,10 +25,10 @@ constexpr std::array<std::string_view, 9> kOsKeys{
     "bootcmd", "ssh_authorized_keys", "name",     "k3s"};
 
 bool IsName(std::string_view text, std::size_t limit) {
-  return !text.empty() && text.size() <= limit && text.front() != '-' && text.front() != '.' &&
+  return !text.empty() && text.size() <= limit && text.front() != '-' &&
          std::all_of(text.begin(), text.end(), [](char c) {
            return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '_' ||
-                  c == '-' || c == '.';
+                  c == '-';
          });
 }
 
@@ -196,13 +196,13 @@ class InstallReader {
       }
     }
     if (!IsName(extra.name, kGptNameLimit))
-      in_.Problem(node, path + ".name", "must be 1 to 36 of letters, digits, '.', '_' and '-'");
+      in_.Problem(node, path + ".name", "must be 1 to 36 of letters, digits, '_' and '-'");
     if (std::find(kFileSystems.begin(), kFileSystems.end(), extra.file_system) == kFileSystems.end())
       in_.Problem(node, path + ".fs", fmt::format("must be one of {}", fmt::join(kFileSystems, ", ")));
     if (extra.label.empty()) extra.label = extra.name.substr(0, LabelLimit(extra));
     if (extra.file_system != "none" && !IsName(extra.label, LabelLimit(extra)))
       in_.Problem(node, path + ".label",
-                  fmt::format("must be 1 to {} of letters, digits, '.', '_' and '-'", LabelLimit(extra)));
+                  fmt::format("must be 1 to {} of letters, digits, '_' and '-'", LabelLimit(extra)));
     return extra;
   }
   static std::size_t LabelLimit(const ExtraPartition& extra) { return extra.file_system == "vfat" ? 11 : 16; }
@@ -291,6 +291,8 @@ class InstallReader {
     if (name == kOemName || name == kPersistentName || name == kOemLabel || name == kPersistentLabel) return;
     for (ExtraPartition& extra : config_.extra) {
       if (extra.name == name || extra.label == name) {
+        if (extra.file_system == "none")
+          in_.Problem(node, "install.encrypted_partitions", fmt::format("'{}' needs a file system", name));
         extra.encrypted = true;
         return;
       }

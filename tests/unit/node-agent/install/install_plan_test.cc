@@ -184,6 +184,13 @@ TEST(ParseLsblk, ReadsWhatMatters) {
   EXPECT_EQ(disk.partitions[1].content, "crypto_LUKS");
 }
 
+// lsblk's flat form would make every disk look empty.
+TEST(ParseLsblk, AListThatDoesNotNestIsAnError) {
+  const auto disks = ParseLsblk(
+      R"({"blockdevices":[{"path":"/dev/vda","type":"disk","size":9},{"path":"/dev/vda1","type":"part","size":7}]})");
+  EXPECT_EQ(ReasonOf(disks.status()), Reason::kToolFailed);
+}
+
 TEST(ParseLsblk, AnythingElseIsAnError) {
   for (const char* text : {"", "[]", "{}", "{\"blockdevices\": 3}", "lsblk: error"})
     EXPECT_EQ(ReasonOf(ParseLsblk(text).status()), Reason::kToolFailed) << text;

@@ -267,9 +267,14 @@ TEST_F(InstallerTest, ADiskThatChangedSinceThePlanIsLeft) {
   EXPECT_EQ(ReasonOf(Install(plan)), Reason::kDiskHoldsData);
   machine_.lsblk = kLsblk;
   machine_.signatures = R"({"signatures":[{"type":"gpt"},{"type":"btrfs"}]})";
-  const Status status = Install(plan);
+  Status status = Install(plan);
   EXPECT_EQ(ReasonOf(status), Reason::kDiskHoldsData);
   EXPECT_THAT(MessageOf(status), HasSubstr("btrfs"));
+  // A table whose partitions the kernel has not told of.
+  machine_.signatures = R"({"signatures":[{"type":"gpt"}]})";
+  status = Install(plan);
+  EXPECT_EQ(ReasonOf(status), Reason::kDiskHoldsData);
+  EXPECT_THAT(MessageOf(status), HasSubstr("it holds partitions"));
   EXPECT_THAT(log_, testing::Not(Contains("sfdisk table")));
 }
 
