@@ -116,6 +116,12 @@ step_vm() { /usr/bin/python3 tests/e2e/vm_story.py --build $release --results "$
 step_debian13() { /usr/bin/python3 tests/e2e/debian_13.py --build $release --results "$logs/debian13.json"; }
 step_iso() { /usr/bin/python3 tests/e2e/iso_boot.py --build $release --results "$logs/iso.json"; }
 
+step_install() { # the core path; all of it with --full
+  local core=1
+  if [[ $mode == full ]]; then core=; fi
+  SEALIFT_INSTALL_CORE_ONLY=$core /usr/bin/python3 tests/e2e/install.py --build $release --results "$logs/install.json"
+}
+
 mode=default
 only=
 arguments=() # of the one step
@@ -147,7 +153,7 @@ fi
 
 # name and its time limit in minutes
 steps=("apt 30" "build 55" "format 5" "contract 5" "unit 10" "integration 20" "fuzz 10" "shellcheck 5")
-if [[ $mode != quick ]]; then steps+=("asan 40" "tidy 60" "vm 40" "iso 15"); fi
+if [[ $mode != quick ]]; then steps+=("asan 40" "tidy 60" "vm 40" "iso 15" "install 40"); fi
 if [[ $mode == full ]]; then steps+=("debian13 20" "clang 40" "tsan 60" "fuzzers 40" "bench 15"); fi
 
 passed=0 failed=0 skipped=0 first_failure="" running=""

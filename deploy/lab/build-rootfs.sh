@@ -2,11 +2,13 @@
 # Builds the root file system of a lab node: Debian 12 with systemd 252 (or another release), kernel, boot loader and
 # stub inside.
 #
-#   build-rootfs.sh [--version V] [--agent-deb FILE | --probe | --panics] OUT
+#   build-rootfs.sh [--version V] [--agent-deb FILE [--installs] | --probe | --panics] OUT
 #
 # OUT is a directory and is replaced. What `sealift build-uki dir:OUT` adds (/init, ...) is not done here.
 # --version V       os-release says VERSION_ID=V (default 1.0)
 # --agent-deb FILE  unpacks the package (no maintainer script runs) and enables its units
+# --installs        for images that install machines: their agent mounts oem and persistent, and on a medium there may
+#                   be no ESP to wait for
 # --probe           a tiny tree instead: boots in seconds, prints its PCRs on the serial port, powers off
 # --panics          as tiny, but its init ends at once: the kernel panics, and reboots when its command line says so
 #
@@ -21,6 +23,7 @@ cache=${SEALIFT_LAB_CACHE:-$here/../../build/lab/cache}
 version=1.0
 agent_deb=
 tiny_init=
+installs=
 while (($# > 1)); do
   case $1 in
     --version)
@@ -31,6 +34,7 @@ while (($# > 1)); do
       agent_deb=$2
       shift
       ;;
+    --installs) installs=yes ;;
     --probe) tiny_init=probe-init ;;
     --panics) tiny_init=panic-init ;;
     *) break ;;
@@ -38,13 +42,13 @@ while (($# > 1)); do
   shift
 done
 if (($# != 1)) || [[ $1 == -* ]]; then
-  echo "usage: build-rootfs.sh [--version V] [--agent-deb FILE | --probe | --panics] OUT" >&2
+  echo "usage: build-rootfs.sh [--version V] [--agent-deb FILE [--installs] | --probe | --panics] OUT" >&2
   exit 2
 fi
 out=$1
 
 packages=(
-  systemd systemd-sysv udev dbus kmod mount login passwd util-linux iproute2 e2fsprogs dosfstools
+  systemd systemd-sysv udev dbus kmod mount login passwd util-linux fdisk iproute2 e2fsprogs dosfstools
   systemd-boot-efi tpm2-tools
 )
 # systemd-pcrphase loads these by name, so no dependency brings them. What they are called depends on the release.
@@ -56,7 +60,8 @@ kernel=linux-image-cloud-amd64
 modules=(
   drivers/virtio drivers/block/virtio_blk.ko drivers/block/loop.ko drivers/net/virtio_net.ko
   drivers/net/net_failover.ko net/core/failover.ko drivers/char/virtio_console.ko drivers/char/hw_random
-  drivers/firmware/qemu_fw_cfg.ko drivers/md fs/fat fs/nls fs/efivarfs fs/overlayfs fs/squashfs fs/autofs fs/fuse net/ipv6
+  drivers/firmware/qemu_fw_cfg.ko drivers/md drivers/scsi/scsi_common.ko drivers/scsi/scsi_mod.ko
+  drivers/scsi/sd_mod.ko drivers/scsi/sr_mod.ko drivers/scsi/virtio_scsi.ko drivers/cdrom fs/isofs fs/fat fs/nls fs/efivarfs fs/overlayfs fs/squashfs fs/autofs fs/fuse net/ipv6
   lib crypto arch/x86/crypto
 )
 
@@ -184,6 +189,7 @@ configure() { # the OS: what its vendor would set up, then the lab's driver
   ln -sf /usr/lib/systemd/system/multi-user.target "$root/etc/systemd/system/default.target"
   ln -sf /usr/lib/systemd/system/systemd-networkd.service "$root/etc/systemd/system/multi-user.target.wants/"
   write_os_release "$root"
+  if [[ -n $installs ]]; then mv "$root/etc/fstab.installs" "$root/etc/fstab"; else rm "$root/etc/fstab.installs"; fi
   if [[ -n $agent_deb ]]; then
     dpkg-deb -x "$agent_deb" "$root.agent"
     # A merged-/usr tree: lib/ of the package belongs below usr/.
