@@ -37,13 +37,19 @@ SecretBytes DeriveKey(ByteView secret, std::string_view purpose) {
 
 Sha256Digest VolumeTag(ByteView secret, std::string_view name, std::string_view luks_uuid,
                        std::string_view cipher, const SecretBytes& volume_key) {
-  ByteWriter writer(ByteWriter::Endian::kBig);
-  for (const ByteView part :
-       {AsBytes(name), AsBytes(luks_uuid), AsBytes(cipher), volume_key.ExposeSecret()}) {
-    writer.U32(static_cast<std::uint32_t>(part.size()));
-    writer.Raw(part);
+  const ByteView parts[] = {AsBytes(name), AsBytes(luks_uuid), AsBytes(cipher), volume_key.ExposeSecret()};
+  std::size_t size_of_all = 0;
+  for (const ByteView part : parts) size_of_all += sizeof(std::uint32_t) + part.size();
+  Bytes bytes;
+  // In one piece from the start, so that no outgrown copy of the key is left behind.
+  bytes.reserve(size_of_all);
+  for (const ByteView part : parts) {
+    ByteWriter length(ByteWriter::Endian::kBig);
+    length.U32(static_cast<std::uint32_t>(part.size()));
+    Append(bytes, length.bytes());
+    Append(bytes, part);
   }
-  const SecretBytes message(std::move(writer).Finish());
+  const SecretBytes message(std::move(bytes));
   const SecretBytes key = DeriveKey(secret, "proof");
   Sha256Digest tag;
   unsigned size = 0;

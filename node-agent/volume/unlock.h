@@ -115,7 +115,8 @@ struct EpochState {
 };
 Result<EpochState> ReadEpochState(const std::filesystem::path& runtime);
 // The volumes that the TPM opened in this boot, and what they are bound to: what the next image must open.
-// Errors: as ReadEpochState.
+// None where the early boot came to nothing. Errors: FAILED_PRECONDITION/EPOCH_UNUSABLE when it left
+// something else.
 Result<std::vector<VolumeHeader>> ReadOpenVolumes(const std::filesystem::path& runtime);
 // The recovery keys of this machine's volumes, to be escrowed. Errors: as ReadEpochState.
 Result<std::vector<escrow::EscrowedKey>> ReadEscrowedKeys(const std::filesystem::path& runtime);

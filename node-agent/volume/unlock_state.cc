@@ -129,10 +129,12 @@ Result<EpochState> ReadEpochState(const std::filesystem::path& runtime) {
 }
 
 Result<std::vector<VolumeHeader>> ReadOpenVolumes(const std::filesystem::path& runtime) {
+  std::error_code error;
+  std::vector<VolumeHeader> volumes;
+  if (!std::filesystem::exists(runtime / kVolumesStateName, error)) return volumes;
   SEALIFT_ASSIGN_OR_RETURN(const ordered_json json, ReadState(runtime / kVolumesStateName));
   const auto listed = json.find("volumes");
   if (listed == json.end() || !listed->is_array()) return Unusable("it lists no volumes");
-  std::vector<VolumeHeader> volumes;
   for (const ordered_json& one : *listed) {
     if (!one.is_object() || one.value("open", ordered_json()) != true) continue;
     VolumeHeader volume;

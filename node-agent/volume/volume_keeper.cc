@@ -30,11 +30,15 @@ Status Refuse(Reason reason, const std::filesystem::path& device, std::string_vi
 
 // format | secret | epoch base.
 SecretBytes Payload(const SecretBytes& secret, std::uint64_t epoch_base) {
-  ByteWriter writer(ByteWriter::Endian::kBig);
-  writer.U8(kPayloadFormat);
-  writer.Raw(secret.ExposeSecret());
-  writer.U64(epoch_base);
-  return SecretBytes(std::move(writer).Finish());
+  ByteWriter base(ByteWriter::Endian::kBig);
+  base.U64(epoch_base);
+  Bytes payload;
+  // In one piece from the start, so that no outgrown copy of the secret is left behind.
+  payload.reserve(1 + secret.size() + base.size());
+  payload.push_back(kPayloadFormat);
+  Append(payload, secret.ExposeSecret());
+  Append(payload, base.bytes());
+  return SecretBytes(std::move(payload));
 }
 
 std::vector<SealedToken> SealedTokens(const LuksHeader& header) {

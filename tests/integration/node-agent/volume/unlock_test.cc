@@ -87,6 +87,14 @@ TEST_F(UnlockTest, OpensAndMountsBothAndTellsTheEpoch) {
   ASSERT_TRUE(state.ok()) << Describe(state.status());
   EXPECT_EQ(state->epoch, 5u);
   EXPECT_EQ(state->counter - state->base, 5u);
+  const auto open = ReadOpenVolumes(folder_.path() / "run");
+  ASSERT_TRUE(open.ok()) << Describe(open.status());
+  ASSERT_EQ(open->size(), 2u);
+  EXPECT_EQ(open->front().name, "oem");
+  EXPECT_EQ(open->front().bindings.front().policy_key, key_->public_key());
+  EXPECT_EQ(open->front().bindings.front().secure_boot,
+            vault_->ReadPcrs(std::array<std::uint32_t, 1>{7})->at(7));
+  EXPECT_TRUE(ReadOpenVolumes(folder_.path() / "never")->empty());
   EXPECT_THAT(ReadEscrowedKeys(folder_.path() / "run").value(),
               ElementsAre(oem_.recovery, persistent_.recovery));
 }
