@@ -2,6 +2,8 @@
 #include <openssl/core_names.h>
 
 #include <algorithm>
+#include <chrono>
+#include <thread>
 
 #include "node-agent/tpm/esys_commands.h"
 #include "node-agent/tpm/esys_tpm.h"
@@ -193,6 +195,10 @@ class EsysVault final : public TpmVault {
     Unsealed result;
     SEALIFT_ASSIGN_OR_RETURN(result.made_at, CheckCreation(object, loaded, parent_area, purpose));
     Result<SecretBytes> secret = UnsealLoaded(loaded, parent, policy, approval);
+    for (int attempt = 0; attempt < kMaxAttempts && PcrMoved(secret.status()); ++attempt) {
+      std::this_thread::sleep_for(kPause);
+      secret = UnsealLoaded(loaded, parent, policy, approval);
+    }
     if (!secret.ok()) return Explain(secret.status(), policy, approval);
     result.secret = *std::move(secret);
     return result;
@@ -213,6 +219,15 @@ class EsysVault final : public TpmVault {
     area.publicArea.parameters.keyedHashDetail.scheme.scheme = TPM2_ALG_NULL;
     SEALIFT_RETURN_IF_ERROR(Fill(area.publicArea.authPolicy, policy.view(), "policy"));
     return area;
+  }
+
+  // Any register moved, also one that the policy does not name, between the session's look at them and its
+  // use. Under Secure Boot the kernel measures each module it loads into PCR 10 (IMA), and in early boot it
+  // loads many.
+  static constexpr int kMaxAttempts = 100;
+  static constexpr std::chrono::milliseconds kPause{50};
+  static bool PcrMoved(const Status& status) {
+    return !status.ok() && MessageOf(status).ends_with(fmt::format("{:#x})", TPM2_RC_PCR_CHANGED));
   }
 
   // The TPM says that it made the object, and when: PCR 7 of then, as a digest.
