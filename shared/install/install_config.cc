@@ -147,7 +147,7 @@ class InstallReader {
   void Partitions(const YamlNode& node, const std::string& path) {
     if (!in_.Is(node, Kind::kMap, path)) return;
     for (const auto& [name, value] : node.members) {
-      const std::string inner = path + "." + name;
+      const std::string inner = fmt::format("{}.{}", path, name);
       if (name != kOemName && name != kPersistentName) {
         in_.Problem(value, inner, "is not known; others go to install.extra-partitions");
         continue;
@@ -162,7 +162,7 @@ class InstallReader {
           in_.Text(inner_value, inner + ".fs", fs);
           if (fs != "ext4") in_.Problem(inner_value, inner + ".fs", "is always ext4");
         } else {
-          in_.Problem(inner_value, inner + "." + key, "is not known");
+          in_.Problem(inner_value, fmt::format("{}.{}", inner, key), "is not known");
         }
       }
     }
@@ -182,7 +182,7 @@ class InstallReader {
   ExtraPartition Extra(const YamlNode& node, const std::string& path) {
     ExtraPartition extra;
     for (const auto& [key, value] : node.members) {
-      const std::string inner = path + "." + key;
+      const std::string inner = fmt::format("{}.{}", path, key);
       if (key == "name") {
         in_.Text(value, inner, extra.name);
       } else if (key == "size") {
@@ -248,7 +248,8 @@ class InstallReader {
         } else if (key == "commands") {
           Commands(value, inner + ".commands", step.commands);
         } else {
-          in_.Problem(value, inner + "." + key, "is not known here; steps of an installation are commands");
+          in_.Problem(value, fmt::format("{}.{}", inner, key),
+                      "is not known here; steps of an installation are commands");
         }
       }
       if (step.commands.empty()) in_.Problem(item, inner, "has no commands");

@@ -121,7 +121,7 @@ class Parser {
       if (map.Find(key.text) != nullptr) return Invalid(Line(), fmt::format("'{}' is there twice", key.text));
       SEALIFT_RETURN_IF_ERROR(Next());
       SEALIFT_ASSIGN_OR_RETURN(YamlNode value, Node(depth + 1));
-      map.members.emplace_back(key.text, std::move(value));
+      map.members.push_back({.key = key.text, .value = std::move(value)});
     }
   }
 
@@ -135,8 +135,8 @@ class Parser {
 
 const YamlNode* YamlNode::Find(std::string_view key) const {
   const auto found =
-      std::find_if(members.begin(), members.end(), [&](const auto& member) { return member.first == key; });
-  return found == members.end() ? nullptr : &found->second;
+      std::find_if(members.begin(), members.end(), [&](const auto& member) { return member.key == key; });
+  return found == members.end() ? nullptr : &found->value;
 }
 
 bool YamlNode::IsNull() const {

@@ -8,7 +8,6 @@
 #include <cstdint>
 #include <string>
 #include <string_view>
-#include <utility>
 #include <vector>
 
 #include "shared/base/status.h"
@@ -19,6 +18,8 @@ inline constexpr std::size_t kMaxYamlBytes = 256u << 10;
 inline constexpr std::size_t kMaxYamlNodes = 10000;
 inline constexpr std::size_t kMaxYamlDepth = 16;
 
+struct YamlMember;
+
 struct YamlNode {
   enum class Kind { kScalar, kList, kMap };
   Kind kind = Kind::kScalar;
@@ -27,7 +28,7 @@ struct YamlNode {
   bool quoted = false;
   std::vector<YamlNode> items;
   // In the order of the file.
-  std::vector<std::pair<std::string, YamlNode>> members;
+  std::vector<YamlMember> members;
   // From 1.
   std::size_t line = 0;
 
@@ -35,6 +36,11 @@ struct YamlNode {
   const YamlNode* Find(std::string_view key) const;
   // A plain scalar of nothing, "~" or "null".
   bool IsNull() const;
+};
+
+struct YamlMember {
+  std::string key;
+  YamlNode value;
 };
 
 // An empty document is an empty mapping. Errors: INVALID_ARGUMENT/INSTALL_CONFIG_INVALID with the line.
