@@ -19,7 +19,14 @@ namespace fs = std::filesystem;
 
 constexpr std::string_view kUnitPath = "usr/lib/systemd/system/sealift-extensions.service";
 
-Result<std::vector<ParameterEvent>> Measure(const ExtensionBundle& bundle) {
+std::vector<ParameterEvent> EventsOf(const uki::PcrPrediction& prediction) {
+  std::vector<ParameterEvent> events;
+  for (const uki::MeasuredEvent& event : prediction.events)
+    events.push_back({.description = event.description, .digest = event.digest});
+  return events;
+}
+
+Status Measure(ExtensionBundle& bundle) {
   std::vector<UniqueFd> opened;
   std::vector<uki::CompanionFile> companions;
   for (std::size_t i = 0; i < bundle.list.size(); ++i) {
@@ -28,14 +35,24 @@ Result<std::vector<ParameterEvent>> Measure(const ExtensionBundle& bundle) {
     if (!opened.back().valid())
       return ErrnoError(Code::kUnavailable, Reason::kFileUnreadable, fmt::format("read '{}'", path), "open",
                         errno);
-    companions.push_back({.name = bundle.list[i].name + ".raw",
+    companions.push_back({.name = bundle.list[i].FileName(),
                           .content = uki::ContentSource(opened.back(), path, 0, bundle.list[i].size)});
   }
-  SEALIFT_ASSIGN_OR_RETURN(const uki::PcrPrediction prediction, uki::PredictPcr13(companions));
-  std::vector<ParameterEvent> events;
-  for (const uki::MeasuredEvent& event : prediction.events)
-    events.push_back({.description = event.description, .digest = event.digest});
-  return events;
+  SEALIFT_ASSIGN_OR_RETURN(const uki::PcrPrediction pcr13, uki::PredictPcr13(companions));
+  SEALIFT_ASSIGN_OR_RETURN(const uki::PcrPrediction confexts, uki::PredictConfexts(companions));
+  bundle.pcr13 = EventsOf(pcr13);
+  bundle.pcr12 = EventsOf(confexts);
+  return OkStatus();
+}
+
+Status CheckStub(const ListedExtension& extension, unsigned stub_major) {
+  if (extension.kind == ExtensionKind::kSystem || stub_major >= uki::kStubThatTakesConfexts)
+    return OkStatus();
+  return MakeError(
+      Code::kInvalidArgument, Reason::kUkiStubUnsupported,
+      fmt::format("bundle extension '{}': systemd-stub {} takes configuration extensions for system "
+                  "extensions, and {} is the first that does not",
+                  extension.name, stub_major, uki::kStubThatTakesConfexts));
 }
 
 Status Sync(const fs::path& path) {
@@ -59,7 +76,7 @@ Status CheckDistinct(const std::vector<ListedExtension>& list, const std::string
 }  // namespace
 
 Result<ExtensionBundle> BundleExtensions(std::span<const fs::path> files, std::span<const Bytes> certificates,
-                                         const OsRelease& os_release, Tree& tree) {
+                                         const OsRelease& os_release, unsigned stub_major, Tree& tree) {
   ExtensionBundle bundle;
   if (files.empty()) return bundle;
   for (const std::string_view needed : {kAgentPath, kUnitPath}) {
@@ -69,13 +86,14 @@ Result<ExtensionBundle> BundleExtensions(std::span<const fs::path> files, std::s
   }
   for (const fs::path& file : files) {
     SEALIFT_ASSIGN_OR_RETURN(ListedExtension extension, extension::DescribeExtension(file, certificates));
+    SEALIFT_RETURN_IF_ERROR(CheckStub(extension, stub_major));
     SEALIFT_RETURN_IF_ERROR(CheckDistinct(bundle.list, extension.name));
     SEALIFT_RETURN_IF_ERROR(
         CheckExtensionFits(extension, os_release.Get("ID"), os_release.Get("VERSION_ID")));
     bundle.list.push_back(std::move(extension));
     bundle.files.push_back(file);
   }
-  SEALIFT_ASSIGN_OR_RETURN(bundle.pcr13, Measure(bundle));
+  SEALIFT_RETURN_IF_ERROR(Measure(bundle));
   std::string pem;
   for (const Bytes& der : certificates) {
     SEALIFT_ASSIGN_OR_RETURN(const Certificate certificate, Certificate::FromDer(der));
@@ -91,7 +109,7 @@ Result<ExtensionBundle> BundleExtensions(std::span<const fs::path> files, std::s
 Status WriteExtensions(const ExtensionBundle& bundle, const std::string& image_path, EspTree& esp) {
   for (std::size_t i = 0; i < bundle.list.size(); ++i) {
     const ListedExtension& extension = bundle.list[i];
-    const std::string path = fmt::format("{}.extra.d/{}.raw", image_path, extension.name);
+    const std::string path = fmt::format("{}.extra.d/{}", image_path, extension.FileName());
     SEALIFT_ASSIGN_OR_RETURN(const fs::path place, esp.PlaceFor(path));
     std::error_code error;
     if (!fs::copy_file(bundle.files[i], place, error)) {

@@ -1,4 +1,4 @@
-// The system extensions of a release: checked, listed inside the image, laid beside it, and measured
+// The extensions of a release: checked, listed inside the image, laid beside it, and measured
 // (docs/extensions.md).
 //
 // Not thread-safe: the tree is changed.
@@ -22,15 +22,18 @@ struct ExtensionBundle {
   std::vector<std::filesystem::path> files;
   // PCR 13 of an image that they lie beside; none without extensions.
   std::vector<ParameterEvent> pcr13;
+  // What configuration extensions among them add to PCR 12.
+  std::vector<ParameterEvent> pcr12;
 };
 
 // Checks each file (signed by one of `certificates`, made for this OS), puts list and certificates into the
-// tree and enables the agent's unit, which stands in for systemd-sysext. Without files the tree stays as it
-// is. Errors: EXTENSION_INVALID, EXTENSION_SIGNATURE_INVALID; FAILED_PRECONDITION/ROOTFS_UNUSABLE for a tree
-// without the agent; those of DescribeExtension.
+// tree and enables the agent's unit, which stands in for systemd-sysext and systemd-confext. Without files
+// the tree stays as it is. Errors: EXTENSION_INVALID, EXTENSION_SIGNATURE_INVALID; UKI_STUB_UNSUPPORTED for a
+// configuration extension that this stub would take for another thing; FAILED_PRECONDITION/ROOTFS_UNUSABLE
+// for a tree without the agent; those of DescribeExtension.
 Result<ExtensionBundle> BundleExtensions(std::span<const std::filesystem::path> files,
                                          std::span<const Bytes> certificates, const OsRelease& os_release,
-                                         Tree& tree);
+                                         unsigned stub_major, Tree& tree);
 
 // Copies the files to where the stub of the image at `image_path` looks. Errors: FILE_UNREADABLE,
 // FILE_UNWRITABLE, DISK_FULL; FAILED_PRECONDITION/EXTENSION_INVALID for a file that changed meanwhile.

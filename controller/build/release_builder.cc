@@ -296,7 +296,8 @@ Result<BuiltRelease> BuildRelease(const ReleaseOptions& options, const ReleaseKe
                                                .installer_files = std::move(installer_files)}));
   SEALIFT_ASSIGN_OR_RETURN(
       const ExtensionBundle extensions,
-      BundleExtensions(options.extensions, keys.extension_certificates, os_release, tree));
+      BundleExtensions(options.extensions, keys.extension_certificates, os_release,
+                       parts.stub_magic.major, tree));
   if (std::string lost = LostCapabilities(tree); !lost.empty()) built.remarks.push_back(std::move(lost));
   // The short signature first: wrong keys show before the long work.
   SEALIFT_ASSIGN_OR_RETURN(const efi::SignedImage boot_loader,
@@ -347,6 +348,7 @@ Result<BuiltRelease> BuildRelease(const ReleaseOptions& options, const ReleaseKe
                   .splash = parts.splash,
                   .sha384 = options.sha384};
   if (tree.Find(kNodeConfigPath) != nullptr) common.pcr13 = Pcr13(extensions);
+  common.companions_pcr12 = extensions.pcr12;
   extra.AddTo(common);
   SEALIFT_RETURN_IF_ERROR(
       esp.Write(kBootLoaderFile, FileRole::kBootLoader, boot_loader.bytes, &boot_loader.digest));

@@ -205,18 +205,25 @@ class Assembly {
       if (std::find(wanted.begin(), wanted.end(), phase) != wanted.end())
         policies.push_back(std::move(policy));
     }
-    if (profile != 0) {
-      const uki::MeasuredEvent event = uki::ProfileEvent(profile);
-      image.pcr12.push_back({.description = event.description, .digest = event.digest});
-    }
+    image.pcr12 = ParameterEvents(profile);
     built_.images.push_back(std::move(image));
     return OkStatus();
   }
 
-  // PCR 12 when nothing lies beside the image and the entry passes no options.
-  static Sha256Digest ParameterPcr(std::uint32_t profile) {
-    if (profile == 0) return {};
-    return uki::ExtendPcr({}, uki::ProfileEvent(profile).digest);
+  // PCR 12 when the entry passes no options.
+  std::vector<ParameterEvent> ParameterEvents(std::uint32_t profile) const {
+    std::vector<ParameterEvent> events;
+    if (profile != 0) {
+      const uki::MeasuredEvent event = uki::ProfileEvent(profile);
+      events.push_back({.description = event.description, .digest = event.digest});
+    }
+    events.insert(events.end(), parts_.companions_pcr12.begin(), parts_.companions_pcr12.end());
+    return events;
+  }
+  Sha256Digest ParameterPcr(std::uint32_t profile) const {
+    Sha256Digest pcr;
+    for (const ParameterEvent& event : ParameterEvents(profile)) pcr = uki::ExtendPcr(pcr, event.digest);
+    return pcr;
   }
 
   Status Add(std::string_view name, const uki::ContentSource& content) {

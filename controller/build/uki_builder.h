@@ -62,6 +62,8 @@ struct UkiParts {
   // PCR 13 with what lies beside the image: signs for PCRs 11, 12 and 13 together, too, which is what a
   // Sealift node's disks are bound to. None: PCR 11 alone, byte for byte as systemd-measure would.
   std::optional<Sha256Digest> pcr13 = std::nullopt;
+  // What lies beside the image adds to PCR 12, behind a profile's number.
+  std::vector<ParameterEvent> companions_pcr12 = {};
 };
 
 struct UkiKeys {

@@ -23,7 +23,8 @@ void AddSourceOptions(CLI::App& verb, BuildArguments& arguments) {
                   "Folder whose files are laid over the root file system, and so are signed and measured");
   verb.add_option(
           "--extension", release.extensions,
-          "Signed system extension (build-extension's NAME.raw) to lie beside every image; repeatable")
+          "Signed extension (build-extension's NAME.raw, or NAME.confext.raw for stubs from 256 on) to lie "
+          "beside every image; repeatable")
       ->allow_extra_args(false);
   verb.add_option("--splash", release.splash, "BMP picture that is shown while the kernel starts");
   verb.add_option("--kernel", release.kernel, "Kernel, if not the tree's /boot/vmlinuz");

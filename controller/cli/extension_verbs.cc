@@ -18,6 +18,7 @@ namespace {
 struct Arguments {
   extension::ExtensionOptions extension;
   std::string out;
+  std::string kind = "sysext";
   std::string keys_folder;
   std::vector<std::string> tokens;
   std::string journal;
@@ -41,9 +42,11 @@ void Print(const Session& session, const std::filesystem::path& out, const Liste
 
 Status Build(const Session& session, Arguments arguments) {
   extension::ExtensionOptions& options = arguments.extension;
+  options.kind = arguments.kind == "confext" ? ExtensionKind::kConfiguration : ExtensionKind::kSystem;
   SEALIFT_ASSIGN_OR_RETURN(options.built, BuildTime());
   SEALIFT_RETURN_IF_ERROR(MakeDirectories(arguments.out));
-  options.out = std::filesystem::path(arguments.out) / (options.name + ".raw");
+  options.out = std::filesystem::path(arguments.out) /
+                ListedExtension{.name = options.name, .kind = options.kind}.FileName();
   SEALIFT_ASSIGN_OR_RETURN(const auto ring, hsm::KeyRing::Open(arguments.keys_folder, arguments.tokens,
                                                                arguments.journal, arguments.generations));
   SEALIFT_RETURN_IF_ERROR(CheckCertificates(*ring, {"extensions"}, arguments.allow_expired));
@@ -59,14 +62,23 @@ Status Build(const Session& session, Arguments arguments) {
 
 void AddExtensionVerbs(CLI::App& app, Session& session) {
   const auto arguments = std::make_shared<Arguments>();
-  CLI::App* verb = AddVerb(app, session, "build-extension", "Build a signed system extension from a folder",
+  CLI::App* verb = AddVerb(app, session, "build-extension",
+                           "Build a signed system or configuration extension from a folder",
                            "sealift build-extension tools/ -n tools --version 1.0 --os-id debian "
                            "--os-version-id 12 -d out --keys keys --token release=pkcs11:token=release?...",
                            [&session, arguments] { return Build(session, *arguments); });
   extension::ExtensionOptions& options = arguments->extension;
-  verb->add_option("source", options.source, "Folder with usr/ and opt/, owned by root in the extension")
+  verb->add_option("source", options.source,
+                   "Folder with usr/ and opt/, or of a confext with etc/; owned by root in the extension")
       ->required();
-  verb->add_option("-n,--name", options.name, "Its file is NAME.raw")->required();
+  verb->add_option(
+          "--kind", arguments->kind,
+          "sysext: laid over /usr and /opt; confext: over /etc, for images with a stub of 256 on, for "
+          "example --kind confext")
+      ->check(CLI::IsMember({"sysext", "confext"}))
+      ->capture_default_str();
+  verb->add_option("-n,--name", options.name, "Its file is NAME.raw, of a confext NAME.confext.raw")
+      ->required();
   verb->add_option("--version", options.version, "Of the extension, UAPI version format")->required();
   verb->add_option("-d,--output-dir", arguments->out, "Folder for NAME.raw, which must not be there yet")
       ->required();

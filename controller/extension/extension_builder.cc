@@ -39,7 +39,7 @@ Status Refuse(const ExtensionOptions& options, std::string_view what) {
 
 Status CheckOptions(const ExtensionOptions& options) {
   if (!IsValidExtensionName(options.name))
-    return Refuse(options, "a name has 1 to 64 of letters, digits, '.', '_' and '-'");
+    return Refuse(options, "a name has 1 to 64 of letters, digits, '.', '_' and '-', and no .confext behind");
   if (!IsValidVersion(options.version))
     return Refuse(options, fmt::format("'{}' is no version", options.version));
   std::error_code error;
@@ -51,8 +51,10 @@ Status CheckOptions(const ExtensionOptions& options) {
   bool any = false;
   for (const auto& entry : fs::directory_iterator(options.source, error)) {
     const std::string name = entry.path().filename();
-    if (name != "usr" && name != "opt")
-      return Refuse(options, fmt::format("it may hold usr and opt, and has '{}'", name));
+    const bool configuration = options.kind == ExtensionKind::kConfiguration;
+    if (configuration ? name != "etc" : name != "usr" && name != "opt")
+      return Refuse(options,
+                    fmt::format("it may hold {}, and has '{}'", configuration ? "etc" : "usr and opt", name));
     any = true;
   }
   if (error) {
@@ -61,13 +63,14 @@ Status CheckOptions(const ExtensionOptions& options) {
   }
   if (!any) return Refuse(options, "the folder is empty");
   // Nothing is written through a link of the copy.
-  for (fs::path parent = fs::path(ExtensionReleasePath(options.name)).parent_path(); !parent.empty();
-       parent = parent.parent_path()) {
+  for (fs::path parent = fs::path(ExtensionReleasePath(options.kind, options.name)).parent_path();
+       !parent.empty(); parent = parent.parent_path()) {
     if (fs::is_symlink(options.source / parent, error))
       return Refuse(options, fmt::format("'{}' is a link", parent.string()));
   }
   // It would change what OS this is.
-  for (const char* forbidden : {"usr/lib/os-release", "usr/lib/sealift"}) {
+  for (const char* forbidden :
+       {"usr/lib/os-release", "usr/lib/sealift", "etc/os-release", "etc/machine-id"}) {
     if (fs::exists(fs::symlink_status(options.source / forbidden, error)))
       return Refuse(options, fmt::format("it may not bring '{}'", forbidden));
   }
@@ -79,21 +82,21 @@ Result<ExtensionRelease> Stage(const ExtensionOptions& options, const fs::path& 
   SEALIFT_RETURN_IF_ERROR(RunCommandChecked({.argv = {"cp", "-a", "--reflink=auto", "--",
                                                       options.source.string() + "/.", staged.string()}})
                               .status());
-  const fs::path file = staged / ExtensionReleasePath(options.name);
+  const fs::path file = staged / ExtensionReleasePath(options.kind, options.name);
   ExtensionRelease release;
   std::error_code error;
   if (fs::exists(fs::symlink_status(file, error))) {
     SEALIFT_ASSIGN_OR_RETURN(const std::string text, ReadTextFile(file, kMaxExtensionReleaseBytes));
-    release = ParseExtensionRelease(text);
+    release = ParseExtensionRelease(options.kind, text);
   }
   if (!options.os_id.empty()) release.os_id = options.os_id;
   if (!options.os_version_id.empty()) release.os_version_id = options.os_version_id;
   release.version = options.version;
   if (release.os_id.empty())
     return Refuse(options, fmt::format("neither --os-id nor {} says which OS it is for",
-                                       ExtensionReleasePath(options.name)));
+                                       ExtensionReleasePath(options.kind, options.name)));
   SEALIFT_RETURN_IF_ERROR(MakeDirectories(file.parent_path()));
-  SEALIFT_RETURN_IF_ERROR(WriteFileAtomically(file, AsBytes(FormatExtensionRelease(release))));
+  SEALIFT_RETURN_IF_ERROR(WriteFileAtomically(file, AsBytes(FormatExtensionRelease(options.kind, release))));
   return release;
 }
 
@@ -251,7 +254,8 @@ Result<ListedExtension> BuildExtension(const ExtensionOptions& options, Signer& 
                            .size = image.file_size(),
                            .root_hash = root,
                            .os_id = release.os_id,
-                           .os_version_id = release.os_version_id};
+                           .os_version_id = release.os_version_id,
+                           .kind = options.kind};
   };
   Result<ListedExtension> built = finish();
   std::error_code ignored;  // What is not there needs not be removed.
@@ -262,20 +266,23 @@ Result<ListedExtension> BuildExtension(const ExtensionOptions& options, Signer& 
 Result<ListedExtension> DescribeExtension(const fs::path& path, std::span<const Bytes> certificates) {
   SEALIFT_ASSIGN_OR_RETURN(const ddi::ExtensionImage image, ddi::ExtensionImage::Open(path));
   SEALIFT_RETURN_IF_ERROR(image.Verify(certificates));
-  const std::string name = path.stem();
+  const ExtensionKind kind = ExtensionKindOfFile(path.filename().string());
+  const std::string name =
+      kind == ExtensionKind::kConfiguration ? path.stem().stem().string() : path.stem().string();
   if (path.extension() != ".raw" || !IsValidExtensionName(name)) {
     return MakeError(Code::kInvalidArgument, Reason::kExtensionInvalid,
-                     fmt::format("read extension '{}': its file is not called NAME.raw", path.string()));
+                     fmt::format("read extension '{}': its file is not called NAME.raw or NAME.confext.raw",
+                                 path.string()));
   }
   SEALIFT_ASSIGN_OR_RETURN(const CommandOutput output,
                            RunCommand({.argv = {"unsquashfs", "-o", std::to_string(image.data_offset()),
-                                                "-cat", path.string(), ExtensionReleasePath(name)},
+                                                "-cat", path.string(), ExtensionReleasePath(kind, name)},
                                        .max_output_bytes = kMaxExtensionReleaseBytes}));
-  const ExtensionRelease release = ParseExtensionRelease(output.out);
+  const ExtensionRelease release = ParseExtensionRelease(kind, output.out);
   if (output.exit_code != 0 || release.os_id.empty() || !IsValidVersion(release.version)) {
     return MakeError(Code::kFailedPrecondition, Reason::kExtensionInvalid,
                      fmt::format("read extension '{}': it has no {} that names an OS and a version",
-                                 path.string(), ExtensionReleasePath(name)));
+                                 path.string(), ExtensionReleasePath(kind, name)));
   }
   SEALIFT_ASSIGN_OR_RETURN(const Sha256Digest digest, content::HashFile(image.path(), image.file_size()));
   return ListedExtension{.name = name,
@@ -284,7 +291,8 @@ Result<ListedExtension> DescribeExtension(const fs::path& path, std::span<const 
                          .size = image.file_size(),
                          .root_hash = image.root_hash(),
                          .os_id = release.os_id,
-                         .os_version_id = release.os_version_id};
+                         .os_version_id = release.os_version_id,
+                         .kind = kind};
 }
 
 }  // namespace sealift::extension

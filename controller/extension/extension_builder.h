@@ -1,5 +1,5 @@
-// Makes a signed system extension of a folder: a squashfs, its verity hashes and a signature by the
-// `extensions` key, in one image that systemd-dissect reads (docs/extensions.md).
+// Makes a signed system or configuration extension of a folder: a squashfs, its verity hashes and a signature
+// by the `extensions` key, in one image that systemd-dissect reads (docs/extensions.md).
 //
 // Debian 12's systemd-repart cannot make one, so mksquashfs, veritysetup and sfdisk make the parts. Equal
 // folders, versions and times give equal bytes up to the signature, which ECDSA randomises. Nothing of the
@@ -17,7 +17,8 @@
 namespace sealift::extension {
 
 struct ExtensionOptions {
-  // Holds usr/ and opt/ and nothing else.
+  ExtensionKind kind = ExtensionKind::kSystem;
+  // Holds usr/ and opt/ and nothing else; of a configuration extension etc/.
   std::filesystem::path source;
   std::string name;
   std::string version;

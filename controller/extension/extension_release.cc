@@ -11,13 +11,18 @@ std::string_view Unquoted(std::string_view value) {
   return value;
 }
 
-}  // namespace
-
-std::string ExtensionReleasePath(std::string_view name) {
-  return fmt::format("usr/lib/extension-release.d/extension-release.{}", name);
+std::string_view VersionKey(ExtensionKind kind) {
+  return kind == ExtensionKind::kConfiguration ? "CONFEXT_VERSION_ID" : "SYSEXT_VERSION_ID";
 }
 
-ExtensionRelease ParseExtensionRelease(std::string_view text) {
+}  // namespace
+
+std::string ExtensionReleasePath(ExtensionKind kind, std::string_view name) {
+  return fmt::format("{}/extension-release.d/extension-release.{}",
+                     kind == ExtensionKind::kConfiguration ? "etc" : "usr/lib", name);
+}
+
+ExtensionRelease ParseExtensionRelease(ExtensionKind kind, std::string_view text) {
   ExtensionRelease release;
   while (!text.empty()) {
     const std::size_t end = text.find('\n');
@@ -29,15 +34,15 @@ ExtensionRelease ParseExtensionRelease(std::string_view text) {
     const std::string value(Unquoted(line.substr(equals + 1)));
     if (key == "ID") release.os_id = value;
     if (key == "VERSION_ID") release.os_version_id = value;
-    if (key == "SYSEXT_VERSION_ID") release.version = value;
+    if (key == VersionKey(kind)) release.version = value;
   }
   return release;
 }
 
-std::string FormatExtensionRelease(const ExtensionRelease& release) {
+std::string FormatExtensionRelease(ExtensionKind kind, const ExtensionRelease& release) {
   std::string text = fmt::format("ID={}\n", release.os_id);
   if (!release.os_version_id.empty()) text += fmt::format("VERSION_ID={}\n", release.os_version_id);
-  return text + fmt::format("SYSEXT_VERSION_ID={}\n", release.version);
+  return text + fmt::format("{}={}\n", VersionKey(kind), release.version);
 }
 
 }  // namespace sealift::extension

@@ -7,6 +7,8 @@
 #include <string>
 #include <string_view>
 
+#include "shared/release/extension_list.h"
+
 namespace sealift::extension {
 
 inline constexpr std::size_t kMaxExtensionReleaseBytes = 64u << 10;
@@ -16,14 +18,15 @@ struct ExtensionRelease {
   std::string os_id;
   // VERSION_ID; empty: not asked for.
   std::string os_version_id;
-  // SYSEXT_VERSION_ID: of the extension.
+  // SYSEXT_VERSION_ID or CONFEXT_VERSION_ID: of the extension.
   std::string version;
 };
 
-// "usr/lib/extension-release.d/extension-release.NAME".
-std::string ExtensionReleasePath(std::string_view name);
+// "usr/lib/extension-release.d/extension-release.NAME"; of a configuration extension in "etc" instead of
+// "usr/lib".
+std::string ExtensionReleasePath(ExtensionKind kind, std::string_view name);
 // KEY=value lines, unquoted; others are skipped.
-ExtensionRelease ParseExtensionRelease(std::string_view text);
-std::string FormatExtensionRelease(const ExtensionRelease& release);
+ExtensionRelease ParseExtensionRelease(ExtensionKind kind, std::string_view text);
+std::string FormatExtensionRelease(ExtensionKind kind, const ExtensionRelease& release);
 
 }  // namespace sealift::extension

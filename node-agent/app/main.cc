@@ -151,7 +151,7 @@ int Main(int argc, char** argv) {
 
   const CLI::App* activate = app.add_subcommand(
       "activate-extensions",
-      "Lay the system extensions that the image lists over /usr and /opt, after checking them (once a boot)");
+      "Lay the extensions that the image lists over /usr, /opt and /etc, after checking them (once a boot)");
 
   VolumeArguments volumes;
   volumes.AddTo(app);

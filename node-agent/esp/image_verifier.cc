@@ -84,6 +84,11 @@ Result<std::uint64_t> FileSize(const UniqueFd& fd, const std::filesystem::path& 
                     "fstat", errno);
 }
 
+// Older manifests say nothing.
+bool MeasuresAs(const uki::PcrPrediction& prediction, const std::optional<Sha256Digest>& event) {
+  return !event || (prediction.events.size() == 1 && prediction.events.front().digest == *event);
+}
+
 Status CheckCompanions(const LocalImage& local, const ImageExpectations& expected) {
   SEALIFT_CHECK(local.companions.size() == expected.companions.size());
   std::vector<UniqueFd> files;
@@ -105,9 +110,9 @@ Status CheckCompanions(const LocalImage& local, const ImageExpectations& expecte
     files.push_back(std::move(fd));
     measured.push_back({.name = companion.name, .content = content});
   }
-  if (!expected.pcr13_event) return OkStatus();
-  SEALIFT_ASSIGN_OR_RETURN(const uki::PcrPrediction prediction, uki::PredictPcr13(measured));
-  if (prediction.events.size() == 1 && prediction.events.front().digest == *expected.pcr13_event)
+  SEALIFT_ASSIGN_OR_RETURN(const uki::PcrPrediction pcr13, uki::PredictPcr13(measured));
+  SEALIFT_ASSIGN_OR_RETURN(const uki::PcrPrediction confexts, uki::PredictConfexts(measured));
+  if (MeasuresAs(pcr13, expected.pcr13_event) && MeasuresAs(confexts, expected.pcr12_event))
     return OkStatus();
   return MakeError(Code::kInvalidArgument, Reason::kExtensionInvalid,
                    fmt::format("verify image {}: its {} extensions do not measure as the release says",

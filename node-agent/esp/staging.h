@@ -68,7 +68,7 @@ struct BootInventory {
   const RoleEntry* Trial() const;
 };
 
-// A file beside an image, from which the stub makes a system extension: <image>.extra.d/<name>.
+// A file beside an image, from which the stub makes an extension: <image>.extra.d/<name>.
 struct Companion {
   // "tools.raw".
   std::string name;
@@ -91,6 +91,8 @@ struct ImageExpectations {
   std::vector<Companion> companions;
   // What the companions extend PCR 13 with, where the manifest says so.
   std::optional<Sha256Digest> pcr13_event;
+  // What the configuration extensions among them extend PCR 12 with; the same.
+  std::optional<Sha256Digest> pcr12_event;
 };
 
 // An image as it was fetched, outside the ESP.

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <map>
 #include <optional>
+#include <span>
 
 #include "node-agent/esp/os_release.h"
 #include "shared/base/files.h"
@@ -21,7 +22,8 @@ constexpr std::uint64_t kMaxListBytes = 256u << 10;
 constexpr std::uint64_t kMaxCertificateBytes = 64u << 10;
 constexpr std::uint64_t kMaxOsReleaseBytes = 64u << 10;
 constexpr std::size_t kMaxFiles = 1024;
-constexpr const char* kHierarchies[] = {"usr", "opt"};
+constexpr const char* kSystemHierarchies[] = {"usr", "opt"};
+constexpr const char* kConfigurationHierarchies[] = {"etc"};
 
 // What the image says.
 struct Trusted {
@@ -69,10 +71,10 @@ Result<std::vector<fs::path>> ImagesIn(const fs::path& folder) {
   return images;
 }
 
-Result<ddi::ExtensionImage> Check(const fs::path& file, const Trusted& trusted) {
-  const std::string name = file.stem();
-  const auto listed =
-      std::ranges::find_if(trusted.list, [&](const ListedExtension& one) { return one.name == name; });
+Result<ddi::ExtensionImage> Check(const fs::path& file, ExtensionKind kind, const Trusted& trusted) {
+  const std::string name = file.filename();
+  const auto listed = std::ranges::find_if(
+      trusted.list, [&](const ListedExtension& one) { return one.kind == kind && one.FileName() == name; });
   const auto not_listed = [&](std::string_view what) {
     return MakeError(Code::kPermissionDenied, Reason::kExtensionNotListed,
                      fmt::format("use extension '{}': {}", file.filename().string(), what));
@@ -89,44 +91,68 @@ Result<ddi::ExtensionImage> Check(const fs::path& file, const Trusted& trusted) 
   return image;
 }
 
-}  // namespace
+// Files of one kind that passed.
+struct CheckedKind {
+  std::vector<ddi::ExtensionImage> images;
+  std::span<const char* const> hierarchies;
+};
 
-Result<Activation> ActivateExtensions(const ActivationPlaces& places, Mounter& mounter) {
-  SEALIFT_ASSIGN_OR_RETURN(const Trusted trusted, ReadTrusted(places.root));
-  SEALIFT_ASSIGN_OR_RETURN(const std::vector<fs::path> files, ImagesIn(places.images));
-  Activation activation;
-  std::vector<ddi::ExtensionImage> checked;
+Result<CheckedKind> CheckFolder(const fs::path& folder, ExtensionKind kind, const Trusted& trusted,
+                                Activation& activation) {
+  SEALIFT_ASSIGN_OR_RETURN(const std::vector<fs::path> files, ImagesIn(folder));
+  CheckedKind checked;
   for (const fs::path& file : files) {
-    auto image = Check(file, trusted);
+    auto image = Check(file, kind, trusted);
     if (image.ok()) {
-      checked.push_back(*std::move(image));
+      checked.images.push_back(*std::move(image));
     } else {
       activation.refused.push_back({.name = file.filename(), .why = image.status()});
     }
   }
   for (const ListedExtension& one : trusted.list) {
-    if (std::ranges::any_of(files, [&](const fs::path& file) { return file.stem() == one.name; })) continue;
+    const auto is_its = [&](const fs::path& file) { return file.filename() == one.FileName(); };
+    if (one.kind != kind || std::ranges::any_of(files, is_its)) continue;
     activation.refused.push_back(
         {.name = one.name,
          .why = MakeError(
              Code::kNotFound, Reason::kExtensionInvalid,
              fmt::format("use extension '{}': it is listed and does not lie beside the image", one.name))});
   }
+  return checked;
+}
+
+}  // namespace
+
+Result<Activation> ActivateExtensions(const ActivationPlaces& places, Mounter& mounter) {
+  SEALIFT_ASSIGN_OR_RETURN(const Trusted trusted, ReadTrusted(places.root));
+  Activation activation;
+  SEALIFT_ASSIGN_OR_RETURN(CheckedKind system,
+                           CheckFolder(places.images, ExtensionKind::kSystem, trusted, activation));
+  SEALIFT_ASSIGN_OR_RETURN(
+      CheckedKind configuration,
+      CheckFolder(places.configurations, ExtensionKind::kConfiguration, trusted, activation));
+  system.hierarchies = kSystemHierarchies;
+  configuration.hierarchies = kConfigurationHierarchies;
   std::map<std::string, std::vector<fs::path>> layers;
-  for (const ddi::ExtensionImage& image : checked) {
-    // Short: the names of all go into one mount option.
-    const fs::path on = places.mounts / std::to_string(activation.merged.size());
-    SEALIFT_RETURN_IF_ERROR(mounter.MountImage(image.path(), image.data_offset(), image.data_bytes(), on));
-    for (const char* hierarchy : kHierarchies) {
-      std::error_code error;
-      // The later name lies on top, as systemd-sysext orders them.
-      if (fs::is_directory(fs::symlink_status(on / hierarchy, error)))
-        layers[hierarchy].insert(layers[hierarchy].begin(), on / hierarchy);
+  for (const CheckedKind* kind : {&system, &configuration}) {
+    for (const ddi::ExtensionImage& image : kind->images) {
+      // Short: the names of all go into one mount option.
+      const fs::path on = places.mounts / std::to_string(activation.merged.size());
+      SEALIFT_RETURN_IF_ERROR(mounter.MountImage(image.path(), image.data_offset(), image.data_bytes(), on));
+      for (const char* hierarchy : kind->hierarchies) {
+        std::error_code error;
+        // The later name lies on top, as systemd orders them.
+        if (fs::is_directory(fs::symlink_status(on / hierarchy, error)))
+          layers[hierarchy].insert(layers[hierarchy].begin(), on / hierarchy);
+      }
+      activation.merged.push_back(image.path().stem());
     }
-    activation.merged.push_back(image.path().stem());
   }
-  for (const auto& [hierarchy, over] : layers)
-    SEALIFT_RETURN_IF_ERROR(mounter.Overlay(over, places.root / hierarchy));
+  // The OS writes to /etc while it runs, as it did before.
+  for (const auto& [hierarchy, over] : layers) {
+    const fs::path changes = hierarchy == "etc" ? places.mounts / "etc-changes" : fs::path();
+    SEALIFT_RETURN_IF_ERROR(mounter.Overlay(over, places.root / hierarchy, changes));
+  }
   return activation;
 }
 

@@ -1,4 +1,5 @@
-// Lays the release's system extensions over /usr and /opt, once, early in the boot, after checking each.
+// Lays the release's system extensions over /usr and /opt and its configuration extensions over /etc, once,
+// early in the boot, after checking each.
 //
 // What may be laid over is listed inside the image, which was measured; the files themselves lie beside the
 // image on the ESP, where anybody may write, and come here through the stub (PCR 13). systemd-sysext
@@ -22,9 +23,11 @@ class Mounter {
   // The file system at `offset` of the file, read-only, on a folder that is made. Errors: TOOL_FAILED.
   virtual Status MountImage(const std::filesystem::path& file, std::uint64_t offset, std::uint64_t bytes,
                             const std::filesystem::path& on) = 0;
-  // `layers`, first on top, over what is at `on` already, read-only. Errors: TOOL_FAILED.
-  virtual Status Overlay(const std::vector<std::filesystem::path>& layers,
-                         const std::filesystem::path& on) = 0;
+  // `layers`, first on top, over what is at `on` already. `changes`: a folder that is made, on a file system
+  // that overlays may write to, for what is changed there from then on; empty: read-only. Errors:
+  // TOOL_FAILED.
+  virtual Status Overlay(const std::vector<std::filesystem::path>& layers, const std::filesystem::path& on,
+                         const std::filesystem::path& changes) = 0;
 };
 
 // mount(8): squashfs through a loop device, and overlayfs.
@@ -32,13 +35,16 @@ class SystemMounter final : public Mounter {
  public:
   Status MountImage(const std::filesystem::path& file, std::uint64_t offset, std::uint64_t bytes,
                     const std::filesystem::path& on) override;
-  Status Overlay(const std::vector<std::filesystem::path>& layers, const std::filesystem::path& on) override;
+  Status Overlay(const std::vector<std::filesystem::path>& layers, const std::filesystem::path& on,
+                 const std::filesystem::path& changes) override;
 };
 
 struct ActivationPlaces {
   std::filesystem::path root = "/";
   // Where a stub puts *.raw files found beside the image.
   std::filesystem::path images = "/.extra/sysext";
+  // Where one of 256 or later puts *.confext.raw.
+  std::filesystem::path configurations = "/.extra/confext";
   std::filesystem::path mounts = "/run/sealift/extensions";
 };
 

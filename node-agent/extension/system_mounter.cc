@@ -17,14 +17,23 @@ Status SystemMounter::MountImage(const fs::path& file, std::uint64_t offset, std
       .status();
 }
 
-Status SystemMounter::Overlay(const std::vector<fs::path>& layers, const fs::path& on) {
+Status SystemMounter::Overlay(const std::vector<fs::path>& layers, const fs::path& on,
+                              const fs::path& changes) {
   SEALIFT_RETURN_IF_ERROR(MakeDirectories(on, 0755));
   // Names of extensions hold neither ':' nor ',', which would have a meaning here.
   std::string lower;
   for (const fs::path& layer : layers) lower += layer.string() + ":";
   lower += on.string();
-  return RunCommandChecked({.argv = {"mount", "-t", "overlay", "-o", "ro,nodev,lowerdir=" + lower, "--",
-                                     "sealift-extensions", on.string()}})
+  std::string options = "nodev,lowerdir=" + lower;
+  if (changes.empty()) {
+    options += ",ro";
+  } else {
+    for (const char* part : {"upper", "work"}) SEALIFT_RETURN_IF_ERROR(MakeDirectories(changes / part, 0755));
+    options +=
+        fmt::format(",upperdir={},workdir={}", (changes / "upper").string(), (changes / "work").string());
+  }
+  return RunCommandChecked(
+             {.argv = {"mount", "-t", "overlay", "-o", options, "--", "sealift-extensions", on.string()}})
       .status();
 }
 

@@ -207,8 +207,11 @@ ImageExpectations UpdateEngine::Expected() const {
                              .allowed_pcr_keys = manifest.pcr_keys,
                              .companions = release_->companions()};
   for (const ImageMeasurements& measured : manifest.images) {
-    if (measured.path != image.path || measured.pcr13.size() != 1) continue;
-    expected.pcr13_event = measured.pcr13.front().digest;
+    if (measured.path != image.path) continue;
+    if (measured.pcr13.size() == 1) expected.pcr13_event = measured.pcr13.front().digest;
+    // Of the first profile: only files beside the image add to it.
+    if (measured.profile == 0 && measured.pcr12.size() == 1)
+      expected.pcr12_event = measured.pcr12.front().digest;
     break;
   }
   return expected;

@@ -13,6 +13,8 @@ namespace {
 using nlohmann::json;
 
 constexpr int kFormat = 1;
+constexpr char kConfextKind[] = "confext";
+constexpr std::string_view kConfextSuffix = ".confext.raw";
 constexpr std::size_t kMaxListBytes = 256u << 10;
 constexpr std::size_t kMaxNameBytes = 64;
 constexpr std::size_t kMaxOsWordBytes = 128;
@@ -69,6 +71,10 @@ Result<ListedExtension> ExtensionFrom(const json& value) {
   if (!IsValidExtensionName(extension.name)) return Bad("a name is not one of an extension");
   if (!IsValidVersion(extension.version)) return Bad(fmt::format("{}: its version is none", extension.name));
   if (extension.os_id.empty()) return Bad(fmt::format("{}: it names no OS", extension.name));
+  if (const auto kind = value.find("kind"); kind != value.end()) {
+    if (*kind != kConfextKind) return Bad(fmt::format("{}: its kind is unknown", extension.name));
+    extension.kind = ExtensionKind::kConfiguration;
+  }
   return extension;
 }
 
@@ -79,20 +85,31 @@ bool IsValidExtensionName(std::string_view name) {
     return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9');
   };
   return !name.empty() && name.size() <= kMaxNameBytes && alphanumeric(name.front()) &&
-         std::ranges::all_of(name,
-                             [&](char c) { return alphanumeric(c) || c == '.' || c == '_' || c == '-'; });
+         !name.ends_with(".confext") && !name.ends_with(".sysext") && std::ranges::all_of(name, [&](char c) {
+           return alphanumeric(c) || c == '.' || c == '_' || c == '-';
+         });
+}
+
+ExtensionKind ExtensionKindOfFile(std::string_view file_name) {
+  return file_name.ends_with(kConfextSuffix) ? ExtensionKind::kConfiguration : ExtensionKind::kSystem;
+}
+
+std::string ListedExtension::FileName() const {
+  return fmt::format("{}{}", name, kind == ExtensionKind::kConfiguration ? kConfextSuffix : ".raw");
 }
 
 std::string FormatExtensionList(const std::vector<ListedExtension>& extensions) {
   json list = json::array();
   for (const ListedExtension& one : extensions) {
-    list.push_back({{"name", one.name},
-                    {"version", one.version},
-                    {"sha256", one.digest.hex()},
-                    {"size", one.size},
-                    {"root_hash", one.root_hash.hex()},
-                    {"os_id", one.os_id},
-                    {"os_version_id", one.os_version_id}});
+    json entry = {{"name", one.name},
+                  {"version", one.version},
+                  {"sha256", one.digest.hex()},
+                  {"size", one.size},
+                  {"root_hash", one.root_hash.hex()},
+                  {"os_id", one.os_id},
+                  {"os_version_id", one.os_version_id}};
+    if (one.kind == ExtensionKind::kConfiguration) entry["kind"] = kConfextKind;
+    list.push_back(std::move(entry));
   }
   return json{{"format", kFormat}, {"extensions", std::move(list)}}.dump();
 }

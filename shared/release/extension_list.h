@@ -19,8 +19,14 @@ inline constexpr char kExtensionListPath[] = "usr/lib/sealift/extensions.json";
 inline constexpr char kExtensionCertificatesPath[] = "usr/lib/sealift/extensions.pem";
 inline constexpr std::size_t kMaxExtensions = 64;
 
+enum class ExtensionKind {
+  // Laid over /usr and /opt: systemd's sysext.
+  kSystem,
+  // Laid over /etc: systemd's confext.
+  kConfiguration,
+};
+
 struct ListedExtension {
-  // "NAME.raw" is its file.
   std::string name;
   std::string version;
   // Of the whole file.
@@ -32,14 +38,21 @@ struct ListedExtension {
   std::string os_id;
   // Empty: not asked for.
   std::string os_version_id;
+  ExtensionKind kind = ExtensionKind::kSystem;
 
+  // "NAME.raw", or "NAME.confext.raw".
+  std::string FileName() const;
   bool operator==(const ListedExtension&) const = default;
 };
 
-// 1 to 64 of [A-Za-z0-9._-], led by a letter or digit: part of file names and of mount points.
+// What the ending of a file's name says; systemd-stub asks no more.
+ExtensionKind ExtensionKindOfFile(std::string_view file_name);
+
+// 1 to 64 of [A-Za-z0-9._-], led by a letter or digit: part of file names and of mount points. Does not end
+// in ".confext" or ".sysext", which are the stub's.
 bool IsValidExtensionName(std::string_view name);
 
-// {"extensions":[...],"format":1}; deterministic, in the order given.
+// {"extensions":[...],"format":1}; deterministic, in the order given. "kind":"confext" where it is one.
 std::string FormatExtensionList(const std::vector<ListedExtension>& extensions);
 // Bounded (256 KiB, 64 entries, names distinct). Errors: INVALID_ARGUMENT/EXTENSION_INVALID.
 Result<std::vector<ListedExtension>> ParseExtensionList(std::string_view json);

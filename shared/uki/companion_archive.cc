@@ -37,7 +37,7 @@ constexpr std::string_view kTrailer =
 
 Status Bad(std::string_view what) {
   return MakeError(Code::kInvalidArgument, Reason::kExtensionInvalid,
-                   fmt::format("predict PCR 13: {}", what));
+                   fmt::format("measure files beside the image: {}", what));
 }
 
 bool PassedOver(std::string_view name) {
@@ -70,8 +70,8 @@ class Archive {
   std::uint64_t written_ = 0;
 };
 
-Status Add(Archive& archive, const CompanionFile& file, unsigned inode) {
-  archive.Header(kFileMode, file.content.size(), fmt::format("{}/{}", kExtensionFolder, file.name), inode, 1);
+Status Add(Archive& archive, std::string_view folder, const CompanionFile& file, unsigned inode) {
+  archive.Header(kFileMode, file.content.size(), fmt::format("{}/{}", folder, file.name), inode, 1);
   Bytes scratch(kScratchBytes);
   SEALIFT_RETURN_IF_ERROR(file.content.ForEach(scratch, 0, [&archive](ByteView piece) {
     archive.Write(piece);
@@ -81,29 +81,38 @@ Status Add(Archive& archive, const CompanionFile& file, unsigned inode) {
   return OkStatus();
 }
 
-}  // namespace
-
-Result<PcrPrediction> PredictPcr13(std::span<const CompanionFile> extensions) {
-  PcrPrediction prediction;
-  if (extensions.empty()) return prediction;
+Result<PcrPrediction> Predict(std::span<const CompanionFile> companions, bool confexts,
+                              std::string_view folder, std::string_view description) {
   std::vector<const CompanionFile*> sorted;
-  for (const CompanionFile& file : extensions) {
+  for (const CompanionFile& file : companions) {
     if (PassedOver(file.name)) return Bad(fmt::format("the stub takes no file called '{}'", file.name));
     if (file.content.size() > UINT32_MAX) return Bad(fmt::format("'{}' is larger than 4 GiB", file.name));
-    sorted.push_back(&file);
+    if (file.name.ends_with(kConfextSuffix) == confexts) sorted.push_back(&file);
   }
+  PcrPrediction prediction;
+  if (sorted.empty()) return prediction;
   std::ranges::sort(sorted, {}, &CompanionFile::name);
   Archive archive;
   unsigned inode = 1;
-  for (std::size_t slash = kExtensionFolder.find('/');; slash = kExtensionFolder.find('/', slash + 1)) {
-    archive.Header(kFolderMode, 0, kExtensionFolder.substr(0, slash), inode++, 1);
+  for (std::size_t slash = folder.find('/');; slash = folder.find('/', slash + 1)) {
+    archive.Header(kFolderMode, 0, folder.substr(0, slash), inode++, 1);
     if (slash == std::string_view::npos) break;
   }
-  for (const CompanionFile* file : sorted) SEALIFT_RETURN_IF_ERROR(Add(archive, *file, inode++));
+  for (const CompanionFile* file : sorted) SEALIFT_RETURN_IF_ERROR(Add(archive, folder, *file, inode++));
   archive.Write(AsBytes(kTrailer));
   archive.Write(kFourZeros);
-  prediction.events.push_back({.description = "system extensions", .digest = archive.Finish()});
+  prediction.events.push_back({.description = std::string(description), .digest = archive.Finish()});
   return prediction;
+}
+
+}  // namespace
+
+Result<PcrPrediction> PredictPcr13(std::span<const CompanionFile> companions) {
+  return Predict(companions, false, kExtensionFolder, "system extensions");
+}
+
+Result<PcrPrediction> PredictConfexts(std::span<const CompanionFile> companions) {
+  return Predict(companions, true, kConfextFolder, "configuration extensions");
 }
 
 }  // namespace sealift::uki

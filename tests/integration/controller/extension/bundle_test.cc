@@ -30,11 +30,13 @@ class BundleTest : public testing::Test {
   static Bytes Der(const test::TestCertificate& certificate) {
     return efi::CertificatePemToDer(certificate.Pem()).value();
   }
-  fs::path Extension(const std::string& name, const std::string& os_version,
-                     const test::TestCertificate& key) {
-    const fs::path out = folder_.path() / os_version / (name + ".raw");
+  fs::path Extension(const std::string& name, const std::string& os_version, const test::TestCertificate& key,
+                     ExtensionKind kind = ExtensionKind::kSystem) {
+    const bool system = kind == ExtensionKind::kSystem;
+    const fs::path out = folder_.path() / os_version / (name + (system ? ".raw" : ".confext.raw"));
     EXPECT_TRUE(MakeDirectories(out.parent_path()).ok());
-    const auto built = extension::BuildExtension({.source = folder_.path() / "tree",
+    const auto built = extension::BuildExtension({.kind = kind,
+                                                  .source = folder_.path() / (system ? "tree" : "settings"),
                                                   .name = name,
                                                   .version = "1",
                                                   .os_id = "test",
@@ -45,11 +47,12 @@ class BundleTest : public testing::Test {
     EXPECT_TRUE(built.ok()) << built.status();
     return out;
   }
-  Result<BuiltRelease> Build(const std::vector<fs::path>& extensions) {
+  Result<BuiltRelease> Build(const std::vector<fs::path>& extensions, const fs::path& stub = {}) {
     ReleaseKeys keys = set_.Keys();
     keys.extension_certificates = {Der(key_)};
     return BuildRelease({.source = "dir:" + os_.path().string(),
                          .out = folder_.path() / "out",
+                         .stub = stub,
                          .command_line = "console=ttyS0",
                          .menu = {.extra = {"debug"}},
                          .extensions = extensions,
@@ -90,13 +93,45 @@ TEST_F(BundleTest, EveryImageHasThemBesideItListedInsideAndMeasured) {
   const OsRelease os_release = ReadOsRelease(tree).value();
   const std::vector<Bytes> trusted = {Der(key_)};
   const std::vector<fs::path> both = {tools, more};
-  const auto bundle = BundleExtensions(both, trusted, os_release, tree);
+  const auto bundle = BundleExtensions(both, trusted, os_release, 252, tree);
   ASSERT_TRUE(bundle.ok()) << bundle.status();
   EXPECT_EQ(ParseExtensionList(ToText(tree.ReadFile(kExtensionListPath).value())).value(), bundle->list);
   EXPECT_NE(tree.Find("etc/systemd/system/sysinit.target.wants/sealift-extensions.service"), nullptr);
   Tree plain = Tree::Read(os_.path()).value();
-  EXPECT_TRUE(BundleExtensions({}, trusted, os_release, plain)->pcr13.empty());
+  EXPECT_TRUE(BundleExtensions({}, trusted, os_release, 252, plain)->pcr13.empty());
   EXPECT_EQ(plain.Find(kExtensionListPath), nullptr);
+}
+
+TEST_F(BundleTest, ConfigurationGoesIntoRegister12AndNeedsAStubThatKnowsIt) {
+  ASSERT_TRUE(MakeDirectories(folder_.path() / "settings/etc/site").ok());
+  ASSERT_TRUE(WriteFileAtomically(folder_.path() / "settings/etc/site/conf", AsBytes("a=1\n")).ok());
+  const fs::path site = Extension("site", "1.2", key_, ExtensionKind::kConfiguration);
+  const fs::path tools = Extension("tools", "1.2", key_);
+  const auto refused = Build({tools, site});
+  EXPECT_EQ(ReasonIdFrom(refused), "UKI_STUB_UNSUPPORTED");
+  EXPECT_NE(MessageOf(refused.status()).find("256"), std::string::npos) << refused.status();
+  EXPECT_FALSE(fs::exists(folder_.path() / "out"));
+
+  const fs::path stub = folder_.path() / "stub";
+  ASSERT_TRUE(WriteFileAtomically(stub, test::FakeStub("257.9-1~deb13u1")).ok());
+  const auto built = Build({tools, site}, stub);
+  ASSERT_TRUE(built.ok()) << built.status();
+  EXPECT_TRUE(fs::exists(folder_.path() / "out/EFI/kairos/norole.efi.extra.d/site.confext.raw"));
+  EXPECT_TRUE(fs::exists(folder_.path() / "out/EFI/kairos/norole.efi.extra.d/tools.raw"));
+  for (const ImageMeasurements& image : built->manifest.images) {
+    ASSERT_EQ(image.pcr12.size(), 1u);
+    EXPECT_EQ(image.pcr12[0].description, "configuration extensions");
+    EXPECT_EQ(image.pcr13.size(), 1u);
+  }
+  const std::vector<Bytes> trusted = {Der(key_)};
+  const auto described = extension::DescribeExtension(site, trusted);
+  ASSERT_TRUE(described.ok()) << described.status();
+  EXPECT_EQ(described->kind, ExtensionKind::kConfiguration);
+  EXPECT_EQ(described->name, "site");
+  // A file that is renamed is of the other kind, and then says nothing of itself.
+  const fs::path renamed = folder_.path() / "site.raw";
+  fs::copy_file(site, renamed);
+  EXPECT_EQ(ReasonIdFrom(extension::DescribeExtension(renamed, trusted)), "EXTENSION_INVALID");
 }
 
 TEST_F(BundleTest, WhatDoesNotBelongStopsTheBuildAndLeavesNothing) {

@@ -105,6 +105,10 @@ TEST_F(VerifyImage, TakesExtensionsThatAreTheReleasesAndMeasureAsItSays) {
   EXPECT_EQ(verified->companions()[0].file, local.companions[0]);
 
   ImageExpectations other = expected;
+  // A configuration extension that the release measures, and that is not there.
+  other.pcr12_event = Sha256(AsBytes("settings"));
+  EXPECT_EQ(ReasonIdOf(stager.VerifyImage(local, other).status()), "EXTENSION_INVALID");
+  other = expected;
   other.pcr13_event->bytes[0] ^= 1;
   EXPECT_EQ(ReasonIdOf(stager.VerifyImage(local, other).status()), "EXTENSION_INVALID");
   other = expected;

@@ -31,11 +31,11 @@ class RecordingMounter final : public Mounter {
     EXPECT_EQ(bytes % 4096, 0u);
     names_[on] = file.stem();
     mounted.push_back(file.filename());
-    EXPECT_TRUE(MakeDirectories(on / "usr/bin").ok());
+    for (const char* folder : {"usr/bin", "etc"}) EXPECT_TRUE(MakeDirectories(on / folder).ok());
     return fail;
   }
-  Status Overlay(const std::vector<fs::path>& layers, const fs::path& on) override {
-    std::string text = on.lexically_relative(root_).string();
+  Status Overlay(const std::vector<fs::path>& layers, const fs::path& on, const fs::path& changes) override {
+    std::string text = on.lexically_relative(root_).string() + (changes.empty() ? "" : " writable");
     for (const fs::path& one : layers) text += " " + names_.at(one.parent_path());
     overlays.push_back(text);
     return OkStatus();
@@ -146,6 +146,7 @@ class ActivationTest : public testing::Test {
   TempDir folder_ = TempDir::Create("activation").value();
   ActivationPlaces places_{.root = folder_.path() / "root",
                            .images = folder_.path() / "extra",
+                           .configurations = folder_.path() / "confext",
                            .mounts = folder_.path() / "mounts"};
   RecordingMounter mounter_{places_.root};
   test::TestCertificate key_;
@@ -156,6 +157,33 @@ TEST_F(ActivationTest, ListedOnesAreLaidOverTogether) {
   EXPECT_THAT(Refused(), IsEmpty());
   EXPECT_THAT(mounter_.mounted, ElementsAre("more.raw", "tools.raw"));
   EXPECT_THAT(mounter_.overlays, ElementsAre("usr tools more"));
+}
+
+TEST_F(ActivationTest, ConfigurationGoesOverEtcAndNothingElseDoes) {
+  ASSERT_TRUE(MakeDirectories(places_.configurations).ok());
+  const ListedExtension tools = Put("tools", Image("one", key_));
+  const Bytes image = Image("two", key_);
+  const auto place = [&](const fs::path& folder, const std::string& file) {
+    ASSERT_TRUE(WriteFileAtomically(folder / file, image).ok());
+  };
+  ListedExtension site = Put("site", image);
+  fs::remove(places_.images / "site.raw");
+  site.kind = ExtensionKind::kConfiguration;
+  List({tools, site});
+  place(places_.configurations, "site.confext.raw");
+  EXPECT_THAT(Refused(), IsEmpty());
+  EXPECT_THAT(mounter_.mounted, ElementsAre("tools.raw", "site.confext.raw"));
+  EXPECT_THAT(mounter_.overlays, ElementsAre("etc writable site.confext", "usr tools"));
+
+  // The same file where an older stub puts it, or under the other kind's name.
+  mounter_.mounted.clear();
+  fs::remove(places_.configurations / "site.confext.raw");
+  place(places_.images, "site.confext.raw");
+  EXPECT_THAT(Refused(), ElementsAre("site.confext.raw EXTENSION_NOT_LISTED", "site EXTENSION_INVALID"));
+  fs::remove(places_.images / "site.confext.raw");
+  place(places_.configurations, "site.raw");
+  EXPECT_THAT(Refused(), ElementsAre("site.raw EXTENSION_NOT_LISTED", "site EXTENSION_INVALID"));
+  EXPECT_THAT(mounter_.mounted, ElementsAre("tools.raw", "tools.raw"));
 }
 
 TEST_F(ActivationTest, WithoutAListNothingIsMounted) {

@@ -24,7 +24,14 @@ TEST(ExtensionListTest, ComesBackAsItWasWritten) {
   other.name = "more-tools_2.x";
   other.os_id = "_any";
   other.os_version_id.clear();
-  const std::vector<ListedExtension> list = {Tools(), other};
+  ListedExtension configuration = Tools();
+  configuration.name = "site";
+  configuration.kind = ExtensionKind::kConfiguration;
+  EXPECT_EQ(other.FileName(), "more-tools_2.x.raw");
+  EXPECT_EQ(configuration.FileName(), "site.confext.raw");
+  EXPECT_EQ(ExtensionKindOfFile(other.FileName()), other.kind);
+  EXPECT_EQ(ExtensionKindOfFile(configuration.FileName()), configuration.kind);
+  const std::vector<ListedExtension> list = {Tools(), other, configuration};
   const auto back = ParseExtensionList(FormatExtensionList(list));
   ASSERT_TRUE(back.ok()) << back.status();
   EXPECT_EQ(*back, list);
@@ -45,6 +52,10 @@ TEST(ExtensionListTest, RefusesWhatIsNotOne) {
   EXPECT_EQ(with("root_hash", nullptr), "EXTENSION_INVALID");
   EXPECT_EQ(with("size", -1), "EXTENSION_INVALID");
   EXPECT_EQ(with("os_id", ""), "EXTENSION_INVALID");
+  EXPECT_EQ(with("kind", "confext"), "NONE");
+  EXPECT_EQ(with("kind", "sysext"), "EXTENSION_INVALID");
+  EXPECT_EQ(with("kind", 1), "EXTENSION_INVALID");
+  EXPECT_EQ(with("name", "site.confext"), "EXTENSION_INVALID");
   EXPECT_EQ(with("os_version_id", std::string(129, 'x')), "EXTENSION_INVALID");
   EXPECT_EQ(ReasonIdFrom(ParseExtensionList(FormatExtensionList({Tools(), Tools()}))), "EXTENSION_INVALID");
   EXPECT_EQ(ReasonIdFrom(ParseExtensionList(

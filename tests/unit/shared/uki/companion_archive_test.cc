@@ -39,6 +39,30 @@ TEST(CompanionArchive, IsMeasuredAsTheStubWritesIt) {
   EXPECT_EQ(predicted->Value(), ExtendPcr({}, Sha256(AsBytes(archive))));
 }
 
+// Both kinds beside one image: each goes into its own archive.
+TEST(CompanionArchive, ConfextsAreMeasuredApartAsTheStubWritesThem) {
+  using std::string_literals::operator""s;
+  const std::string none = "00000000";
+  const auto entry = [&](const char* inode, const char* mode, const char* size, const char* name_size) {
+    return "070701"s + inode + mode + none + none + "00000001" + none + size + none + none + none + none +
+           name_size + none;
+  };
+  const std::string archive =
+      entry("00000001", "0000416d", "00000000", "00000007") + ".extra\0"s + "\0\0\0"s +
+      entry("00000002", "0000416d", "00000000", "0000000f") + ".extra/confext\0"s + "\0\0\0"s +
+      entry("00000003", "00008124", "00000003", "0000001d") + ".extra/confext/c.confext.raw\0"s + "\0"s +
+      "one\0"s + entry("00000000", "00000000", "00000000", "0000000B") + "TRAILER!!!\0\0\0\0"s;
+  ASSERT_EQ(archive.size() % 4, 0u);
+  const std::vector<CompanionFile> files = {File("a.raw", "two"), File("c.confext.raw", "one")};
+  const auto confexts = PredictConfexts(files);
+  ASSERT_TRUE(confexts.ok()) << confexts.status();
+  ASSERT_EQ(confexts->events.size(), 1u);
+  EXPECT_EQ(confexts->events[0].digest, Sha256(AsBytes(archive)));
+  EXPECT_EQ(PredictPcr13(files)->Value(),
+            PredictPcr13(std::vector<CompanionFile>{File("a.raw", "two")})->Value());
+  EXPECT_TRUE(PredictConfexts(std::vector<CompanionFile>{File("a.raw", "two")})->events.empty());
+}
+
 TEST(CompanionArchive, WithoutFilesNothingIsMeasured) {
   EXPECT_EQ(PredictPcr13({})->Value(), Sha256Digest());
 }
