@@ -32,8 +32,7 @@ Result<SecureBootNow> ReadSecureBoot(EfiVariables& variables) {
 
 }  // namespace
 
-Status MachineUnlockCheck::WillUnlock(const StagedImage& image,
-                                      const std::optional<Sha256Digest>& pcr13_event) {
+Status MachineUnlockCheck::WillUnlock(const StagedImage& image, const NextEvents& events) {
   SEALIFT_ASSIGN_OR_RETURN(const std::vector<VolumeHeader> volumes, ReadOpenVolumes(places_.runtime));
   if (volumes.empty()) {
     log::Warning("the TPM opened no volume in this boot: nothing to prove for the next",
@@ -50,7 +49,8 @@ Status MachineUnlockCheck::WillUnlock(const StagedImage& image,
   SEALIFT_ASSIGN_OR_RETURN(const tpm::EventLog log, tpm::EventLog::Parse(log_bytes));
   SEALIFT_ASSIGN_OR_RETURN(const tpm::PcrValues registers, tpm_.ReadPcrs(std::array{kSecureBootPcr}));
   NextBoot next;
-  if (pcr13_event.has_value()) next.pcr13 = uki::ExtendPcr({}, *pcr13_event);
+  if (events.pcr12.has_value()) next.pcr12 = uki::ExtendPcr({}, *events.pcr12);
+  if (events.pcr13.has_value()) next.pcr13 = uki::ExtendPcr({}, *events.pcr13);
   SEALIFT_ASSIGN_OR_RETURN(next.pcr7, PredictNextSecureBoot(log, registers.at(kSecureBootPcr), now,
                                                             Sha256(authorised.authority.data)));
   return VerifyWillUnlock(bytes, next, volumes).status();

@@ -22,7 +22,7 @@ class MachineUnlockCheck final : public UnlockCheck {
   MachineUnlockCheck(Places places, EfiVariables& variables, Tpm& tpm)
       : places_(std::move(places)), variables_(variables), tpm_(tpm) {}
 
-  Status WillUnlock(const StagedImage& image, const std::optional<Sha256Digest>& pcr13_event) override;
+  Status WillUnlock(const StagedImage& image, const NextEvents& events) override;
 
  private:
   Places places_;

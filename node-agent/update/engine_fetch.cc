@@ -232,7 +232,9 @@ Status UpdateEngine::EnsureStaged() {
     SEALIFT_ASSIGN_OR_RETURN(staged_, seams_.stager.FindStaged(Expected()));
   }
   if (seams_.unlock == nullptr || unlocks_) return OkStatus();
-  SEALIFT_RETURN_IF_ERROR(seams_.unlock->WillUnlock(*staged_, Expected().pcr13_event));
+  const ImageExpectations expected = Expected();
+  SEALIFT_RETURN_IF_ERROR(
+      seams_.unlock->WillUnlock(*staged_, {.pcr12 = expected.pcr12_event, .pcr13 = expected.pcr13_event}));
   unlocks_ = true;
   return OkStatus();
 }

@@ -112,14 +112,19 @@ class ImageFetcher {
   virtual Status Discard(const Sha256Digest* keep) = 0;
 };
 
+// What lies beside an image extends these registers with; none: they stay zero.
+struct NextEvents {
+  std::optional<Sha256Digest> pcr12;
+  std::optional<Sha256Digest> pcr13;
+};
+
 // Whether an image will open this machine's disks. MachineUnlockCheck (node-agent/app) is the real one.
 class UnlockCheck {
  public:
   virtual ~UnlockCheck() = default;
-  // `image`: lies whole on the ESP, under its root ("/EFI/kairos/..."). `pcr13_event`: what lies beside it
-  // extends PCR 13 with. Errors: FAILED_PRECONDITION/VOLUME_WOULD_STAY_LOCKED, final for this image; others
-  // say nothing about it.
-  virtual Status WillUnlock(const StagedImage& image, const std::optional<Sha256Digest>& pcr13_event) = 0;
+  // `image`: lies whole on the ESP, under its root ("/EFI/kairos/..."). Errors:
+  // FAILED_PRECONDITION/VOLUME_WOULD_STAY_LOCKED, final for this image; others say nothing about it.
+  virtual Status WillUnlock(const StagedImage& image, const NextEvents& events) = 0;
 };
 
 class Rebooter {

@@ -413,7 +413,7 @@ TEST(UpdateEngine, GivesUpArmingThatNeverWorks) {
 // Answers for a disk; remembers what it was asked about.
 class ScriptedUnlock final : public UnlockCheck {
  public:
-  Status WillUnlock(const StagedImage& image, const std::optional<Sha256Digest>&) override {
+  Status WillUnlock(const StagedImage& image, const NextEvents&) override {
     asked.push_back(image.version());
     return answer;
   }
