@@ -15,6 +15,7 @@ namespace {
 
 constexpr std::string_view kMainId = "norole";
 constexpr std::string_view kSingleId = "single_entry";
+constexpr std::string_view kMainProfile = "main";
 // Entry files of installed machines: an entry of the medium must not be taken for a role.
 constexpr std::array<std::string_view, 5> kRoles = {"active", "passive", "recovery", "statereset", kMainId};
 // With ".conf", a counter and a role's longer prefix this stays far below FAT's 255.
@@ -65,13 +66,23 @@ MenuEntry ExtraEntry(std::string_view line, const MenuOptions& options, std::str
           .added = std::string(words)};
 }
 
-MenuEntry SingleEntry(std::string_view line, const MenuOptions& options, std::string_view text) {
+struct TitledWords {
+  // Empty where the text names none.
+  std::string_view title;
+  std::string_view words;
+};
+
+TitledWords SplitTitle(std::string_view text) {
   const std::size_t colon = text.find(':');
   // A colon inside a word ("root=nfs:...") splits no title off.
   const bool titled =
       colon != std::string_view::npos && text.substr(0, colon).find('=') == std::string_view::npos;
-  const std::string_view words = Trim(titled ? text.substr(colon + 1) : text);
-  const std::string_view title = titled ? Trim(text.substr(0, colon)) : std::string_view();
+  if (!titled) return {.title = {}, .words = Trim(text)};
+  return {.title = Trim(text.substr(0, colon)), .words = Trim(text.substr(colon + 1))};
+}
+
+MenuEntry SingleEntry(std::string_view line, const MenuOptions& options, std::string_view text) {
+  const auto [title, words] = SplitTitle(text);
   MenuEntry entry{.command_line = Joined(line, words), .added = std::string(words)};
   if (title.empty()) {
     entry.id = fmt::format("{}_{}", kSingleId, Sanitised(words));
@@ -158,6 +169,35 @@ Result<std::vector<MenuEntry>> PlanMenu(std::string_view command_line, const Men
   SEALIFT_RETURN_IF_ERROR(CheckEntries(entries));
   SEALIFT_RETURN_IF_ERROR(MarkUnlocking(options.unlock_with, entries));
   return entries;
+}
+
+std::string MenuProfile::Text() const { return fmt::format("ID={}\nTITLE={}\n", id, title); }
+
+Result<std::vector<MenuProfile>> PlanProfiles(const MenuOptions& options) {
+  std::vector<MenuProfile> profiles;
+  if (options.profiles.empty()) return profiles;
+  profiles.push_back({.id = std::string(kMainProfile), .title = options.branding, .added = {}});
+  std::set<std::string> ids = {std::string(kMainProfile)};
+  for (const std::string& text : options.profiles) {
+    const auto [title, words] = SplitTitle(text);
+    MenuProfile profile{.id = Lower(Sanitised(title.empty() ? words : title)),
+                        .title = title.empty() ? options.branding : std::string(title),
+                        .added = std::string(words)};
+    if (words.empty())
+      return Wrong(Reason::kCommandLineInvalid,
+                   fmt::format("profile '{}' adds nothing to the command line", profile.id));
+    SEALIFT_RETURN_IF_ERROR(CheckCommandLine(profile.title, "title of a profile"));
+    if (!ids.insert(profile.id).second)
+      return Wrong(Reason::kFileNameClash, fmt::format("two profiles would be named '{}'", profile.id));
+    profiles.push_back(std::move(profile));
+  }
+  return profiles;
+}
+
+Result<std::string> ProfileCommandLine(std::string_view line, const MenuProfile& profile) {
+  std::string joined = Joined(line, profile.added);
+  SEALIFT_RETURN_IF_ERROR(CheckCommandLine(joined, fmt::format("command line of profile '{}'", profile.id)));
+  return joined;
 }
 
 std::string EntryText(const MenuEntry& entry, std::string_view version, const MenuOptions& options) {

@@ -22,6 +22,9 @@ struct MenuOptions {
   std::vector<std::string> extra;
   // One entry each, apart from the roles: "Title: words it adds", or the words alone.
   std::vector<std::string> single;
+  // One more profile of every image each, by the same rules: "Title: words it adds", or the words alone. None
+  // unlocks disks.
+  std::vector<std::string> profiles;
   // Names of extra and single entries (ids, titles or the words they add) that may unlock disks.
   std::vector<std::string> unlock_with;
   bool include_version = false;
@@ -42,6 +45,24 @@ struct MenuEntry {
   std::string image_path() const;
   std::string entry_path() const;
 };
+
+// Of a multi-profile image (UAPI.5); the first one is the image as it is without.
+struct MenuProfile {
+  // [A-Za-z0-9._-]; "main" for the first.
+  std::string id;
+  std::string title;
+  // What it adds to the image's command line.
+  std::string added;
+
+  // The .profile section.
+  std::string Text() const;
+};
+
+// None where none are asked for, else the main one and those of `profiles`. Errors: INVALID_ARGUMENT/
+// COMMAND_LINE_INVALID: one that adds nothing; INVALID_ARGUMENT/FILE_NAME_CLASH: two of one id.
+Result<std::vector<MenuProfile>> PlanProfiles(const MenuOptions& options);
+// `line` with what the profile adds. Errors: INVALID_ARGUMENT/COMMAND_LINE_INVALID.
+Result<std::string> ProfileCommandLine(std::string_view line, const MenuProfile& profile);
 
 // The main entry ("norole") first. Errors: INVALID_ARGUMENT/COMMAND_LINE_INVALID: a line that is no command
 // line, or an entry that adds nothing; INVALID_ARGUMENT/FILE_NAME_CLASH: two entries of one name, or one with

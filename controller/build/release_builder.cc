@@ -75,13 +75,22 @@ Result<Parts> ReadParts(const Tree& tree, const ReleaseOptions& options) {
 }
 
 // What nodes and the controller would refuse at the end of the build anyway.
-Status CheckImageCount(const std::vector<MenuEntry>& menu, const ExtraSections& extra) {
-  const std::size_t images = menu.size() * extra.measurements_per_image();
+Status CheckImageCount(const std::vector<MenuEntry>& menu, std::size_t profiles, const ExtraSections& extra) {
+  const std::size_t images =
+      menu.size() * std::max<std::size_t>(profiles, 1) * extra.measurements_per_image();
   if (images <= kMaxListedImages) return OkStatus();
-  return MakeError(Code::kInvalidArgument, Reason::kInvalidArgument,
-                   fmt::format("plan images: {} boot entries with {} choices of a device tree each are {}, "
-                               "but a release lists {} at most",
-                               menu.size(), extra.measurements_per_image(), images, kMaxListedImages));
+  return MakeError(
+      Code::kInvalidArgument, Reason::kInvalidArgument,
+      fmt::format("plan images: {} boot entries with {} profiles and {} choices of a device tree each "
+                  "are {}, but a release lists {} at most",
+                  menu.size(), std::max<std::size_t>(profiles, 1), extra.measurements_per_image(), images,
+                  kMaxListedImages));
+}
+
+// Before the long work, and by the option's name.
+Status CheckProfiles(const std::vector<MenuProfile>& profiles, const uki::SystemdMagic& stub) {
+  const Status known = profiles.empty() ? OkStatus() : uki::CheckSectionKnown(uki::kProfile, stub.major);
+  return known.ok() ? known : Annotate(known, "take --uki-profile");
 }
 
 Status CheckEnrolment(const ReleaseOptions& options, const uki::SystemdMagic& loader) {
@@ -133,6 +142,23 @@ struct Prepared {
   std::vector<Finding> findings;
 };
 
+// Entries, and their profiles as if they were some: whatever command line is signed is looked at.
+Result<std::vector<MenuEntry>> EveryLine(const std::vector<MenuEntry>& menu, const MenuOptions& options) {
+  SEALIFT_ASSIGN_OR_RETURN(const std::vector<MenuProfile> profiles, PlanProfiles(options));
+  std::vector<MenuEntry> lines = menu;
+  for (const MenuEntry& entry : menu) {
+    for (const MenuProfile& profile : profiles) {
+      if (profile.added.empty()) continue;
+      SEALIFT_ASSIGN_OR_RETURN(std::string line, ProfileCommandLine(entry.command_line, profile));
+      lines.push_back({.id = fmt::format("{}@{}", entry.id, profile.id),
+                       .title = profile.title,
+                       .command_line = std::move(line),
+                       .added = profile.added});
+    }
+  }
+  return lines;
+}
+
 Result<Prepared> Prepare(const ReleaseOptions& options) {
   Prepared prepared;
   SEALIFT_ASSIGN_OR_RETURN(prepared.menu, PlanMenu(options.command_line, options.menu));
@@ -141,9 +167,10 @@ Result<Prepared> Prepare(const ReleaseOptions& options) {
   if (!options.overlay.empty()) SEALIFT_RETURN_IF_ERROR(ApplyOverlay(options.overlay, prepared.tree));
   prepared.kernel =
       options.kernel.empty() ? ReadKernel(prepared.tree) : ReadFile(options.kernel, kMaxPartBytes);
+  SEALIFT_ASSIGN_OR_RETURN(const std::vector<MenuEntry> lines, EveryLine(prepared.menu, options.menu));
   prepared.findings =
       InspectTree({.tree = &prepared.tree,
-                   .menu = &prepared.menu,
+                   .menu = &lines,
                    .node_config = options.node_config,
                    .kernel = prepared.kernel.status(),
                    .kernel_release = prepared.kernel.ok() ? KernelRelease(*prepared.kernel) : std::string(),
@@ -182,6 +209,7 @@ class ImageWriter {
   Status Write(const MenuEntry& entry, const std::string& version, std::vector<ImageMeasurements>& images) {
     parts_.command_line = entry.command_line;
     parts_.subject = fmt::format("{} {}", entry.image_path(), version);
+    SEALIFT_ASSIGN_OR_RETURN(parts_.profiles, Profiles(entry));
     parts_.signed_phases = entry.unlocks ? options_.signed_phases : std::vector<std::string>();
     SEALIFT_ASSIGN_OR_RETURN(const std::filesystem::path place, tree_.PlaceFor(entry.image_path()));
     SEALIFT_ASSIGN_OR_RETURN(BuiltUki uki,
@@ -203,6 +231,20 @@ class ImageWriter {
   std::uint64_t largest() const { return largest_; }
 
  private:
+  Result<std::vector<UkiProfile>> Profiles(const MenuEntry& entry) const {
+    SEALIFT_ASSIGN_OR_RETURN(const std::vector<MenuProfile> planned, PlanProfiles(options_.menu));
+    std::vector<UkiProfile> profiles;
+    for (const MenuProfile& one : planned) {
+      UkiProfile profile{.text = one.Text()};
+      if (!one.added.empty()) {
+        SEALIFT_ASSIGN_OR_RETURN(profile.command_line, ProfileCommandLine(entry.command_line, one));
+        profile.unlocks = false;
+      }
+      profiles.push_back(std::move(profile));
+    }
+    return profiles;
+  }
+
   const ReleaseOptions& options_;
   const ReleaseKeys& keys_;
   UkiParts parts_;
@@ -279,7 +321,9 @@ Result<BuiltRelease> BuildRelease(const ReleaseOptions& options, const ReleaseKe
   SEALIFT_ASSIGN_OR_RETURN(const Parts parts, ReadParts(tree, options));
   SEALIFT_ASSIGN_OR_RETURN(const ExtraSections extra,
                            ExtraSections::Read(options.sections, parts.stub_magic));
-  SEALIFT_RETURN_IF_ERROR(CheckImageCount(prepared.menu, extra));
+  SEALIFT_ASSIGN_OR_RETURN(const std::vector<MenuProfile> profiles, PlanProfiles(options.menu));
+  SEALIFT_RETURN_IF_ERROR(CheckProfiles(profiles, parts.stub_magic));
+  SEALIFT_RETURN_IF_ERROR(CheckImageCount(prepared.menu, profiles.size(), extra));
   SEALIFT_RETURN_IF_ERROR(CheckEnrolment(options, parts.loader_magic));
   SEALIFT_ASSIGN_OR_RETURN(const OsRelease os_release, VersionedOsRelease(tree, options.version));
   const std::string version = os_release.Version();

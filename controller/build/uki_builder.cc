@@ -55,6 +55,11 @@ struct SectionDigest {
 };
 using Digests = std::map<std::string, SectionDigest>;
 
+struct ProfilePlace {
+  std::uint32_t number = 0;
+  bool unlocks = true;
+};
+
 // From parts to a layout. Owns the texts that the layout's sections borrow.
 class Assembly {
  public:
@@ -78,7 +83,7 @@ class Assembly {
     SEALIFT_RETURN_IF_ERROR(AddInitrd());
     SEALIFT_ASSIGN_OR_RETURN(kernel_, KernelDigest());
     if (parts_.profiles.empty()) {
-      SEALIFT_RETURN_IF_ERROR(Measure(0, digests_, parts_.command_line, parts_.subject, signature_place));
+      SEALIFT_RETURN_IF_ERROR(Measure({}, digests_, parts_.command_line, parts_.subject, signature_place));
     } else {
       SEALIFT_RETURN_IF_ERROR(AddProfiles());
     }
@@ -152,7 +157,8 @@ class Assembly {
       SEALIFT_RETURN_IF_ERROR(Add(uki::kProfile, profile.text, digests));
       if (profile.command_line.has_value())
         SEALIFT_RETURN_IF_ERROR(Add(uki::kCommandLine, *profile.command_line, digests));
-      SEALIFT_RETURN_IF_ERROR(Measure(number, digests, profile.command_line.value_or(parts_.command_line),
+      SEALIFT_RETURN_IF_ERROR(Measure({.number = number, .unlocks = profile.unlocks}, digests,
+                                      profile.command_line.value_or(parts_.command_line),
                                       fmt::format("{} profile {}", parts_.subject, number),
                                       sections_.size()));
       ++number;
@@ -162,7 +168,7 @@ class Assembly {
 
   // Predicts a profile with none and with each of the automatic device trees, signs the policies, and puts
   // them into a section at `place`.
-  Status Measure(std::uint32_t profile, Digests digests, const std::string& command_line,
+  Status Measure(const ProfilePlace& profile, Digests digests, const std::string& command_line,
                  const std::string& subject, std::size_t place) {
     std::vector<uki::PhasePolicy> policies;
     for (std::size_t tree = 0; tree <= device_trees_.size(); ++tree) {
@@ -177,9 +183,9 @@ class Assembly {
     return OkStatus();
   }
 
-  Status Predict(std::uint32_t profile, const Digests& digests, const std::string& command_line,
+  Status Predict(const ProfilePlace& profile, const Digests& digests, const std::string& command_line,
                  std::vector<uki::PhasePolicy>& policies) {
-    ImageMeasurements image{.path = {}, .profile = profile, .command_line = command_line};
+    ImageMeasurements image{.path = {}, .profile = profile.number, .command_line = command_line};
     if (major_ < kStubThatStartsTheKernelItself) image.pcr4.kernel = kernel_;
     std::map<std::string, Bytes> sha384;
     for (const auto& [name, digest] : digests) {
@@ -200,12 +206,12 @@ class Assembly {
         policy.pcr11_sha384 = digest;
       }
       if (parts_.pcr13.has_value())
-        policy.companions = {{kParameterPcr, ParameterPcr(profile)}, {kExtensionPcr, *parts_.pcr13}};
+        policy.companions = {{kParameterPcr, ParameterPcr(profile.number)}, {kExtensionPcr, *parts_.pcr13}};
       const auto& wanted = parts_.signed_phases;
-      if (std::find(wanted.begin(), wanted.end(), phase) != wanted.end())
+      if (profile.unlocks && std::find(wanted.begin(), wanted.end(), phase) != wanted.end())
         policies.push_back(std::move(policy));
     }
-    image.pcr12 = ParameterEvents(profile);
+    image.pcr12 = ParameterEvents(profile.number);
     built_.images.push_back(std::move(image));
     return OkStatus();
   }

@@ -26,6 +26,8 @@ struct UkiProfile {
   std::string text;
   // In place of the image's own.
   std::optional<std::string> command_line = std::nullopt;
+  // Whether it gets policies for the signed phases.
+  bool unlocks = true;
 };
 
 // Contents may lie in files, which are then never held in memory. What is empty is left out.

@@ -120,6 +120,7 @@ v1::BuildRequest ToWire(const BuildRequest& request) {
   wire.set_extend_cmdline(menu.extend);
   for (const std::string& words : menu.extra) wire.add_extra_cmdline(words);
   for (const std::string& words : menu.single) wire.add_single_efi_cmdline(words);
+  for (const std::string& text : menu.profiles) wire.add_uki_profile(text);
   for (const std::string& name : menu.unlock_with) wire.add_unlock_with_extra_cmdline(name);
   wire.set_menu_timeout(release.menu_timeout_seconds);
   for (const std::string& phase : release.signed_phases) wire.add_sign_phase(phase);
@@ -172,6 +173,7 @@ Result<BuildRequest> BuildRequestFromWire(const v1::BuildRequest& wire) {
   menu.extend = wire.extend_cmdline();
   Copy(wire.extra_cmdline(), menu.extra);
   Copy(wire.single_efi_cmdline(), menu.single);
+  Copy(wire.uki_profile(), menu.profiles);
   Copy(wire.unlock_with_extra_cmdline(), menu.unlock_with);
   if (wire.has_menu_timeout()) release.menu_timeout_seconds = wire.menu_timeout();
   if (!wire.sign_phase().empty()) Copy(wire.sign_phase(), release.signed_phases);

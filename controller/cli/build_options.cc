@@ -112,6 +112,11 @@ void AddMenuOptions(CLI::App& verb, BuildArguments& arguments) {
           "--single-efi-cmdline", menu.single,
           "\"Title: words\" of one entry apart from the default ones; cannot unlock disks; repeatable")
       ->allow_extra_args(false);
+  verb.add_option("--uki-profile", menu.profiles,
+                  "\"Title: words\" of one more profile of every image, chosen with @N as first word of an "
+                  "entry's options (section .profile; stub 257 on); cannot unlock disks; repeatable, for "
+                  "example --uki-profile \"Debug: rd.debug\"")
+      ->allow_extra_args(false);
   verb.add_option("--unlock-with-extra-cmdline", menu.unlock_with,
                   "Title, words or file name of an extra or single entry that may unlock disks; repeatable")
       ->allow_extra_args(false);

@@ -89,6 +89,52 @@ TEST_F(BuildSectionsTest, OnDebian13sStub) {
   EXPECT_EQ(ReadTextFile(Dump("hwids")).value(), "ids");
 }
 
+TEST_F(BuildSectionsTest, ProfilesAreMeasuredApartAndOnlyTheImagesOwnUnlocks) {
+  Write("stub257", AsText(test::FakeStub("257.9-1~deb13u1")));
+  const CommandOutput built =
+      Build("out", {"--stub", Path("stub257"), "--uki-profile", "Debug logs: rd.debug", "--uki-profile",
+                    "systemd.unit=x.target", "--extra-cmdline", "quiet"});
+  ASSERT_EQ(built.exit_code, 0) << built.err;
+  const auto files = Files("out");
+  const json images = json::parse(files.at("release.json")).at("images");
+  ASSERT_EQ(images.size(), 6u);
+  const std::string line = images[0].at("command_line");
+  EXPECT_EQ(images[1].at("command_line"), line + " rd.debug");
+  EXPECT_EQ(images[2].at("command_line"), line + " systemd.unit=x.target");
+  EXPECT_EQ(images[3].at("command_line"), line + " quiet");
+  EXPECT_EQ(images[4].at("command_line"), line + " quiet rd.debug");
+  for (std::size_t i = 0; i < images.size(); ++i) {
+    EXPECT_EQ(images[i].value("profile", 0u), i % 3);
+    EXPECT_EQ(images[i].at("pcr12").size(), i % 3 == 0 ? 0u : 1u);
+  }
+  const std::string& image = files.at("EFI/kairos/norole.efi");
+  for (const char* text : {"ID=main\nTITLE=Kairos\n", "ID=debug_logs\nTITLE=Debug logs\n",
+                           "ID=systemd.unit_x.target\nTITLE=Kairos\n"})
+    EXPECT_NE(image.find(text), std::string::npos) << text;
+  // One policy section: that of the first profile, in the image that unlocks.
+  const auto policies = [](const std::string& bytes) {
+    std::size_t count = 0;
+    for (std::size_t at = bytes.find("\"sha256\":["); at != std::string::npos;
+         at = bytes.find("\"sha256\":[", at + 1))
+      ++count;
+    return count;
+  };
+  EXPECT_EQ(policies(image), 1u);
+  EXPECT_EQ(policies(files.at("EFI/kairos/norole_quiet.efi")), 0u);
+  EXPECT_EQ(test::RunTool({SEALIFT_BIN_DIR "/sealift", "inspect", "release", Path("out")}).exit_code, 0);
+  const CommandOutput risky = Build("other", {"--stub", Path("stub257"), "--uki-profile", "Shell: rd.shell"});
+  EXPECT_NE(risky.exit_code, 0);
+  EXPECT_NE(risky.err.find("PREFLIGHT_FAILED"), std::string::npos) << risky.err;
+  for (const std::vector<std::string>& wrong :
+       std::vector<std::vector<std::string>>{{"--uki-profile", "Title:"},
+                                             {"--uki-profile", "main: x"},
+                                             {"--uki-profile", "A: x", "--uki-profile", "a: y"}}) {
+    std::vector<std::string> options = {"--stub", Path("stub257")};
+    options.insert(options.end(), wrong.begin(), wrong.end());
+    EXPECT_NE(Build("other", options).exit_code, 0) << wrong[1];
+  }
+}
+
 TEST_F(BuildSectionsTest, WhatTheStubDoesNotKnowIsRefusedInOneSentence) {
   const std::vector<std::pair<std::vector<std::string>, std::string>> cases = {
       {{"--microcode", Path("early.cpio")}, ".ucode, which 256 and later do"},
@@ -100,6 +146,9 @@ TEST_F(BuildSectionsTest, WhatTheStubDoesNotKnowIsRefusedInOneSentence) {
     EXPECT_NE(refused.err.find(sentence), std::string::npos) << refused.err;
     EXPECT_FALSE(std::filesystem::exists(Path("out")));
   }
+  const CommandOutput profile = Build("out", {"--uki-profile", "Debug: rd.debug"});
+  EXPECT_NE(profile.err.find("take --uki-profile"), std::string::npos) << profile.err;
+  EXPECT_NE(profile.err.find(".profile, which 257 and later do"), std::string::npos) << profile.err;
   // No trees that the list could be about.
   EXPECT_EQ(Build("out", {"--hwids", Path("hwids")}).exit_code, 2);
   const CommandOutput help = test::RunTool({SEALIFT_BIN_DIR "/sealift", "build-uki", "--help"});
