@@ -29,7 +29,9 @@ Status CheckTexts(const v1::BuildRequest& wire) {
   for (int i = 0; i < message->field_count(); ++i) {
     const google::protobuf::FieldDescriptor* field = message->field(i);
     if (field->cpp_type() != google::protobuf::FieldDescriptor::CPPTYPE_STRING) continue;
-    const std::size_t limit = field->name() == "node_config" ? kMaxNodeConfigBytes : kMaxTextBytes;
+    const std::size_t limit = field->name() == "node_config" || field->name() == "install_config"
+                                  ? kMaxNodeConfigBytes
+                                  : kMaxTextBytes;
     const int count = field->is_repeated() ? reflection->FieldSize(wire, field) : 1;
     if (count > kMaxRepeated) return Invalid(field->name(), "has too many values");
     for (int k = 0; k < count; ++k) {
@@ -99,6 +101,7 @@ v1::BuildRequest ToWire(const BuildRequest& request) {
   wire.set_kernel(release.kernel.string());
   wire.set_with_agent(release.agent_deb.string());
   wire.set_node_config(release.node_config.value_or(""));
+  wire.set_install_config(release.install_config.value_or(""));
   wire.set_version(release.version);
   wire.set_zstd_level(static_cast<std::uint32_t>(release.zstd_level));
   wire.set_microcode(release.sections.microcode.string());
@@ -152,6 +155,7 @@ Result<BuildRequest> BuildRequestFromWire(const v1::BuildRequest& wire) {
   release.kernel = wire.kernel();
   release.agent_deb = wire.with_agent();
   if (!wire.node_config().empty()) release.node_config = wire.node_config();
+  if (!wire.install_config().empty()) release.install_config = wire.install_config();
   release.version = wire.version();
   if (wire.has_zstd_level()) release.zstd_level = static_cast<int>(wire.zstd_level());
   release.sections.microcode = wire.microcode();

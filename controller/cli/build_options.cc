@@ -144,10 +144,10 @@ void AddPlaceOptions(CLI::App& verb, BuildArguments& arguments) {
   CLI::Option* there =
       verb.add_flag("--at-controller", arguments.at_controller,
                     "Build where the release token is, by the controller's build service: SOURCE and paths "
-                    "are that host's, but for --node-config; --output-dir is a plain name there, for example "
+                    "are that host's, but for --node-config and --install-config; --output-dir is a plain "
+                    "name there, for example "
                     "--at-controller dir:/srv/images/rootfs -d 1.2.0");
-  for (const char* local :
-       {"--install-config", "--keys", "--token", "--journal", "--generation", "--allow-expired-certificate"})
+  for (const char* local : {"--keys", "--token", "--journal", "--generation", "--allow-expired-certificate"})
     there->excludes(verb.get_option(local));
   verb.add_option("--publish", arguments.request.publish,
                   "Publish the release there in this channel, for example --publish stable")

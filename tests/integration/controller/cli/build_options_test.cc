@@ -27,10 +27,11 @@ const std::set<std::string> kLocalOnly = {"help",
                                           "generation",
                                           "profile",
                                           "at_controller",
-                                          "node_config",  // its text travels
+                                          "node_config",
+                                          "install_config",  // their texts travel
                                           "allow_expired_certificate"};
 // SOURCE_DATE_EPOCH, and the text of a file.
-const std::set<std::string> kNoOption = {"built_unix_ms", "node_config"};
+const std::set<std::string> kNoOption = {"built_unix_ms", "node_config", "install_config"};
 // A value for options that do not take any text.
 const std::map<std::string, std::string> kValues = {
     {"zstd_level", "7"},   {"output_type", "iso"},  {"efi_size_warn", "77"},  {"esp_size", "777"},
@@ -144,11 +145,23 @@ TEST(BuildOptionsTest, EveryFieldIsBounded) {
 
 // Each text field is known to name a file of the build host or not; those that do are looked at.
 TEST(BuildOptionsTest, EveryPathGoesThroughTheRulesOfSources) {
-  const std::set<std::string> no_paths = {
-      "node_config",    "version",       "uki_profile",        "output_type",
-      "output_dir",     "name",          "boot_branding",      "cmdline",
-      "extend_cmdline", "extra_cmdline", "single_efi_cmdline", "unlock_with_extra_cmdline",
-      "sign_phase",     "allow_finding", "secure_boot_enroll", "publish"};
+  const std::set<std::string> no_paths = {"node_config",
+                                          "install_config",
+                                          "version",
+                                          "uki_profile",
+                                          "output_type",
+                                          "output_dir",
+                                          "name",
+                                          "boot_branding",
+                                          "cmdline",
+                                          "extend_cmdline",
+                                          "extra_cmdline",
+                                          "single_efi_cmdline",
+                                          "unlock_with_extra_cmdline",
+                                          "sign_phase",
+                                          "allow_finding",
+                                          "secure_boot_enroll",
+                                          "publish"};
   const TempDir folder = TempDir::Create("sources").value();
   const auto rules = controller::SourceRules::Parse({folder.path()});
   ASSERT_TRUE(rules.ok()) << rules.status();
