@@ -33,7 +33,8 @@ struct Arguments {
   bool automatic = false;
 };
 
-void Say(std::string_view line) { std::cout << "sealift-install: " << line << std::endl; }
+// Progress; what was asked for goes to standard output.
+void Say(std::string_view line) { std::cerr << "sealift-install: " << line << std::endl; }
 
 // What the kernel calls "MemTotal", in bytes; 0 where it does not tell.
 std::uint64_t MemoryBytes() {
@@ -66,12 +67,14 @@ class Installation {
   }
 
   Status Install() {
-    if (arguments_.automatic) {
-      const Result<bool> from_medium = BootedFromMedium(variables_);
-      if (!from_medium.ok() || !*from_medium) return OkStatus();
+    const Result<bool> selected = BootedFromMedium(variables_);
+    const bool from_medium = selected.ok() && *selected;
+    if (arguments_.automatic && !from_medium) return OkStatus();
+    // A plan can be had anywhere, for an ESP of the least size.
+    if (from_medium || !arguments_.dry_run) {
+      SEALIFT_RETURN_IF_ERROR(EnterOwnMounts());
+      SEALIFT_RETURN_IF_ERROR(OpenMedium());
     }
-    SEALIFT_RETURN_IF_ERROR(EnterOwnMounts());
-    SEALIFT_RETURN_IF_ERROR(OpenMedium());
     const Status loaded = LoadConfig(arguments_.dry_run && !arguments_.file.empty());
     if (arguments_.automatic && loaded.code() == Code::kNotFound) {
       Say("no install configuration, neither in the image nor on the medium; run sealift-agent install by "
