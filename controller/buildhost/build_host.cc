@@ -84,7 +84,7 @@ BuildHost::BuildHost(BuildHostOptions options, std::shared_ptr<hsm::KeyRing> rin
 
 Result<BuildReport> BuildHost::Build(const std::string& id, BuildRequest request,
                                      const std::string& operator_name, const BuildEvents& events,
-                                     std::stop_token stop) {
+                                     const std::stop_token& stop) {
   BuildReport report{.id = id};
   SEALIFT_RETURN_IF_ERROR(CheckBuildRequest(request));
   if (!request.publish.empty() && repository_ == nullptr) {

@@ -65,7 +65,7 @@ class BuildHost {
   // RESOURCE_EXHAUSTED/ SERVER_BUSY; CANCELLED; PERMISSION_DENIED/BUILD_SOURCE_FORBIDDEN;
   // SIGNER_CERTIFICATE_EXPIRED; those of RunBuild and PublishRelease.
   Result<BuildReport> Build(const std::string& id, BuildRequest request, const std::string& operator_name,
-                            const BuildEvents& events, std::stop_token stop);
+                            const BuildEvents& events, const std::stop_token& stop);
 
  private:
   class Turn;
