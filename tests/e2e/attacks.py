@@ -25,6 +25,7 @@ from processes import LabError, end_on_signals, run, say  # noqa: E402
 
 MOUNTED = "findmnt -rno SOURCE,TARGET /oem /usr/local || true; findmnt -rno SOURCE,TARGET | grep -E ' (/oem|/usr/local)$' || true"
 WHY = "journalctl -b -o cat -u sealift-unlock.service --no-pager"
+PLACES = {"oem": " /oem", "persistent": " /usr/local"}
 PASSPHRASE = b"chosen by the attacker"
 
 
@@ -51,7 +52,7 @@ class Attacked:
     def write(self, name, source):
         offset, size = self.place(name)
         assert source.stat().st_size <= size
-        run("dd", f"if={source}", f"of={self.node.disk}", "bs=1M", f"seek={offset}", "oflag=seek_bytes", "conv=notrunc,sparse", "status=none")
+        run("dd", f"if={source}", f"of={self.node.disk}", "bs=1M", f"seek={offset}", "oflag=seek_bytes", "conv=notrunc", "status=none")
 
     def esp(self):
         return f"{self.node.disk}@@{self.place('ESP')[0]}"
@@ -61,17 +62,17 @@ class Attacked:
 
 
 def boots_without_disks(attacked, reasons):
-    """Boots the twin; nothing is mounted, and each volume is refused for its reason. Returns what unlock said."""
+    """Boots the twin; each of these volumes is refused for its reason, neither mapped nor mounted."""
     with attacked.boot() as machine:
         machine.wait_for_boot(0, 120)
         said = machine.run(WHY)
-        equal(machine.run(MOUNTED).strip(), "")
+        found = machine.run(MOUNTED)
         for name, allowed in reasons.items():
+            assert PLACES[name] not in found, found
             line = next((line for line in said.splitlines() if f"volume {name}:" in line), "")
             assert any(reason in line for reason in allowed), f"volume {name} is not refused for {allowed}:\n{said}"
             equal(machine.run(f"test -e /dev/mapper/{name} && echo open || true").strip(), "")
         machine.power_off()
-    return said
 
 
 def another_system_on_the_same_tpm(origin, work):
@@ -155,7 +156,7 @@ def encrypt_nothing(path):
 
 
 def planted_volumes(origin, work):
-    """Plaintext with our label for persistent; LUKS of the attacker with our UUID, label and token for oem; a cipher that is none for data."""
+    """Plaintext with our label for persistent; LUKS of the attacker with our UUID, label and token for oem."""
     attacked = Attacked(origin, work, "planted")
     with tempfile.TemporaryDirectory(dir=work) as folder:
         folder = pathlib.Path(folder)
@@ -172,7 +173,7 @@ def planted_volumes(origin, work):
         uuid = run("cryptsetup", "luksUUID", header).strip()
         label = next((line.split()[1] for line in run("cryptsetup", "luksDump", header).splitlines() if line.startswith("Label:")), "")
         foreign = folder / "foreign"
-        format_luks(foreign, attacked.place("oem")[1], "--uuid", uuid, *(["--label", label] if label != "(no" else []))
+        format_luks(foreign, attacked.place("oem")[1], "--uuid", uuid, "--label", label, "--subsystem", "sealift", "--sector-size", "512")
         tokens = json.loads(run("cryptsetup", "luksDump", "--dump-json-metadata", header))["tokens"]
         for number, token in tokens.items():
             copied = folder / f"token-{number}"
@@ -180,13 +181,19 @@ def planted_volumes(origin, work):
             run("cryptsetup", "token", "import", "--token-id", number, "--json-file", copied, foreign)
         attacked.write("oem", foreign)
 
-        nothing = folder / "nothing"
-        format_luks(nothing, 64 << 20)
-        encrypt_nothing(nothing)
-        assert "cipher_null-ecb" in run("cryptsetup", "luksDump", nothing)
-        attacked.write("data", nothing)
-    boots_without_disks(attacked, {"persistent": ["VOLUME_NOT_ENCRYPTED"], "oem": ["VOLUME_FOREIGN", "VOLUME_LOCKED"],
-                                   "data": ["VOLUME_NOT_ENCRYPTED", "VOLUME_FOREIGN"]})
+    boots_without_disks(attacked, {"persistent": ["VOLUME_NOT_ENCRYPTED"], "oem": ["VOLUME_FOREIGN", "VOLUME_LOCKED"]})
+
+
+def genuine_header_without_cipher(origin, work):
+    """The machine's own header, token and all, of which only the cipher is changed to one that encrypts nothing."""
+    attacked = Attacked(origin, work, "null-cipher")
+    with tempfile.TemporaryDirectory(dir=work) as folder:
+        header = pathlib.Path(folder) / "header"
+        header.write_bytes(attacked.read("oem", 16 << 20))
+        encrypt_nothing(header)
+        assert "cipher_null-ecb" in run("cryptsetup", "luksDump", header)
+        attacked.write("oem", header)
+    boots_without_disks(attacked, {"oem": ["VOLUME_NOT_ENCRYPTED"]})
 
 
 def swapped_volumes(origin, work):
@@ -211,7 +218,8 @@ ATTACKS = [
     ("the snapshot itself opens its disk", untouched),
     ("another system on the same TPM with our PCR 11 and .pcrsig: refused by the TPM", another_system_on_the_same_tpm),
     (".cred and .raw beside the image: neither run nor unlock", files_beside_the_image),
-    ("plaintext, foreign and null-cipher volumes: not mounted", planted_volumes),
+    ("plaintext and foreign volumes: not mounted", planted_volumes),
+    ("a volume whose header says that nothing is encrypted: not mounted", genuine_header_without_cipher),
     ("swapped volumes: not mounted", swapped_volumes),
 ]
 
