@@ -338,10 +338,9 @@ Result<BuiltRelease> BuildRelease(const ReleaseOptions& options, const ReleaseKe
                                                .agent_deb = options.agent_deb,
                                                .node_config = options.node_config,
                                                .installer_files = std::move(installer_files)}));
-  SEALIFT_ASSIGN_OR_RETURN(
-      const ExtensionBundle extensions,
-      BundleExtensions(options.extensions, keys.extension_certificates, os_release,
-                       parts.stub_magic.major, tree));
+  SEALIFT_ASSIGN_OR_RETURN(const ExtensionBundle extensions,
+                           BundleExtensions(options.extensions, keys.extension_certificates, os_release,
+                                            parts.stub_magic.major, tree));
   if (std::string lost = LostCapabilities(tree); !lost.empty()) built.remarks.push_back(std::move(lost));
   // The short signature first: wrong keys show before the long work.
   SEALIFT_ASSIGN_OR_RETURN(const efi::SignedImage boot_loader,
