@@ -14,7 +14,7 @@ Status Refuse(Reason reason, const Manifest& manifest, std::string_view why) {
 
 }  // namespace
 
-Status CheckPolicy(const Manifest& manifest, const MachineFacts& machine) {
+Status CheckPolicy(const Manifest& manifest, const RunningNode& machine) {
   if (manifest.channel != machine.channel) {
     return Refuse(
         Reason::kReleaseNotForNode, manifest,

@@ -9,7 +9,7 @@
 
 namespace sealift::agent {
 
-struct MachineFacts {
+struct RunningNode {
   std::string channel;
   std::string hardware_class;
   std::string agent_version;
@@ -19,7 +19,7 @@ struct MachineFacts {
 };
 
 // Errors, all FAILED_PRECONDITION: RELEASE_NOT_FOR_NODE, AGENT_TOO_OLD, ROLLBACK.
-Status CheckPolicy(const Manifest& manifest, const MachineFacts& machine);
+Status CheckPolicy(const Manifest& manifest, const RunningNode& machine);
 
 // The image is at fault: trying again brings the same answer. Only to be asked about what this machine found
 // out itself; the reason of a status that came over the wire is its sender's to choose.
