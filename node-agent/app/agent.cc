@@ -4,6 +4,7 @@
 
 #include <algorithm>
 
+#include "node-agent/volume/unlock.h"
 #include "shared/base/files.h"
 #include "shared/base/log.h"
 
@@ -17,6 +18,9 @@ constexpr milliseconds kMostIdle = std::chrono::seconds(60);
 // A controller that refuses our certificate at the TLS level only looks unreachable, so now and then the
 // agent asks for a new one.
 constexpr int kFailuresBeforeRenewal = 8;
+// While an order is in hand.
+constexpr milliseconds kOrderPoll = std::chrono::seconds(5);
+constexpr milliseconds kEscrowAgain = std::chrono::seconds(30);
 
 milliseconds Until(std::chrono::steady_clock::time_point when, std::chrono::steady_clock::time_point now) {
   return std::max(milliseconds(0), std::chrono::ceil<milliseconds>(when - now));
@@ -48,6 +52,7 @@ Agent::Agent(AgentOptions options, Parts parts)
 
 void Agent::Run(std::stop_token stop) {
   parts_.engine.Resume();
+  ResumeOrders();
   LoadIdentity();
   while (!stop.stop_requested()) {
     const milliseconds wait = Turn();
@@ -61,6 +66,9 @@ milliseconds Agent::Turn() {
   EnrolIfDue();
   CheckInIfDue();
   SendReportIfDue();
+  if (!orders_resumed_) ResumeOrders();
+  parts_.orders.Step();
+  EscrowIfDue();
   const StepOutcome step = parts_.engine.Tick();
   if (step.busy) return milliseconds(0);
   const TimePoint now = parts_.clock.Steady();
@@ -68,6 +76,8 @@ milliseconds Agent::Turn() {
   // A report that just became due goes out now.
   if (identity_ && parts_.engine.DueReport()) wait = std::min(wait, Until(report_at_, now));
   if (identity_) wait = std::min(wait, Until(contact_at_, now));
+  if (identity_ && !parts_.escrow.settled()) wait = std::min(wait, Until(escrow_at_, now));
+  if (parts_.orders.busy()) wait = std::min(wait, kOrderPoll);
   if (CertificateDue()) wait = std::min(wait, Until(enrol_at_, now));
   return wait;
 }
@@ -98,7 +108,8 @@ void Agent::EnrolIfDue() {
   if (!CertificateDue() || parts_.clock.Steady() < enrol_at_) return;
   enrol_at_ = parts_.clock.Steady() + enrol_backoff_.Next();
   const Result<EnrolmentAnswer> answer =
-      Enrol(parts_.tpm, parts_.tls_signer, parts_.enrolment, parts_.read_event_log);
+      Enrol(parts_.tpm, parts_.tls_signer, parts_.enrolment, parts_.read_event_log,
+            parts_.place.CheckMounted().ok() ? ReadInstallRecord(options_.install_record) : std::nullopt);
   Tell("enrol", answer.status());
   if (answer.ok()) TakeEnrolment(*answer);
 }
@@ -134,7 +145,8 @@ void Agent::CheckInIfDue() {
   const Result<CheckInAnswer> answer = parts_.link.SendCheckIn({.status = parts_.engine.status(),
                                                                 .boot_id = options_.boot_id,
                                                                 .agent_version = options_.agent_version,
-                                                                .labels = options_.labels});
+                                                                .labels = options_.labels,
+                                                                .machine = Machine()});
   if (!answer.ok()) {
     ContactFailed(answer.status());
     return;
@@ -164,10 +176,11 @@ void Agent::ContactSucceeded() {
 }
 
 void Agent::TakeAnswer(const CheckInAnswer& answer) {
-  if (!answer.signed_orders.empty()) {
-    Tell("obey orders", MakeError(Code::kUnimplemented, Reason::kOrderUnsupported,
-                                  "obey signed orders: this version of the agent knows none"));
-  }
+  parts_.orders.OnKnown(answer.known_outcomes);
+  const std::size_t outcomes = parts_.orders.outcomes().size();
+  parts_.orders.TakeOrders(answer.signed_orders);
+  // What became of them is told at once.
+  if (parts_.orders.outcomes().size() > outcomes) contact_at_ = parts_.clock.Steady();
   if (answer.desired) {
     parts_.engine.OnDesired(*answer.desired);
   } else {
@@ -180,7 +193,7 @@ void Agent::SendAttestation(ByteView nonce) {
   const auto attest = [&]() -> Result<AttestAnswer> {
     SEALIFT_ASSIGN_OR_RETURN(const tpm::QuoteEvidence quote, parts_.tpm.Quote(nonce, kQuotedPcrs));
     SEALIFT_ASSIGN_OR_RETURN(const Bytes event_log, parts_.read_event_log());
-    return parts_.link.Attest(quote, event_log);
+    return parts_.link.Attest(quote, event_log, EpochProof(nonce));
   };
   const Result<AttestAnswer> answer = attest();
   Tell("attest", answer.status());
@@ -205,6 +218,53 @@ void Agent::SendReportIfDue() {
   report_at_ = parts_.clock.Steady() + contact_backoff_.Next();
 }
 
+// ---- orders, epoch, recovery keys ----
+
+void Agent::ResumeOrders() {
+  orders_resumed_ = parts_.place.CheckMounted().ok();
+  parts_.orders.Resume();
+}
+
+MachineReport Agent::Machine() {
+  MachineReport report{.order_nonce = parts_.orders.Nonce(),
+                       .order_outcomes = parts_.orders.outcomes(),
+                       .epoch = std::nullopt,
+                       .volumes = ReadVolumeReports(options_.runtime, !options_.volumes_bind_secure_boot)};
+  if (!options_.volumes_encrypted)
+    report.volumes.push_back({.name = "persistent", .state = VolumeState::kPlain});
+  const auto state = ReadEpochState(options_.runtime);
+  if (!state.ok()) return report;
+  report.epoch = EpochReport{.lowest = state->epoch, .base = state->base, .image = state->image};
+  if (const auto counter = parts_.counters.ReadCounter(kEpochCounter);
+      counter.ok() && *counter >= state->base)
+    report.epoch->lowest = *counter - state->base;
+  status_.epoch = report.epoch->lowest;
+  const auto running = parts_.engine.status().running;
+  if (!running) return report;
+  Tell("keep the image's epoch", parts_.epochs.Note(*running, state->image));
+  report.epoch->passive = parts_.epochs.EpochOf(*running, BootRole::kPassive);
+  report.epoch->recovery = parts_.epochs.EpochOf(*running, BootRole::kRecovery);
+  return report;
+}
+
+// A machine without encrypted volumes has no counter to speak of.
+std::optional<EpochEvidence> Agent::EpochProof(ByteView nonce) {
+  const auto state = ReadEpochState(options_.runtime);
+  if (!state.ok()) return std::nullopt;
+  auto counter = parts_.counters.CertifyCounter(kEpochCounter, nonce);
+  Tell("certify the epoch", counter.status());
+  if (!counter.ok()) return std::nullopt;
+  return EpochEvidence{.counter = *std::move(counter), .base = state->base};
+}
+
+void Agent::EscrowIfDue() {
+  if (!identity_ || parts_.escrow.settled() || parts_.clock.Steady() < escrow_at_) return;
+  escrow_at_ = parts_.clock.Steady() + Spread(kEscrowAgain, parts_.random);
+  Tell("bring recovery keys into escrow", parts_.escrow.Step([this](const escrow::EscrowedKey& key) {
+    return parts_.link.EscrowRecoveryKey(key);
+  }));
+}
+
 // ---- telling ----
 
 void Agent::Tell(std::string_view what, const Status& status) {
@@ -221,6 +281,8 @@ void Agent::Tell(std::string_view what, const Status& status) {
 
 void Agent::WriteStatus() {
   status_.engine = parts_.engine.status();
+  status_.order_outcomes = parts_.orders.outcomes();
+  status_.order_in_hand = parts_.orders.busy();
   status_.problem = status_.engine.problem.ok() ? std::string() : Describe(status_.engine.problem);
   for (const auto& [what, problem] : told_) {
     if (status_.problem.empty()) status_.problem = problem;

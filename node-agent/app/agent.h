@@ -14,6 +14,9 @@
 #include "node-agent/link/backoff.h"
 #include "node-agent/link/controller_link.h"
 #include "node-agent/link/enrolment.h"
+#include "node-agent/order/epoch_book.h"
+#include "node-agent/order/escrow_keeper.h"
+#include "node-agent/order/order_keeper.h"
 #include "node-agent/tpm/tpm.h"
 #include "node-agent/update/update_engine.h"
 
@@ -27,6 +30,11 @@ struct AgentOptions {
   std::filesystem::path runtime;
   // Where the certificate is kept while the state partition is mounted.
   std::filesystem::path identity_file;
+  // What the installer left; may be missing.
+  std::filesystem::path install_record;
+  // For what is told of volumes.
+  bool volumes_encrypted = true;
+  bool volumes_bind_secure_boot = true;
   // Waits after a failed or pending enrolment, and after a failed check-in.
   std::chrono::milliseconds enrol_first = std::chrono::seconds(2);
   std::chrono::milliseconds enrol_most = std::chrono::seconds(60);
@@ -43,6 +51,10 @@ class Agent {
     ControllerLink& link;
     UpdateEngine& engine;
     StatePlace& place;
+    TpmCounters& counters;
+    OrderKeeper& orders;
+    EscrowKeeper& escrow;
+    EpochBook& epochs;
     EventLogReader read_event_log;
     AgentClock& clock;
     RandomFraction random;
@@ -66,6 +78,10 @@ class Agent {
   void TakeAnswer(const CheckInAnswer& answer);
   void SendAttestation(ByteView nonce);
   void SendReportIfDue();
+  MachineReport Machine();
+  std::optional<EpochEvidence> EpochProof(ByteView nonce);
+  void EscrowIfDue();
+  void ResumeOrders();
   void ContactFailed(const Status& status);
   void ContactSucceeded();
   void Tell(std::string_view what, const Status& status);
@@ -83,6 +99,8 @@ class Agent {
   TimePoint enrol_at_{};
   TimePoint contact_at_{};
   TimePoint report_at_{};
+  TimePoint escrow_at_{};
+  bool orders_resumed_ = false;
   int contact_failures_ = 0;
 };
 

@@ -10,15 +10,21 @@
 #include <thread>
 
 #include "node-agent/app/agent.h"
+#include "node-agent/app/order_actions.h"
+#include "node-agent/app/recovery_keys.h"
 #include "node-agent/app/system.h"
 #include "node-agent/app/unlock_check.h"
 #include "node-agent/esp/esp_stager.h"
 #include "node-agent/esp/os_release.h"
+#include "node-agent/install/installer.h"
+#include "node-agent/order/order_log.h"
 #include "node-agent/tpm/esys_tpm.h"
 #include "node-agent/tpm/tls_signer.h"
 #include "node-agent/update/content_fetcher.h"
 #include "node-agent/update/state_place.h"
 #include "node-agent/update/tuf_release_catalog.h"
+#include "node-agent/volume/system_volumes.h"
+#include "node-agent/volume/unlock.h"
 #include "shared/base/log.h"
 #include "shared/base/process.h"
 #include "shared/crypto/key_reference.h"
@@ -82,14 +88,16 @@ class StopOnSignal {
 };
 
 struct TpmParts {
+  std::shared_ptr<TpmDevice> device;
   std::shared_ptr<Tpm> tpm;
   std::shared_ptr<Signer> tls_signer;
 };
 
 Result<TpmParts> OpenTpm(const std::string& tcti) {
-  SEALIFT_ASSIGN_OR_RETURN(std::shared_ptr<Tpm> tpm, OpenEsysTpm({.tcti = tcti}));
+  SEALIFT_ASSIGN_OR_RETURN(std::shared_ptr<TpmDevice> device, OpenTpmDevice({.tcti = tcti}));
+  std::shared_ptr<Tpm> tpm = MakeEsysTpm(device);
   SEALIFT_ASSIGN_OR_RETURN(std::shared_ptr<Signer> signer, MakeTlsSigner(tpm));
-  return TpmParts{.tpm = std::move(tpm), .tls_signer = std::move(signer)};
+  return TpmParts{.device = std::move(device), .tpm = std::move(tpm), .tls_signer = std::move(signer)};
 }
 
 // A device that appears late, or a TPM in lockout: waited for.
@@ -126,6 +134,13 @@ UpdateSettings EngineSettings(const Settings& settings, const std::string& boot_
           .assess_offline_after = settings.assess_offline_after};
 }
 
+Result<OrderSettings> OrderSettingsOf(const Settings& settings, const std::string& boot_id) {
+  OrderSettings out{.orders_root = std::nullopt, .boot_id = boot_id};
+  if (settings.orders_root_pem.empty()) return out;
+  SEALIFT_ASSIGN_OR_RETURN(out.orders_root, PublicKey::FromPem(settings.orders_root_pem));
+  return out;
+}
+
 Status RunLoop(const Settings& settings, const std::string& boot_id, const std::string& version,
                AgentClock& clock, std::stop_token stop) {
   SEALIFT_ASSIGN_OR_RETURN(const TpmParts tpm, WaitForTpm(settings.tcti, clock, stop));
@@ -160,17 +175,51 @@ Status RunLoop(const Settings& settings, const std::string& boot_id, const std::
                        .health = health,
                        .clock = clock,
                        .unlock = settings.volumes_encrypted ? &unlock : nullptr});
+  const std::unique_ptr<TpmCounters> counters = MakeEsysCounters(tpm.device);
+  const std::unique_ptr<TpmVault> vault = MakeEsysVault(tpm.device);
+  DeviceMapper mapper;
+  SystemMounts mounts;
+  VolumeKeeper volumes({.vault = *vault, .mapper = mapper, .mounts = mounts});
+  VolumeRecoveryKeys recovery_keys(settings.runtime, volumes);
+  const auto mounted = [&place] { return place.CheckMounted().ok(); };
+  EscrowKeeper escrow({.book = settings.state / kEscrowBookName,
+                       .replace_mark = settings.state / kReplaceRecoveryName,
+                       .mounted = mounted},
+                      recovery_keys);
+  EpochBook epochs(settings.state / kEpochBookName, mounted);
+  AgentOrderActions actions({.engine = engine,
+                             .rebooter = rebooter,
+                             .esp = esp,
+                             .variables = variables,
+                             .counters = *counters,
+                             .escrow = escrow,
+                             .epochs = epochs,
+                             .runtime = settings.runtime,
+                             .volumes_encrypted = settings.volumes_encrypted,
+                             .upgrade_recovery = nullptr});
+  FileOrderLog order_log(settings.state / kOrderLogName, mounted);
+  SEALIFT_ASSIGN_OR_RETURN(OrderSettings order_settings, OrderSettingsOf(settings, boot_id));
+  OrderKeeper orders(
+      std::move(order_settings),
+      {.tpm = *tpm.tpm, .counters = *counters, .actions = actions, .log = order_log, .clock = clock});
   Agent agent({.agent_version = SEALIFT_VERSION,
                .boot_id = boot_id,
                .labels = settings.labels,
                .runtime = settings.runtime,
-               .identity_file = settings.state / kIdentityFileName},
+               .identity_file = settings.state / kIdentityFileName,
+               .install_record = settings.state / kInstallRecordName,
+               .volumes_encrypted = settings.volumes_encrypted,
+               .volumes_bind_secure_boot = settings.volumes_bind_secure_boot},
               {.tpm = *tpm.tpm,
                .tls_signer = tpm.tls_signer,
                .enrolment = *enrolment,
                .link = link,
                .engine = engine,
                .place = place,
+               .counters = *counters,
+               .orders = orders,
+               .escrow = escrow,
+               .epochs = epochs,
                .read_event_log = [file = settings.event_log] { return ReadEventLog(file); },
                .clock = clock,
                .random = SystemRandom()});

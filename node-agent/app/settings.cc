@@ -65,6 +65,11 @@ void ReadTrust(ConfigReader& config, Settings& settings) {
     const auto key = PublicKey::FromPem(settings.escrow_public_pem);
     if (!key.ok()) config.Problem("escrow.public_pem", MessageOf(key.status()));
   }
+  settings.orders_root_pem = config.String("orders.root_pem", "");
+  if (!settings.orders_root_pem.empty()) {
+    const auto key = PublicKey::FromPem(settings.orders_root_pem);
+    if (!key.ok()) config.Problem("orders.root_pem", MessageOf(key.status()));
+  }
 }
 
 void ReadVolumes(ConfigReader& config, Settings& settings) {

@@ -25,6 +25,8 @@ struct Settings {
   std::string escrow_public_pem;
   // Of the escrow key's OAEP: "sha1" or "sha256".
   std::string escrow_oaep;
+  // Whose delegation this machine believes when it is given orders; empty: it takes none.
+  std::string orders_root_pem;
   std::map<std::string, std::string> labels;
   // Public keys (PEM) that may sign an install configuration on a medium.
   std::vector<std::string> install_keys;

@@ -11,6 +11,20 @@ nlohmann::json TimeOrNull(UnixMillis time) {
   return time == UnixMillis() ? nlohmann::json() : nlohmann::json(FormatRfc3339(time));
 }
 
+const char* OutcomeName(OutcomeState state) {
+  switch (state) {
+    case OutcomeState::kAccepted:
+      return "accepted";
+    case OutcomeState::kDone:
+      return "done";
+    case OutcomeState::kRefused:
+      return "refused";
+    case OutcomeState::kFailed:
+      break;
+  }
+  return "failed";
+}
+
 nlohmann::json RunningJson(const BootInventory& running) {
   nlohmann::json entries = nlohmann::json::array();
   for (const RoleEntry& entry : running.entries) {
@@ -36,7 +50,18 @@ std::string StatusJson(const AgentStatus& status) {
                         {"message", failure.message},
                         {"at", FormatRfc3339(failure.at)}});
   }
+  nlohmann::json orders = nlohmann::json::array();
+  for (const OrderOutcome& outcome : status.order_outcomes) {
+    orders.push_back({{"request_digest", outcome.request_digest.hex()},
+                      {"state", OutcomeName(outcome.state)},
+                      {"reason", outcome.reason},
+                      {"message", outcome.message},
+                      {"at", FormatRfc3339(outcome.at)}});
+  }
   const nlohmann::json json = {
+      {"orders", orders},
+      {"order_in_hand", status.order_in_hand},
+      {"epoch", status.epoch ? nlohmann::json(*status.epoch) : nlohmann::json()},
       {"agent_version", status.agent_version},
       {"pid", status.pid},
       {"boot_id", status.boot_id},

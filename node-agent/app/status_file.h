@@ -8,6 +8,7 @@
 #include <optional>
 #include <string>
 
+#include "node-agent/order/order_seams.h"
 #include "node-agent/update/update_engine.h"
 #include "shared/base/clock.h"
 
@@ -30,6 +31,12 @@ struct AgentStatus {
   // "unknown", "trusted", "untrusted": the controller's last word on a quote of this boot.
   std::string attestation = "unknown";
   EngineStatus engine;
+  // Outcomes of orders that the controller does not know yet.
+  std::vector<OrderOutcome> order_outcomes;
+  // An order is being carried out.
+  bool order_in_hand = false;
+  // The lowest security epoch this machine accepts; nothing where it has no counter.
+  std::optional<std::uint64_t> epoch;
   // What is wrong now, most recent first; empty when all is well. "REASON: sentence".
   std::string problem;
 };

@@ -12,11 +12,13 @@
 #include <string_view>
 #include <vector>
 
+#include "node-agent/order/machine_report.h"
 #include "node-agent/tpm/tpm.h"
 #include "node-agent/update/update_engine.h"
 #include "shared/base/bytes.h"
 #include "shared/base/secret.h"
 #include "shared/base/status.h"
+#include "shared/escrow/escrow.h"
 #include "shared/tpm/quote.h"
 
 namespace sealift::agent {
@@ -41,6 +43,8 @@ struct EnrolmentProof {
   Bytes certificate_request;
   tpm::QuoteEvidence quote;
   Bytes event_log;
+  // Of a machine that the installer set up.
+  std::optional<InstallRecord> install;
 };
 
 enum class EnrolmentState { kIssued, kPending, kRefused };
@@ -67,6 +71,7 @@ struct CheckIn {
   std::string boot_id;
   std::string agent_version;
   std::map<std::string, std::string> labels;
+  MachineReport machine;
 };
 
 struct CheckInAnswer {
@@ -76,7 +81,15 @@ struct CheckInAnswer {
   // Nothing: stay as you are.
   std::optional<DesiredRelease> desired;
   // DSSE envelopes, unverified.
-  std::vector<Bytes> signed_orders;
+  std::vector<std::string> signed_orders;
+  // Request digests of outcomes that need not be told again.
+  std::vector<Sha256Digest> known_outcomes;
+};
+
+// The epoch's counter, certified under the nonce of the quote it goes with.
+struct EpochEvidence {
+  Attestation counter;
+  std::uint64_t base = 0;
 };
 
 // The controller's opinion of a quote. `reasons` is empty when trusted.
@@ -93,7 +106,11 @@ class ControllerClient {
   // True when the controller has stored it.
   virtual Result<bool> SendReport(const UpdateReport& report, const std::optional<BootInventory>& running,
                                   const std::string& boot_id) = 0;
-  virtual Result<AttestAnswer> Attest(const tpm::QuoteEvidence& quote, ByteView event_log) = 0;
+  // `epoch`: nothing where the machine has no counter.
+  virtual Result<AttestAnswer> Attest(const tpm::QuoteEvidence& quote, ByteView event_log,
+                                      const std::optional<EpochEvidence>& epoch) = 0;
+  // SHA-256 of the blob that is stored now.
+  virtual Result<Sha256Digest> EscrowRecoveryKey(const escrow::EscrowedKey& key) = 0;
   // TUF metadata by file name. Errors also: NOT_FOUND.
   virtual Result<std::string> GetMetadata(std::string_view name) = 0;
   // Pieces of the object from `offset` to its end. An error of `sink` ends the call and comes back unchanged.

@@ -51,9 +51,15 @@ Result<bool> ControllerLink::SendReport(const UpdateReport& report,
   return client->SendReport(report, running, boot_id);
 }
 
-Result<AttestAnswer> ControllerLink::Attest(const tpm::QuoteEvidence& quote, ByteView event_log) {
+Result<AttestAnswer> ControllerLink::Attest(const tpm::QuoteEvidence& quote, ByteView event_log,
+                                            const std::optional<EpochEvidence>& epoch) {
   SEALIFT_ASSIGN_OR_RETURN(const auto client, Current());
-  return client->Attest(quote, event_log);
+  return client->Attest(quote, event_log, epoch);
+}
+
+Result<Sha256Digest> ControllerLink::EscrowRecoveryKey(const escrow::EscrowedKey& key) {
+  SEALIFT_ASSIGN_OR_RETURN(const auto client, Current());
+  return client->EscrowRecoveryKey(key);
 }
 
 Result<std::string> ControllerLink::GetMetadata(std::string_view name) {

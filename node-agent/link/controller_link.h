@@ -43,7 +43,9 @@ class ControllerLink final : public ControllerClient {
   Result<CheckInAnswer> SendCheckIn(const CheckIn& check_in) override;
   Result<bool> SendReport(const UpdateReport& report, const std::optional<BootInventory>& running,
                           const std::string& boot_id) override;
-  Result<AttestAnswer> Attest(const tpm::QuoteEvidence& quote, ByteView event_log) override;
+  Result<AttestAnswer> Attest(const tpm::QuoteEvidence& quote, ByteView event_log,
+                              const std::optional<EpochEvidence>& epoch) override;
+  Result<Sha256Digest> EscrowRecoveryKey(const escrow::EscrowedKey& key) override;
   Result<std::string> GetMetadata(std::string_view name) override;
   Status FetchContent(const Sha256Digest& digest, std::uint64_t offset,
                       const std::function<Status(ByteView)>& sink) override;

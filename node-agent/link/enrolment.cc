@@ -63,7 +63,8 @@ Result<NodeIdentity> MakeNodeIdentity(std::vector<Certificate> chain, const Publ
 }
 
 Result<EnrolmentAnswer> Enrol(Tpm& tpm, const std::shared_ptr<Signer>& tls_signer,
-                              EnrolmentClient& controller, const EventLogReader& read_event_log) {
+                              EnrolmentClient& controller, const EventLogReader& read_event_log,
+                              const std::optional<InstallRecord>& install) {
   EnrolmentOffer offer;
   SEALIFT_ASSIGN_OR_RETURN(offer.keys, tpm.EnsureKeys());
   SEALIFT_ASSIGN_OR_RETURN(offer.endorsement, tpm.ReadEndorsementKey());
@@ -71,6 +72,7 @@ Result<EnrolmentAnswer> Enrol(Tpm& tpm, const std::shared_ptr<Signer>& tls_signe
 
   EnrolmentProof proof;
   proof.session = challenge.session;
+  proof.install = install;
   SEALIFT_ASSIGN_OR_RETURN(proof.activated_secret,
                            tpm.ActivateCredential(challenge.credential_blob, challenge.encrypted_secret));
   SEALIFT_ASSIGN_OR_RETURN(proof.tls_certification, tpm.CertifyTlsKey(challenge.nonce));

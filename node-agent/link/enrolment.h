@@ -49,7 +49,8 @@ using EventLogReader = std::function<Result<Bytes>()>;
 // `common_name` is what the request asks for; the controller decides.
 // Errors: those of TPM, event log and client.
 Result<EnrolmentAnswer> Enrol(Tpm& tpm, const std::shared_ptr<Signer>& tls_signer,
-                              EnrolmentClient& controller, const EventLogReader& read_event_log);
+                              EnrolmentClient& controller, const EventLogReader& read_event_log,
+                              const std::optional<InstallRecord>& install = std::nullopt);
 
 // The certificate chain as PEM in one file; a cache that may be lost. Reads it as untrusted.
 class IdentityFile {

@@ -93,6 +93,13 @@ class GrpcEnrolmentClient final : public EnrolmentClient {
     request.set_certify_signature(ToText(proof.tls_certification.signature));
     request.set_csr(ToText(proof.certificate_request));
     FillQuote(proof.quote, proof.event_log, *request.mutable_quote());
+    if (proof.install) {
+      v1::InstallRecord& to = *request.mutable_install();
+      to.set_config_digest(wire::ToWire(proof.install->config_digest));
+      to.set_config_source(proof.install->config_source);
+      to.set_version(proof.install->version);
+      to.set_installed_unix_ms(ToUnixMs(proof.install->installed));
+    }
     v1::CompleteResponse response;
     const auto context = wire::MakeContext(deadlines_.call);
     const grpc::Status status = stub_->Complete(context.get(), request, &response);
@@ -113,6 +120,35 @@ class GrpcEnrolmentClient final : public EnrolmentClient {
   std::unique_ptr<v1::EnrolmentService::Stub> stub_;
   LinkDeadlines deadlines_;
 };
+
+void FillMachine(const MachineReport& from, v1::CheckInRequest& to) {
+  to.set_order_nonce(ToText(from.order_nonce));
+  for (const OrderOutcome& outcome : from.order_outcomes) {
+    v1::OrderOutcome& one = *to.add_order_outcomes();
+    one.set_request_digest(wire::ToWire(outcome.request_digest));
+    one.set_state(static_cast<v1::OrderOutcome::State>(outcome.state));
+    one.set_reason(outcome.reason);
+    one.set_message(outcome.message);
+    one.set_at_unix_ms(ToUnixMs(outcome.at));
+  }
+  if (from.epoch) {
+    v1::EpochStatus& epoch = *to.mutable_epoch();
+    epoch.set_lowest(from.epoch->lowest);
+    epoch.set_base(from.epoch->base);
+    epoch.set_image(from.epoch->image);
+    epoch.set_passive(from.epoch->passive);
+    epoch.set_recovery(from.epoch->recovery);
+  }
+  for (const VolumeReport& volume : from.volumes) {
+    v1::VolumeStatus& one = *to.add_volumes();
+    one.set_name(volume.name);
+    one.set_state(static_cast<v1::VolumeStatus::State>(volume.state));
+    one.set_luks_uuid(volume.luks_uuid);
+    one.set_reason(volume.reason);
+    one.set_message(volume.message);
+    one.set_without_pcr7(volume.without_pcr7);
+  }
+}
 
 v1::CheckInRequest CheckInToWire(const CheckIn& check_in) {
   v1::CheckInRequest request;
@@ -137,6 +173,7 @@ v1::CheckInRequest CheckInToWire(const CheckIn& check_in) {
   request.set_agent_version(check_in.agent_version);
   request.mutable_labels()->insert(check_in.labels.begin(), check_in.labels.end());
   request.set_healthy(status.health.healthy);
+  FillMachine(check_in.machine, request);
   return request;
 }
 
@@ -160,7 +197,12 @@ Result<CheckInAnswer> CheckInFromWire(const v1::CheckInResponse& response) {
   if (response.signed_orders_size() > kMaxOrders) return BadAnswer("CheckIn", "too many orders");
   for (const std::string& order : response.signed_orders()) {
     if (order.size() > kMaxOrderBytes) return BadAnswer("CheckIn", "an order is too large");
-    answer.signed_orders.push_back(ToBytes(order));
+    answer.signed_orders.push_back(order);
+  }
+  if (response.known_outcomes_size() > kMaxOrders) return BadAnswer("CheckIn", "too many outcomes");
+  for (const std::string& digest : response.known_outcomes()) {
+    SEALIFT_ASSIGN_OR_RETURN(const Sha256Digest one, wire::DigestFromWire("known_outcomes", digest));
+    answer.known_outcomes.push_back(one);
   }
   return answer;
 }
@@ -193,9 +235,15 @@ class GrpcControllerClient final : public ControllerClient {
     return response.accepted();
   }
 
-  Result<AttestAnswer> Attest(const tpm::QuoteEvidence& quote, ByteView event_log) override {
+  Result<AttestAnswer> Attest(const tpm::QuoteEvidence& quote, ByteView event_log,
+                              const std::optional<EpochEvidence>& epoch) override {
     v1::AttestRequest request;
     FillQuote(quote, event_log, *request.mutable_quote());
+    if (epoch) {
+      request.mutable_epoch()->set_attest(ToText(epoch->counter.attest));
+      request.mutable_epoch()->set_signature(ToText(epoch->counter.signature));
+      request.mutable_epoch()->set_base(epoch->base);
+    }
     v1::AttestResponse response;
     const auto context = wire::MakeContext(deadlines_.call);
     SEALIFT_RETURN_IF_ERROR(Call("Attest", stub_->Attest(context.get(), request, &response)));
@@ -204,6 +252,19 @@ class GrpcControllerClient final : public ControllerClient {
     if (response.outcome() == v1::Verdict::UNTRUSTED) answer.outcome = AttestAnswer::Outcome::kUntrusted;
     answer.reasons.assign(response.reasons().begin(), response.reasons().end());
     return answer;
+  }
+
+  Result<Sha256Digest> EscrowRecoveryKey(const escrow::EscrowedKey& key) override {
+    v1::EscrowRecoveryKeyRequest request;
+    request.set_blob(escrow::Format(key));
+    request.set_volume(key.subject.volume);
+    request.set_luks_uuid(key.subject.luks_uuid);
+    request.set_slot(key.subject.slot);
+    v1::EscrowRecoveryKeyResponse response;
+    const auto context = wire::MakeContext(deadlines_.call);
+    SEALIFT_RETURN_IF_ERROR(
+        Call("EscrowRecoveryKey", stub_->EscrowRecoveryKey(context.get(), request, &response)));
+    return wire::DigestFromWire("blob_digest", response.blob_digest());
   }
 
   Result<std::string> GetMetadata(std::string_view name) override {

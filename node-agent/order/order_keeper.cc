@@ -148,6 +148,7 @@ Status OrderKeeper::Begin(const order::VerifiedOrder& order, const std::string& 
   record_.stage = OrderStage::kAccepted;
   record_.envelope = envelope;
   attempts_ = 0;
+  looked_at_.reset();
   staged_at_.reset();
   return Save();
 }
@@ -176,6 +177,9 @@ void OrderKeeper::Step() {
 }
 
 void OrderKeeper::Perform() {
+  const auto now = seams_.clock.Steady();
+  if (looked_at_ && now - *looked_at_ < settings_.look_again_after) return;
+  looked_at_ = now;
   const Result<bool> done = seams_.actions.Perform(*request_);
   if (done.ok()) {
     if (*done) End(OutcomeState::kDone, OkStatus());

@@ -32,6 +32,8 @@ struct OrderSettings {
   // A staged reset waits so long for its acknowledgement before the reboot, and is asked for again after.
   std::chrono::milliseconds reboot_after = std::chrono::seconds(30);
   std::chrono::milliseconds reboot_again_after = std::chrono::minutes(5);
+  // Between looks at an effect that takes time, or that may go better later.
+  std::chrono::milliseconds look_again_after = std::chrono::seconds(5);
   int max_attempts = 10;
 };
 
@@ -83,6 +85,7 @@ class OrderKeeper {
   Sha256Digest digest_;
   std::optional<Sha256Digest> ek_digest_;
   std::optional<std::uint64_t> counter_;
+  std::optional<std::chrono::steady_clock::time_point> looked_at_;
   std::optional<std::chrono::steady_clock::time_point> staged_at_;
   std::optional<std::chrono::steady_clock::time_point> reboot_asked_;
   int attempts_ = 0;

@@ -103,6 +103,9 @@ TEST_F(OrderKeeperTest, AFailureIsTriedAgainOnlyWhereThatMayHelp) {
   const std::string order = Order(order::Action::kSelectEntry, {{"entry", "recovery"}});
   keeper_->TakeOrders({order});
   EXPECT_TRUE(keeper_->busy());
+  keeper_->Step();
+  EXPECT_EQ(actions_.performed.size(), 1u) << "not at once";
+  clock_.Advance(std::chrono::seconds(6));
   actions_.result = MakeError(Code::kFailedPrecondition, Reason::kFirmwareRefused, "never");
   keeper_->Step();
   EXPECT_FALSE(keeper_->busy());
