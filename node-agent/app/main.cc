@@ -2,6 +2,7 @@
 #include <CLI/CLI.hpp>
 #include <iostream>
 
+#include "node-agent/app/boot_entry_command.h"
 #include "node-agent/app/daemon.h"
 #include "node-agent/app/install_command.h"
 #include "node-agent/app/settings.h"
@@ -31,6 +32,7 @@ constexpr const char* kFooter =
     "  sealift-agent volumes -o json\n"
     "  sealift-agent preflight\n"
     "  sealift-agent install --dry-run\n"
+    "  sealift-agent bootentry --select recovery\n"
     "\n"
     "Exit codes: 0 success; 1 failure, with the reason on stderr; 2 wrong usage; 3 no agent runs (status).\n"
     "The daemon stops in order on SIGTERM and SIGINT, and may be killed at any moment without harm.\n"
@@ -53,6 +55,16 @@ int ShowStatus(const std::filesystem::path& runtime, const std::string& format) 
     return kExitOk;
   }
   const Result<std::string> text = StatusText(*json);
+  if (!text.ok()) return Fail(text.status());
+  std::cout << *text;
+  return kExitOk;
+}
+
+int ShowBootEntries(const std::filesystem::path& config, const std::string& select,
+                    const std::string& format) {
+  const Result<Settings> settings = LoadSettings(config);
+  if (!settings.ok()) return Fail(settings.status());
+  const Result<std::string> text = RunBootEntry(*settings, select, format == "json");
   if (!text.ok()) return Fail(text.status());
   std::cout << *text;
   return kExitOk;
@@ -157,6 +169,16 @@ int Main(int argc, char** argv) {
   volumes.AddTo(app);
   const std::function<std::optional<Status>()> installed = AddInstallCommands(app);
 
+  std::string select;
+  CLI::App* bootentry = app.add_subcommand(
+      "bootentry", "Show the boot loader's entries, or choose one for the next boot alone");
+  bootentry->add_option("--select", select, "active, passive or recovery")
+      ->check(CLI::IsMember({"active", "passive", "recovery"}));
+  bootentry->add_option("--config", config, "Configuration")->capture_default_str();
+  bootentry->add_option("-o,--output", format, "text or json")
+      ->check(CLI::IsMember({"text", "json"}))
+      ->capture_default_str();
+
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {
@@ -167,6 +189,7 @@ int Main(int argc, char** argv) {
   if (activate->parsed()) return ActivateAndTell();
   if (volumes.parsed()) return volumes.Run();
   if (const std::optional<Status> done = installed()) return done->ok() ? kExitOk : Fail(*done);
+  if (bootentry->parsed()) return ShowBootEntries(config, select, format);
   const Result<log::Level> parsed = log::ParseLevel(level);
   if (!parsed.ok()) return Fail(parsed.status());
   log::SetLevel(*parsed);

@@ -8,6 +8,7 @@
 #include <iostream>
 #include <nlohmann/json.hpp>
 
+#include "node-agent/app/reset_at_boot.h"
 #include "node-agent/esp/efi_variables.h"
 #include "node-agent/install/medium.h"
 #include "node-agent/tpm/ek_digest.h"
@@ -199,13 +200,15 @@ Status RunUnlock(const UnlockSettings& unlock) {
   const std::unique_ptr<Machine> machine = Machine::Open(unlock.settings.tcti);
   UnlockOptions options = Options(unlock, machine->device);
   SEALIFT_ASSIGN_OR_RETURN(options.image_epoch, ReadImageEpoch(unlock.settings.epoch));
+  const std::unique_ptr<ResetOrders> resets =
+      MakeResetOrders(unlock.settings, machine->device, *machine->counters, machine->clock);
   SEALIFT_ASSIGN_OR_RETURN(const UnlockReport report,
                            UnlockVolumes(options, image,
                                          {.keeper = *machine->keeper,
                                           .counters = *machine->counters,
                                           .mounts = machine->mounts,
                                           .clock = machine->clock,
-                                          .resets = nullptr,
+                                          .resets = resets.get(),
                                           .partitions = [] { return PartitionsByLabel(); }}));
   Tell(report);
   SEALIFT_RETURN_IF_ERROR(WriteUnlockState(unlock.settings.runtime, report));
