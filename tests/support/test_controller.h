@@ -16,6 +16,7 @@
 #include <vector>
 
 #include "node-agent/link/controller_link.h"
+#include "node-agent/tpm/counters.h"
 #include "sealift/v1/enrolment.grpc.pb.h"
 #include "sealift/v1/node.grpc.pb.h"
 #include "shared/base/ids.h"
@@ -23,6 +24,7 @@
 #include "shared/crypto/hash.h"
 #include "shared/crypto/key_reference.h"
 #include "shared/tpm/certify.h"
+#include "shared/tpm/counter.h"
 #include "shared/tpm/credential.h"
 #include "shared/tpm/key_policy.h"
 #include "shared/tpm/quote.h"
@@ -89,6 +91,11 @@ class TestController {
     std::vector<v1::CheckInRequest> check_ins;
     std::vector<v1::ReportRequest> reports;
     int trusted_quotes = 0;
+    std::vector<v1::EscrowRecoveryKeyRequest> escrowed;
+    std::optional<v1::InstallRecord> install;
+    // Of the last quote that came with one.
+    std::optional<v1::EpochEvidence> epoch;
+    std::optional<std::uint64_t> epoch_counter;
     std::vector<std::uint64_t> offsets;
     std::string peer_uri;
     std::string event_log;
@@ -148,7 +155,23 @@ class TestController {
       const Status verified = owner_.CheckQuote(request->quote(), owner_.quote_nonce_);
       if (!verified.ok()) return ToGrpcStatus(verified);
       ++owner_.seen.trusted_quotes;
+      if (request->has_epoch()) {
+        owner_.seen.epoch = request->epoch();
+        const auto counter =
+            tpm::VerifyCounter(AsBytes(request->epoch().attest()), AsBytes(request->epoch().signature()),
+                               *owner_.attestation_key_, owner_.quote_nonce_, agent::kEpochCounter);
+        if (!counter.ok()) return ToGrpcStatus(counter.status());
+        owner_.seen.epoch_counter = *counter;
+      }
       response->set_outcome(v1::Verdict::TRUSTED);
+      return grpc::Status::OK;
+    }
+    grpc::Status EscrowRecoveryKey(grpc::ServerContext* context, const v1::EscrowRecoveryKeyRequest* request,
+                                   v1::EscrowRecoveryKeyResponse* response) override {
+      if (const auto refused = Gate(context)) return *refused;
+      const auto lock = owner_.Lock();
+      owner_.seen.escrowed.push_back(*request);
+      response->set_blob_digest(wire::ToWire(Sha256(AsBytes(request->blob()))));
       return grpc::Status::OK;
     }
     grpc::Status GetMetadata(grpc::ServerContext* context, const v1::GetMetadataRequest* request,
@@ -250,6 +273,7 @@ class TestController {
 
   Status Complete(const v1::CompleteRequest& request, v1::CompleteResponse& response) {
     ++seen.completes;
+    if (request.has_install()) seen.install = request.install();
     if (request.session() != "session " + std::to_string(seen.begins) ||
         AsBytes(request.activated_secret()).size() != 32 || ToBytes(request.activated_secret()) != secret_) {
       return MakeError(Code::kPermissionDenied, Reason::kInvalidArgument,
