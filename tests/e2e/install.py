@@ -229,7 +229,8 @@ def check_panic_falls_back(story):
     """A release whose kernel panics: the one before boots, its disk opens, and the controller hears of it."""
     tree = story.work / "rootfs-3.0"
     story.build_rootfs(tree, "--version", "3.0", "--panics")
-    story.releases["3.0"] = story.build_uki(tree, story.work / "release-3.0")
+    # Without the node configuration it would carry no signature for encrypted volumes, and never be armed.
+    story.releases["3.0"] = story.build_uki(tree, story.work / "release-3.0", "--node-config", story.work / "node.toml")
     story.publish("3.0")
     boots = story.machine.boots()
     story.as_operator("rollout", "create", "--channel", main_story.CHANNEL, "--release", "3.0", "--waves", "100%")
