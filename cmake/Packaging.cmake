@@ -12,6 +12,14 @@ if(TARGET sealift-agent)
   install(TARGETS sealift-agent RUNTIME DESTINATION /usr/lib/sealift COMPONENT agent)
   install(FILES deploy/systemd/sealift-agent.service deploy/systemd/sealift-extensions.service
     deploy/systemd/sealift-unlock.service deploy/systemd/sealift-install.service DESTINATION ${unit_dir} COMPONENT agent)
+  install(FILES deploy/systemd/sealift-watchdog.service deploy/systemd/sealift-boot-deadline.service
+    deploy/systemd/sealift-boot-deadline.timer DESTINATION ${unit_dir} COMPONENT agent)
+  install(FILES deploy/systemd/50-sealift-watchdog.conf DESTINATION /usr/lib/systemd/system.conf.d COMPONENT agent)
+  # Wanted by the vendor, so that whoever unpacks the package has nothing to enable.
+  foreach(unit sealift-watchdog.service sealift-boot-deadline.timer)
+    install(CODE "file(MAKE_DIRECTORY \"\$ENV{DESTDIR}${unit_dir}/sysinit.target.wants\")
+      file(CREATE_LINK ../${unit} \"\$ENV{DESTDIR}${unit_dir}/sysinit.target.wants/${unit}\" SYMBOLIC)" COMPONENT agent)
+  endforeach()
   install(FILES deploy/systemd/50-sealift-blesses.conf DESTINATION ${unit_dir}/systemd-bless-boot.service.d COMPONENT agent)
   install(FILES LICENSE DESTINATION /usr/share/doc/sealift-agent RENAME copyright COMPONENT agent)
   install(CODE "file(MAKE_DIRECTORY \"\$ENV{DESTDIR}/usr/bin\")

@@ -58,7 +58,7 @@ step_build() {
 step_format() { sources | xargs -r clang-format --dry-run --Werror; }
 step_shellcheck() { scripts | xargs -r shellcheck; }
 step_contract() { run_ctest contract $release -L '^contract$'; }
-step_unit() { run_ctest unit $release -L '^unit$'; }
+step_unit() { run_ctest unit $release -L '^(unit|sim)$'; }
 step_integration() { run_ctest integration $release -L '^integration$'; }
 step_fuzz() { run_ctest fuzz $release -L '^fuzz$'; }
 step_asan() {
@@ -114,6 +114,7 @@ step_fuzzer() { # name of the program
 step_bench() { run_ctest bench $release -L '^bench$' --verbose; }
 step_vm() { /usr/bin/python3 tests/e2e/vm_story.py --build $release --results "$logs/vm.json"; }
 step_debian13() { /usr/bin/python3 tests/e2e/debian_13.py --build $release --results "$logs/debian13.json"; }
+step_powercuts() { /usr/bin/python3 tests/e2e/power_cuts.py --build $release --results "$logs/powercuts.json"; }
 step_iso() { /usr/bin/python3 tests/e2e/iso_boot.py --build $release --results "$logs/iso.json"; }
 
 step_install() { # the core path; all of it with --full
@@ -156,7 +157,7 @@ fi
 # name and its time limit in minutes
 steps=("apt 30" "build 55" "format 5" "contract 5" "unit 10" "integration 20" "fuzz 10" "shellcheck 5")
 if [[ $mode != quick ]]; then steps+=("asan 40" "tidy 60" "vm 40" "iso 15" "install 40"); fi
-if [[ $mode == full ]]; then steps+=("attacks 30" "debian13 20" "clang 40" "tsan 60" "fuzzers 40" "bench 15"); fi
+if [[ $mode == full ]]; then steps+=("attacks 30" "debian13 20" "powercuts 60" "clang 40" "tsan 60" "fuzzers 40" "bench 15"); fi
 
 passed=0 failed=0 skipped=0 first_failure="" running=""
 trap 'if [[ -n $running ]]; then kill "$running"; fi' EXIT

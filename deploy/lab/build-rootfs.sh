@@ -60,7 +60,7 @@ kernel=linux-image-cloud-amd64
 modules=(
   drivers/virtio drivers/block/virtio_blk.ko drivers/block/loop.ko drivers/net/virtio_net.ko
   drivers/net/net_failover.ko net/core/failover.ko drivers/char/virtio_console.ko drivers/char/hw_random
-  drivers/firmware/qemu_fw_cfg.ko drivers/md drivers/scsi/scsi_common.ko drivers/scsi/scsi_mod.ko
+  drivers/firmware/qemu_fw_cfg.ko drivers/firmware/efi/efi-pstore.ko drivers/watchdog/watchdog.ko drivers/watchdog/softdog.ko drivers/md drivers/scsi/scsi_common.ko drivers/scsi/scsi_mod.ko
   drivers/scsi/sd_mod.ko drivers/scsi/sr_mod.ko drivers/scsi/virtio_scsi.ko drivers/cdrom fs/isofs fs/fat fs/nls fs/efivarfs fs/overlayfs fs/squashfs fs/autofs fs/fuse net/ipv6
   lib crypto arch/x86/crypto
 )
@@ -176,7 +176,7 @@ make_tiny() { # kernel, boot loader and stub of the base; busybox instead of an 
 }
 
 configure() { # the OS: what its vendor would set up, then the lab's driver
-  local root=$1 unit
+  local root=$1 unit target
   cp -a --no-preserve=ownership "$here/os/." "$here/driver/." "$root/"
   chmod 755 "$root/usr/lib/sealift-lab/driver"
   mkdir -p "$root/efi" "$root/oem" "$root/usr/local"
@@ -200,7 +200,10 @@ configure() { # the OS: what its vendor would set up, then the lab's driver
     fi
     cp -a --no-preserve=ownership "$root.agent/." "$root/"
     for unit in "$root.agent"/usr/lib/systemd/system/*.service; do
-      ln -sf "/usr/lib/systemd/system/$(basename "$unit")" "$root/etc/systemd/system/multi-user.target.wants/"
+      sed -n 's/^WantedBy=//p' "$unit" | tr ' ' '\n' | while read -r target; do
+        mkdir -p "$root/etc/systemd/system/$target.wants"
+        ln -sf "/usr/lib/systemd/system/$(basename "$unit")" "$root/etc/systemd/system/$target.wants/"
+      done
     done
     rm -rf "$root.agent"
   fi

@@ -276,10 +276,12 @@ class Machine:
 
     forwards: guest port of 10.0.2.100 -> port of this machine's loopback. keep: it outlives this program.
     cd: an ISO in its CD drive, tried before the disk: after a failed try PCR 4 is another.
+    write_log: a file that takes every write and flush of the disk (QEMU's blklogwrites; tests/e2e/write_log.py).
     """
 
-    def __init__(self, node, accelerator="tcg", forwards=None, tpm=True, memory=1024, cpus=2, keep=False, cd=None):
+    def __init__(self, node, accelerator="tcg", forwards=None, tpm=True, memory=1024, cpus=2, keep=False, cd=None, write_log=None):
         self.node, self.accelerator, self.forwards, self.cd = node, accelerator, forwards or {}, cd
+        self.write_log = write_log
         self.has_tpm, self.memory, self.cpus, self.keep = tpm, memory, cpus, keep
         self.processes, self.guest = [], None
         self.serial = Serial(node.folder / "serial.log", lambda: self.processes and self.processes[-1].alive())
@@ -331,7 +333,7 @@ class Machine:
             "-m", self.memory, "-smp", self.cpus, "-nodefaults", "-display", "none", "-boot", "menu=off,splash-time=0",
             "-drive", f"if=pflash,format=raw,unit=0,file={FIRMWARE},readonly=on",
             "-drive", f"if=pflash,format=raw,unit=1,file={self.node.variables}",
-            "-drive", f"if=none,id=disk,format=raw,cache=unsafe,file={self.node.disk}",
+            *self._disk_options(),
             "-device", "virtio-blk-pci,drive=disk,bootindex=1,serial=disk",
             "-object", "rng-random,id=random,filename=/dev/urandom", "-device", "virtio-rng-pci,rng=random",
             "-chardev", f"file,id=serial,path={self.serial.path}", "-serial", "chardev:serial",
@@ -348,6 +350,15 @@ class Machine:
         network = "user,id=net,restrict=on" + "".join(
             f",guestfwd=tcp:{CONTROLLER_ADDRESS}:{guest}-cmd:socat - TCP:127.0.0.1:{host}" for guest, host in self.forwards.items())
         return command + ["-netdev", network, "-device", "virtio-net-pci,netdev=net,romfile="]
+
+    def _disk_options(self):
+        if self.write_log is None:
+            return ["-drive", f"if=none,id=disk,format=raw,cache=unsafe,file={self.node.disk}"]
+        # Flushes end at the log: this machine's own disk is not what is tested.
+        return ["-blockdev", f"driver=file,node-name=disk-file,filename={self.node.disk},cache.no-flush=on",
+                "-blockdev", "driver=raw,node-name=disk-raw,file=disk-file,cache.no-flush=on",
+                "-blockdev", f"driver=file,node-name=log-file,filename={self.write_log},cache.no-flush=on",
+                "-blockdev", "driver=blklogwrites,node-name=disk,file=disk-raw,log=log-file,log-sector-size=512"]
 
     def _monitor(self, command):
         with socket.socket(socket.AF_UNIX) as monitor:

@@ -16,6 +16,8 @@
 #include "node-agent/app/unlock_check.h"
 #include "node-agent/esp/esp_stager.h"
 #include "node-agent/esp/os_release.h"
+#include "node-agent/health/failed_boot.h"
+#include "node-agent/health/health_check.h"
 #include "node-agent/install/installer.h"
 #include "node-agent/order/order_log.h"
 #include "node-agent/tpm/esys_tpm.h"
@@ -122,6 +124,30 @@ Result<std::string> RunningVersion(const std::filesystem::path& os_release) {
   return OsReleaseVersion(text);
 }
 
+constexpr std::uint64_t kMaxImageBytes = 1ull << 30;
+
+Result<Bytes> ReadRunningImage(EspStager& stager, FileSystem& esp) {
+  SEALIFT_ASSIGN_OR_RETURN(const BootInventory now, stager.Inspect());
+  return esp.Read(RelativePath(now.running_image_path), kMaxImageBytes);
+}
+
+std::vector<std::unique_ptr<Probe>> MakeProbes(const Settings& all, Tpm& tpm,
+                                               std::function<Result<Bytes>()> read_image) {
+  const HealthSettings& settings = all.health;
+  const Systemctl systemctl = {"systemctl"};
+  const std::chrono::milliseconds timeout = settings.timeout;
+  std::vector<std::unique_ptr<Probe>> probes;
+  if (settings.phase) probes.push_back(MakePhaseProbe(tpm, std::move(read_image)));
+  if (all.volumes_encrypted)
+    probes.push_back(MakeVolumesProbe("/proc/self/mounts", {"/oem", all.state_mount}));
+  if (settings.boot_complete) probes.push_back(MakeBootCompleteProbe(systemctl, timeout));
+  if (settings.failed_units) probes.push_back(MakeFailedUnitsProbe(systemctl, timeout));
+  if (!settings.units.empty()) probes.push_back(MakeActiveUnitsProbe(systemctl, settings.units, timeout));
+  for (const auto& command : settings.commands) probes.push_back(MakeCommandProbe(command, timeout));
+  for (const HttpTarget& target : settings.http) probes.push_back(MakeHttpProbe(target, timeout));
+  return probes;
+}
+
 UpdateSettings EngineSettings(const Settings& settings, const std::string& boot_id) {
   return {.channel = settings.channel,
           .hardware_class = settings.hardware_class,
@@ -131,7 +157,9 @@ UpdateSettings EngineSettings(const Settings& settings, const std::string& boot_
           .max_attempts = settings.max_attempts,
           .retry_after = settings.retry_after,
           .health_deadline = settings.health_deadline,
-          .assess_offline_after = settings.assess_offline_after};
+          .assess_offline_after = settings.assess_offline_after,
+          .recovery_after = settings.recovery_after,
+          .why_boot_failed = [] { return WhyBootFailed({}); }};
 }
 
 Result<OrderSettings> OrderSettingsOf(const Settings& settings, const std::string& boot_id) {
@@ -162,7 +190,7 @@ Status RunLoop(const Settings& settings, const std::string& boot_id, const std::
   ContentFetcher manifests(content, place.manifests_directory());
   TufReleaseCatalog catalog(settings.tuf_root_json, metadata, trusted, clock, manifests);
   CommandRebooter rebooter(settings.reboot_command);
-  CommandHealthCheck health(settings.health_commands, settings.health_timeout);
+  NodeHealthCheck health(MakeProbes(settings, *tpm.tpm, [&] { return ReadRunningImage(stager, esp); }));
   MachineUnlockCheck unlock(
       {.esp = settings.esp, .runtime = settings.runtime, .event_log = settings.event_log}, variables,
       *tpm.tpm);

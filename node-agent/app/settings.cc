@@ -93,6 +93,7 @@ void ReadUpdate(ConfigReader& config, Settings& settings) {
   settings.hardware_class = config.String("update.hardware_class", "generic-x86_64");
   settings.boot_tries = static_cast<std::uint32_t>(config.Integer("update.boot_tries", 3, 1, 9));
   settings.max_attempts = static_cast<std::uint32_t>(config.Integer("update.max_attempts", 3, 1, 100));
+  settings.recovery_after = static_cast<std::uint32_t>(config.Integer("update.recovery_after", 3, 0, 1000));
   settings.retry_after = Seconds(config, "update.retry_after_s", 15, 1, 3600);
   settings.health_deadline = Seconds(config, "update.health_deadline_s", 600, 1, 24 * 3600);
   settings.assess_offline_after = Seconds(config, "update.assess_offline_after_s", 3600, 1, 30 * 24 * 3600);
@@ -100,12 +101,21 @@ void ReadUpdate(ConfigReader& config, Settings& settings) {
   if (settings.reboot_command.empty()) config.Problem("update.reboot_command", "must name a program");
 }
 
-void ReadHealth(ConfigReader& config, Settings& settings) {
+void ReadHealth(ConfigReader& config, HealthSettings& health) {
+  health.boot_complete = config.Boolean("health.boot_complete", true);
+  health.failed_units = config.Boolean("health.failed_units", true);
+  health.phase = config.Boolean("health.phase", true);
+  health.units = config.Strings("health.units");
   for (const std::string& command : config.Strings("health.commands")) {
-    settings.health_commands.push_back(Words(command));
-    if (settings.health_commands.back().empty()) config.Problem("health.commands", "must name programs");
+    health.commands.push_back(Words(command));
+    if (health.commands.back().empty()) config.Problem("health.commands", "must name programs");
   }
-  settings.health_timeout = Seconds(config, "health.timeout_s", 30, 1, 600);
+  for (const std::string& url : config.Strings("health.http")) {
+    auto target = ParseHttpTarget(url);
+    if (!target.ok()) config.Problem("health.http", MessageOf(target.status()));
+    if (target.ok()) health.http.push_back(*std::move(target));
+  }
+  health.timeout = Seconds(config, "health.timeout_s", 30, 1, 600);
 }
 
 std::filesystem::path AbsolutePath(ConfigReader& config, std::string_view key, std::string_view fallback) {
@@ -138,7 +148,7 @@ Result<Settings> ParseSettings(std::string_view text, std::string_view source) {
   settings.labels = config.StringMap("node.labels");
   ReadVolumes(config, settings);
   ReadUpdate(config, settings);
-  ReadHealth(config, settings);
+  ReadHealth(config, settings.health);
   ReadPlaces(config, settings);
   SEALIFT_RETURN_IF_ERROR(config.Finish());
   return settings;

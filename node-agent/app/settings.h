@@ -10,10 +10,24 @@
 #include <string_view>
 #include <vector>
 
+#include "node-agent/health/http_probe.h"
 #include "node-agent/link/controller_link.h"
 #include "shared/base/status.h"
 
 namespace sealift::agent {
+
+// What a boot is asked before it counts as well.
+struct HealthSettings {
+  bool boot_complete = true;
+  bool failed_units = true;
+  bool phase = true;
+  std::vector<std::string> units;
+  // Argument vectors.
+  std::vector<std::vector<std::string>> commands;
+  std::vector<HttpTarget> http;
+  // Of each question.
+  std::chrono::milliseconds timeout{};
+};
 
 inline constexpr std::string_view kDefaultConfigPath = "/usr/lib/sealift/node.toml";
 
@@ -40,15 +54,14 @@ struct Settings {
   std::string hardware_class;
   std::uint32_t boot_tries = 3;
   std::uint32_t max_attempts = 3;
+  std::uint32_t recovery_after = 3;
   std::chrono::milliseconds retry_after{};
   std::chrono::milliseconds health_deadline{};
   std::chrono::milliseconds assess_offline_after{};
   // Argument vector.
   std::vector<std::string> reboot_command;
 
-  // Argument vectors. Empty: no unit may be failed.
-  std::vector<std::vector<std::string>> health_commands;
-  std::chrono::milliseconds health_timeout{};
+  HealthSettings health;
 
   std::filesystem::path esp;
   std::filesystem::path efivars;

@@ -13,10 +13,6 @@
 namespace sealift::agent {
 namespace {
 
-std::string FirstLine(std::string_view text) {
-  return std::string(text.substr(0, text.find('\n')).substr(0, 300));
-}
-
 struct flock WholeFile(short type) {
   struct flock lock {};
   lock.l_type = type;
@@ -67,24 +63,6 @@ bool AgentRuns(const std::filesystem::path& runtime_directory) {
 Status CommandRebooter::RequestReboot(const std::string& why) {
   log::Info("asking for a reboot", {{"reason", why}});
   return RunCommandChecked({.argv = command_, .timeout = std::chrono::seconds(60)}).status();
-}
-
-Health CommandHealthCheck::CheckUnits() const {
-  const Result<CommandOutput> units = RunCommandChecked(
-      {.argv = {"systemctl", "list-units", "--failed", "--plain", "--no-legend", "--no-pager"},
-       .timeout = timeout_});
-  if (!units.ok()) return {.healthy = false, .problem = Describe(units.status())};
-  if (units->out.empty()) return {.healthy = true};
-  return {.healthy = false, .problem = fmt::format("failed unit: {}", FirstLine(units->out))};
-}
-
-Health CommandHealthCheck::Check() {
-  if (commands_.empty()) return CheckUnits();
-  for (const std::vector<std::string>& command : commands_) {
-    const Result<CommandOutput> output = RunCommandChecked({.argv = command, .timeout = timeout_});
-    if (!output.ok()) return {.healthy = false, .problem = Describe(output.status())};
-  }
-  return {.healthy = true};
 }
 
 }  // namespace sealift::agent

@@ -36,17 +36,4 @@ class CommandRebooter final : public Rebooter {
   std::vector<std::string> command_;
 };
 
-// Every command exits with 0 in time; without commands: systemd has no failed unit.
-class CommandHealthCheck final : public HealthCheck {
- public:
-  CommandHealthCheck(std::vector<std::vector<std::string>> commands, std::chrono::milliseconds timeout)
-      : commands_(std::move(commands)), timeout_(timeout) {}
-  Health Check() override;
-
- private:
-  Health CheckUnits() const;
-  std::vector<std::vector<std::string>> commands_;
-  std::chrono::milliseconds timeout_;
-};
-
 }  // namespace sealift::agent

@@ -41,6 +41,32 @@ Result<bool> EspStager::RemoveExhausted(const View& view) {
   return removed;
 }
 
+Result<bool> EspStager::ReleasePassive(const View& view, std::uint64_t bytes) {
+  const BootInventory& now = view.inventory;
+  if (now.running_role != BootRole::kActive || now.running_on_trial) return false;
+  const auto passive = std::find_if(now.entries.begin(), now.entries.end(), [&](const RoleEntry& entry) {
+    return entry.role == BootRole::kPassive && !SamePath(entry.image_path, now.running_image_path);
+  });
+  if (passive == now.entries.end()) return false;
+  const std::string image = LowerCase(passive->image_path);
+  const std::vector<std::string>& named = view.disk.referenced;
+  if (std::count(named.begin(), named.end(), image) != 1) return false;
+  std::uint64_t freed = 0;
+  for (const std::string& folder :
+       {std::string(kImagesDirectory),
+        fmt::format("{}{}", RelativePath(passive->image_path), kCompanionSuffix)}) {
+    const auto files = fs_->List(folder);
+    for (std::size_t i = 0; files.ok() && i < files->size(); ++i) {
+      const bool all = folder != kImagesDirectory;
+      if (all || SamePath(fmt::format("/{}/{}", folder, (*files)[i].name), image)) freed += (*files)[i].size;
+    }
+  }
+  if (freed < bytes) return false;
+  log::Warning("no room for another image: the one before is given up", {{"version", passive->version}});
+  SEALIFT_RETURN_IF_ERROR(PointPassiveAtRunning(view));
+  return true;
+}
+
 Status EspStager::FreshenEntries(const View& view) {
   SEALIFT_ASSIGN_OR_RETURN(const std::vector<DirectoryEntry> files, fs_->List(kEntriesDirectory));
   const bool cut = std::any_of(files.begin(), files.end(), [](const DirectoryEntry& file) {

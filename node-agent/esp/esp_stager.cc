@@ -111,7 +111,9 @@ Result<EspStager::View> EspStager::Look() {
   inventory.running_version = options_.running_version;
   inventory.running_image_path = running.image_path;
   SEALIFT_ASSIGN_OR_RETURN(inventory.running_digest, DigestOfRunning(running.image_path));
+  // What was started by another role's entry is proven, whatever active entries there are.
   inventory.running_on_trial =
+      running.role == BootRole::kActive &&
       std::any_of(inventory.entries.begin(), inventory.entries.end(), [&](const RoleEntry& entry) {
         return entry.role == BootRole::kActive && entry.on_trial() &&
                SamePath(entry.image_path, running.image_path);
@@ -134,12 +136,14 @@ Status EspStager::RequireInstalled(const BootInventory& inventory) {
 // ---- entries ----
 
 std::string EspStager::BaseTitle(const View& view) const {
-  constexpr std::string_view kPrevious = " (previous)";
+  constexpr std::string_view kSuffixes[] = {" (previous)", " (recovery)"};
   for (const RoleEntry& entry : view.disk.entries) {
     if (entry.role == BootRole::kUnknown || !SamePath(entry.image_path, view.inventory.running_image_path))
       continue;
     std::string title = view.disk.titles.at(entry.file_name);
-    if (title.ends_with(kPrevious)) title.resize(title.size() - kPrevious.size());
+    for (const std::string_view suffix : kSuffixes) {
+      if (title.ends_with(suffix)) title.resize(title.size() - suffix.size());
+    }
     if (!title.empty()) return title;
   }
   return "Kairos";
@@ -200,6 +204,8 @@ Status EspStager::Activate(const StagedImage& image, std::uint32_t tries) {
     return MakeError(Code::kNotFound, Reason::kImageNotStaged,
                      fmt::format("activate {}: '{}' is gone", image.version(), image.image_path()));
   }
+  // Before any entry changes: what boots until then boots through either.
+  if (image.boot_loader()) SEALIFT_RETURN_IF_ERROR(InstallBootLoader(*image.boot_loader()));
   const std::string title = BaseTitle(view);
   // From here on passive.conf stands for what runs, durable before any active entry is touched. While it is
   // written the running active entry (or recovery) is untouched; a passive that runs is not written at all.
@@ -229,13 +235,44 @@ Status EspStager::Bless() {
         Code::kFailedPrecondition, Reason::kBootNotActive,
         fmt::format("bless {}: it runs as {}", now.running_version, BootRoleName(now.running_role)));
   }
+  std::vector<std::string> trials;
   for (const RoleEntry& entry : now.entries) {
     if (entry.role == BootRole::kActive && entry.on_trial() &&
         SamePath(entry.image_path, now.running_image_path)) {
-      return RenameEntry(entry.file_name, "active.conf");
+      trials.push_back(entry.file_name);
     }
   }
-  return OkStatus();
+  if (trials.empty()) return OkStatus();
+  if (trials.size() == 1) return RenameEntry(trials.front(), "active.conf");
+  // The boot loader's own counting was cut, and they may be of the same clusters.
+  SEALIFT_ASSIGN_OR_RETURN(const Bytes text, fs_->Read(EntryPath(trials.front()), efi::kMaxEntryBytes));
+  SEALIFT_RETURN_IF_ERROR(fs_->Replace(EntryPath("active.conf"), text));
+  for (const std::string& trial : trials) SEALIFT_RETURN_IF_ERROR(RemoveEntry(trial));
+  return fs_->SyncDirectory(kEntriesDirectory);
+}
+
+Status EspStager::PointRecovery() {
+  SEALIFT_ASSIGN_OR_RETURN(const View view, Look());
+  const BootInventory& now = view.inventory;
+  if (now.running_role != BootRole::kActive) {
+    return MakeError(Code::kFailedPrecondition, Reason::kBootNotActive,
+                     fmt::format("make {} the recovery image: it runs as {}", now.running_version,
+                                 BootRoleName(now.running_role)));
+  }
+  if (now.running_on_trial) {
+    return MakeError(Code::kFailedPrecondition, Reason::kBootNotBlessed,
+                     fmt::format("make {} the recovery image: it is on trial", now.running_version));
+  }
+  const auto recovery = std::find_if(now.entries.begin(), now.entries.end(), [&](const RoleEntry& entry) {
+    return entry.role == BootRole::kRecovery && !entry.on_trial();
+  });
+  if (recovery != now.entries.end() && SamePath(recovery->image_path, now.running_image_path))
+    return OkStatus();
+  const std::string text = FormatEntry({.title = BaseTitle(view) + " (recovery)",
+                                        .role = BootRole::kRecovery,
+                                        .version = now.running_version,
+                                        .image_path = now.running_image_path});
+  return fs_->Replace(EntryPath("recovery.conf"), AsBytes(text));
 }
 
 Status EspStager::Disarm() {

@@ -12,6 +12,7 @@
 #include "node-agent/esp/efi_variables.h"
 #include "node-agent/esp/file_system.h"
 #include "node-agent/esp/staging.h"
+#include "shared/efi/authenticode.h"
 
 namespace sealift::agent {
 
@@ -38,6 +39,7 @@ class EspStager final : public Stager {
   Status Activate(const StagedImage& image, std::uint32_t tries) override;
   Status Bless() override;
   Status Disarm() override;
+  Status PointRecovery() override;
   Result<std::optional<Fallback>> FellBack() override;
   Result<std::uint64_t> CollectGarbage() override;
 
@@ -67,6 +69,8 @@ class EspStager final : public Stager {
     Sha256Digest signer;
     Sha256Digest pcr_key;
   };
+  // By the firmware's own db and dbx, as they are now.
+  Result<efi::AuthorisedImage> Authorise(ByteView bytes);
   Result<Checked> CheckImage(ByteView bytes, const ImageExpectations& expectations);
 
   // --- esp_staging.cc
@@ -78,7 +82,7 @@ class EspStager final : public Stager {
     std::filesystem::path local;
   };
   enum class Found { kWhole, kAbsent, kOther, kDoubtful };
-  static std::vector<Piece> PiecesOf(const VerifiedImage& image);
+  Result<std::vector<Piece>> PiecesOf(const VerifiedImage& image);
   // kDoubtful: whole, and a temporary file of the same name beside it may be of the same clusters.
   Result<Found> LookAt(const Piece& piece);
   // Those that have to be written. What lies in the way of an image that no entry names goes.
@@ -86,6 +90,18 @@ class EspStager final : public Stager {
   // Files beside an image that are none of its companions.
   Result<std::vector<std::string>> FindStrangers(const std::string& image_path,
                                                  const std::vector<Companion>& companions);
+  // --- boot_loader.cc
+  // Both copies are this one.
+  Result<bool> BootLoaderInstalled(const Sha256Digest& digest);
+  // Its digest where it is to be installed: another one is there, or none, and not a newer one.
+  Result<std::optional<Sha256Digest>> WantBootLoader(const BootLoader& loader, const std::string& version);
+  // The version that it says it has.
+  Result<std::string> CheckBootLoader(ByteView bytes, const BootLoader& expected);
+  // Finds it staged, where it is wanted, and checks it again.
+  Result<std::optional<Sha256Digest>> FindBootLoader(const ImageExpectations& expectations);
+  Status InstallBootLoader(const Sha256Digest& digest);
+  Status ReplaceWithCopy(const std::string& from, const std::string& to, const Sha256Digest& digest);
+
   Status CopyPiece(const Piece& piece);
   Status CopyVerified(const Piece& piece, const std::string& temporary);
   Result<std::vector<Piece>> MakeRoom(const VerifiedImage& image);
@@ -106,6 +122,9 @@ class EspStager final : public Stager {
   Status RenameEntry(const std::string& from, const std::string& to);
   std::string BaseTitle(const View& view) const;
   Status PointPassiveAtRunning(const View& view);
+  // Gives up what passive.conf names, where the running image is proven itself and that frees so many bytes.
+  // Whether it did.
+  Result<bool> ReleasePassive(const View& view, std::uint64_t bytes);
 
   FileSystem* fs_;
   EfiVariables* variables_;
@@ -116,6 +135,9 @@ class EspStager final : public Stager {
 
 // "EFI/kairos/1.2.0-0123456789ab.efi", relative to the ESP.
 std::string ImageFilePath(const std::string& version, const Sha256Digest& digest);
+// "EFI/kairos/systemd-boot-0123456789ab.efi": a boot loader that waits to be installed. No entry names it, so
+// that it goes with what is of no use.
+std::string StagedLoaderPath(const Sha256Digest& digest);
 // Whether a file name is of that form: only such files are ours to remove.
 bool IsImageName(std::string_view name);
 // Where the stub looks for what belongs to an image: "<image path>.extra.d".

@@ -56,9 +56,19 @@ bool EspStager::IsKept(const View& view, std::string_view path) {
          std::find(named.begin(), named.end(), key) != named.end();
 }
 
-std::vector<EspStager::Piece> EspStager::PiecesOf(const VerifiedImage& image) {
+Result<std::vector<EspStager::Piece>> EspStager::PiecesOf(const VerifiedImage& image) {
   const std::string path = ImageFilePath(image.version(), image.digest());
   std::vector<Piece> pieces;
+  if (image.boot_loader()) {
+    const VerifiedImage::LocalBootLoader& loader = *image.boot_loader();
+    SEALIFT_ASSIGN_OR_RETURN(const bool installed, BootLoaderInstalled(loader.what.digest));
+    if (!installed) {
+      pieces.push_back({.path = StagedLoaderPath(loader.what.digest),
+                        .digest = loader.what.digest,
+                        .size = loader.what.size,
+                        .local = loader.file});
+    }
+  }
   for (const VerifiedImage::LocalCompanion& companion : image.companions()) {
     pieces.push_back({.path = fmt::format("{}/{}", CompanionFolder(path), companion.what.name),
                       .digest = companion.what.digest,
@@ -132,7 +142,7 @@ Result<std::vector<EspStager::Piece>> EspStager::FindMissing(const VerifiedImage
 }
 
 Result<std::vector<EspStager::Piece>> EspStager::MakeRoom(const VerifiedImage& image) {
-  const std::vector<Piece> pieces = PiecesOf(image);
+  SEALIFT_ASSIGN_OR_RETURN(const std::vector<Piece> pieces, PiecesOf(image));
   for (int round = 0;; ++round) {
     SEALIFT_ASSIGN_OR_RETURN(std::vector<Piece> missing, FindMissing(image, pieces));
     std::uint64_t needed = missing.empty() ? 0 : kSlackBytes;
@@ -140,10 +150,13 @@ Result<std::vector<EspStager::Piece>> EspStager::MakeRoom(const VerifiedImage& i
     SEALIFT_ASSIGN_OR_RETURN(const std::uint64_t free, fs_->FreeBytes());
     if (free >= needed) return missing;
     bool changed = round == 0;
+    SEALIFT_ASSIGN_OR_RETURN(const View view, Look());
+    // A fallback was remembered before another version got this far, so its entry has told what it had to.
     if (round == 1) {
-      // A fallback was remembered before another version got this far, so its entry has told what it had to.
-      SEALIFT_ASSIGN_OR_RETURN(const View view, Look());
       SEALIFT_ASSIGN_OR_RETURN(changed, RemoveExhausted(view));
+    }
+    if (round > 0 && !changed) {
+      SEALIFT_ASSIGN_OR_RETURN(changed, ReleasePassive(view, needed - free));
     }
     if (!changed) {
       return MakeError(Code::kResourceExhausted, Reason::kEspFull,
@@ -192,8 +205,12 @@ Result<StagedImage> EspStager::Stage(const VerifiedImage& image) {
   SEALIFT_RETURN_IF_ERROR(RequireInstalled(view.inventory));
   SEALIFT_ASSIGN_OR_RETURN(const std::vector<Piece> missing, MakeRoom(image));
   for (const Piece& piece : missing) SEALIFT_RETURN_IF_ERROR(CopyPiece(piece));
-  return VouchForStaged(image.version(), image.digest(),
-                        "/" + ImageFilePath(image.version(), image.digest()));
+  std::optional<Sha256Digest> loader;
+  if (image.boot_loader()) {
+    SEALIFT_ASSIGN_OR_RETURN(loader, WantBootLoader(image.boot_loader()->what, image.boot_loader()->version));
+  }
+  return VouchForStaged(image.version(), image.digest(), "/" + ImageFilePath(image.version(), image.digest()),
+                        loader);
 }
 
 Result<StagedImage> EspStager::FindStaged(const ImageExpectations& expectations) {
@@ -207,7 +224,8 @@ Result<StagedImage> EspStager::FindStaged(const ImageExpectations& expectations)
   }
   SEALIFT_RETURN_IF_ERROR(FindBeside(path, expectations));
   SEALIFT_RETURN_IF_ERROR(CheckImage(*bytes, expectations).status());
-  return VouchForStaged(expectations.version, expectations.digest, "/" + path);
+  SEALIFT_ASSIGN_OR_RETURN(const std::optional<Sha256Digest> loader, FindBootLoader(expectations));
+  return VouchForStaged(expectations.version, expectations.digest, "/" + path, loader);
 }
 
 Status EspStager::FindBeside(const std::string& path, const ImageExpectations& expectations) {

@@ -121,11 +121,15 @@ Status CheckCompanions(const LocalImage& local, const ImageExpectations& expecte
 
 }  // namespace
 
-Result<EspStager::Checked> EspStager::CheckImage(ByteView bytes, const ImageExpectations& expectations) {
-  SEALIFT_RETURN_IF_ERROR(CheckBytes(bytes, expectations));
+Result<efi::AuthorisedImage> EspStager::Authorise(ByteView bytes) {
   SEALIFT_ASSIGN_OR_RETURN(const efi::SignatureLists db, ReadDatabase(*variables_, "db"));
   SEALIFT_ASSIGN_OR_RETURN(const efi::SignatureLists dbx, ReadDatabase(*variables_, "dbx"));
-  SEALIFT_ASSIGN_OR_RETURN(const efi::AuthorisedImage authorised, efi::VerifyImage(bytes, db, dbx));
+  return efi::VerifyImage(bytes, db, dbx);
+}
+
+Result<EspStager::Checked> EspStager::CheckImage(ByteView bytes, const ImageExpectations& expectations) {
+  SEALIFT_RETURN_IF_ERROR(CheckBytes(bytes, expectations));
+  SEALIFT_ASSIGN_OR_RETURN(const efi::AuthorisedImage authorised, Authorise(bytes));
   if (expectations.authenticode && *expectations.authenticode != authorised.digest) {
     return MakeError(
         Code::kInvalidArgument, Reason::kImageDigestMismatch,
@@ -145,6 +149,12 @@ Result<VerifiedImage> EspStager::VerifyImage(const LocalImage& local, const Imag
   std::vector<VerifiedImage::LocalCompanion> companions;
   for (std::size_t i = 0; i < expectations.companions.size(); ++i)
     companions.push_back({.what = expectations.companions[i], .file = local.companions[i]});
+  std::optional<VerifiedImage::LocalBootLoader> boot_loader;
+  if (expectations.boot_loader) {
+    SEALIFT_ASSIGN_OR_RETURN(const Bytes loader, ReadRegularFile(local.boot_loader, kMaxImageBytes));
+    SEALIFT_ASSIGN_OR_RETURN(const std::string version, CheckBootLoader(loader, *expectations.boot_loader));
+    boot_loader = {.what = *expectations.boot_loader, .file = local.boot_loader, .version = version};
+  }
   return VouchForImage({.file = local.file,
                         .version = expectations.version,
                         .digest = expectations.digest,
@@ -152,7 +162,8 @@ Result<VerifiedImage> EspStager::VerifyImage(const LocalImage& local, const Imag
                         .authenticode = checked.authenticode,
                         .signer = checked.signer,
                         .pcr_key = checked.pcr_key,
-                        .companions = std::move(companions)});
+                        .companions = std::move(companions),
+                        .boot_loader = std::move(boot_loader)});
 }
 
 }  // namespace sealift::agent

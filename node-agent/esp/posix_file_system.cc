@@ -48,6 +48,8 @@ class PosixFileWriter final : public FileWriter {
   }
 
   Status Sync() override {
+    // As for directories: the table before the slot that leads into it.
+    if (::syncfs(fd_.get()) != 0) return IoError("sync", path_, "syncfs", errno);
     if (::fsync(fd_.get()) != 0) return IoError("sync", path_, "fsync", errno);
     return OkStatus();
   }
@@ -79,6 +81,8 @@ Result<std::vector<DirectoryEntry>> PosixFileSystem::List(std::string_view direc
     if (name == "." || name == "..") continue;
     struct stat info {};
     if (::fstatat(::dirfd(open.get()), name.c_str(), &info, AT_SYMLINK_NOFOLLOW) != 0) {
+      // A folder that a cut left without its cluster: nobody can use or remove it, and the others are whole.
+      if (errno == EIO) continue;
       return IoError("look at", name, "fstatat", errno);
     }
     entries.push_back({.name = name,
@@ -152,9 +156,10 @@ Status PosixFileSystem::SyncDirectory(std::string_view path) {
   SEALIFT_RETURN_IF_ERROR(CheckPath(path));
   const UniqueFd fd(::open((root_ / path).c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
   if (!fd.valid()) return IoError("sync", path, "open", errno);
-  if (::fsync(fd.get()) != 0) return IoError("sync", path, "fsync", errno);
-  // vfat's fsync of a directory leaves out table blocks that renames in it dirtied; the partition is small.
+  // vfat's fsync of a directory leaves out table blocks that renames in it dirtied; syncfs writes all, but only
+  // fsync tells the disk to flush its cache, so that it comes last. The partition is small.
   if (::syncfs(fd.get()) != 0) return IoError("sync", path, "syncfs", errno);
+  if (::fsync(fd.get()) != 0) return IoError("sync", path, "fsync", errno);
   return OkStatus();
 }
 

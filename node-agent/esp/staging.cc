@@ -35,14 +35,17 @@ VerifiedImage Stager::VouchForImage(ImageFacts facts) {
   image.signer_ = facts.signer;
   image.pcr_key_ = facts.pcr_key;
   image.companions_ = std::move(facts.companions);
+  image.boot_loader_ = std::move(facts.boot_loader);
   return image;
 }
 
-StagedImage Stager::VouchForStaged(std::string version, const Sha256Digest& digest, std::string image_path) {
+StagedImage Stager::VouchForStaged(std::string version, const Sha256Digest& digest, std::string image_path,
+                                   std::optional<Sha256Digest> boot_loader) {
   StagedImage staged;
   staged.version_ = std::move(version);
   staged.digest_ = digest;
   staged.image_path_ = std::move(image_path);
+  staged.boot_loader_ = boot_loader;
   return staged;
 }
 

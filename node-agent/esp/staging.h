@@ -77,6 +77,14 @@ struct Companion {
 };
 inline constexpr std::size_t kMaxCompanions = 64;
 
+// The boot loader that a release was predicted with.
+struct BootLoader {
+  Sha256Digest digest;
+  std::uint64_t size = 0;
+  // The Authenticode digest of the manifest, where it has one.
+  std::optional<Sha256Digest> authenticode;
+};
+
 // What the signed release says of one UKI.
 struct ImageExpectations {
   std::string version;
@@ -93,6 +101,8 @@ struct ImageExpectations {
   std::optional<Sha256Digest> pcr13_event;
   // What the configuration extensions among them extend PCR 12 with; the same.
   std::optional<Sha256Digest> pcr12_event;
+  // Installed with the image where another one lies on the ESP that is not newer.
+  std::optional<BootLoader> boot_loader;
 };
 
 // An image as it was fetched, outside the ESP.
@@ -100,6 +110,8 @@ struct LocalImage {
   std::filesystem::path file;
   // In the order of ImageExpectations::companions.
   std::vector<std::filesystem::path> companions;
+  // Where ImageExpectations::boot_loader is set.
+  std::filesystem::path boot_loader;
 };
 
 // Evidence that one local file, with what lies beside it, may go to the ESP. Only a Stager makes it.
@@ -119,11 +131,19 @@ class VerifiedImage {
     std::filesystem::path file;
   };
   const std::vector<LocalCompanion>& companions() const { return companions_; }
+  struct LocalBootLoader {
+    BootLoader what;
+    std::filesystem::path file;
+    // Of systemd: "252.39-1~deb12u2".
+    std::string version;
+  };
+  const std::optional<LocalBootLoader>& boot_loader() const { return boot_loader_; }
 
  private:
   friend class Stager;
   VerifiedImage() = default;
   std::vector<LocalCompanion> companions_;
+  std::optional<LocalBootLoader> boot_loader_;
   std::filesystem::path file_;
   std::string version_;
   Sha256Digest digest_;
@@ -141,10 +161,13 @@ class StagedImage {
   const Sha256Digest& digest() const { return digest_; }
   // "/EFI/kairos/1.2.0-0123456789ab.efi".
   const std::string& image_path() const { return image_path_; }
+  // Of the boot loader that lies ready to be installed with it; none where the one there is good.
+  const std::optional<Sha256Digest>& boot_loader() const { return boot_loader_; }
 
  private:
   friend class Stager;
   StagedImage() = default;
+  std::optional<Sha256Digest> boot_loader_;
   std::string version_;
   Sha256Digest digest_;
   std::string image_path_;
@@ -168,6 +191,7 @@ class Stager {
 
   // Checks size, digest, Authenticode against the firmware's own db and dbx, version and PCR policy key of a
   // file outside the ESP; of companions size and digest, and that together they measure as the release says.
+  // Of the boot loader digest, signature, and that it is one of systemd.
   // Touches nothing. EXTENSION_INVALID: they do not, or have names that the stub passes over. Other errors,
   // all INVALID_ARGUMENT or UNAUTHENTICATED and final for these bytes: IMAGE_TRUNCATED,
   // IMAGE_DIGEST_MISMATCH, IMAGE_MALFORMED, IMAGE_UNSIGNED, IMAGE_SIGNATURE_INVALID, IMAGE_SIGNER_UNKNOWN,
@@ -191,9 +215,10 @@ class Stager {
   // UNAVAILABLE/ESP_IO.
   virtual Result<StagedImage> FindStaged(const ImageExpectations& expectations) = 0;
 
-  // Makes the image the next to boot: passive.conf to the running image, old active entries away, then
-  // active+<tries>.conf. At every step at least one durable entry names a complete, known-good image.
-  // Errors: FAILED_PRECONDITION/BOOT_NOT_BLESSED while the running image is itself on trial;
+  // Makes the image the next to boot: its boot loader, where it brings one, to EFI/systemd and then to
+  // EFI/BOOT, passive.conf to the running image, old active entries away, then active+<tries>.conf. At every
+  // step at least one durable entry names a complete, known-good image. Errors:
+  // FAILED_PRECONDITION/BOOT_NOT_BLESSED while the running image is itself on trial;
   // FAILED_PRECONDITION/IMAGE_ALREADY_RUNNING; RESOURCE_EXHAUSTED/ESP_FULL; UNAVAILABLE/ESP_IO.
   virtual Status Activate(const StagedImage& image, std::uint32_t tries) = 0;
 
@@ -205,6 +230,11 @@ class Stager {
   // active+0-M.conf, which the boot loader tries after all others. Success where there is none; changes
   // nothing while no entry without a trial names an image. Errors: UNAVAILABLE/ESP_IO; as Inspect.
   virtual Status Disarm() = 0;
+
+  // recovery.conf to the running image, which has to run as active and without a trial. Writes nothing where
+  // it points there already. Errors: FAILED_PRECONDITION/BOOT_NOT_ACTIVE, BOOT_NOT_BLESSED;
+  // RESOURCE_EXHAUSTED/ESP_FULL; UNAVAILABLE/ESP_IO; as Inspect.
+  virtual Status PointRecovery() = 0;
 
   // Set when an active entry is out of tries and another image runs.
   virtual Result<std::optional<Fallback>> FellBack() = 0;
@@ -225,10 +255,12 @@ class Stager {
     Sha256Digest signer;
     Sha256Digest pcr_key;
     std::vector<VerifiedImage::LocalCompanion> companions;
+    std::optional<VerifiedImage::LocalBootLoader> boot_loader;
   };
   // The two places where evidence comes into being.
   static VerifiedImage VouchForImage(ImageFacts facts);
-  static StagedImage VouchForStaged(std::string version, const Sha256Digest& digest, std::string image_path);
+  static StagedImage VouchForStaged(std::string version, const Sha256Digest& digest, std::string image_path,
+                                    std::optional<Sha256Digest> boot_loader = std::nullopt);
 };
 
 }  // namespace sealift::agent

@@ -5,6 +5,7 @@
 
 #include "node-agent/update/update_engine.h"
 #include "node-agent/update/update_policy.h"
+#include "shared/base/log.h"
 
 namespace sealift::agent {
 
@@ -88,6 +89,29 @@ StepOutcome UpdateEngine::StepBlessed() {
     return HoldAndTell(record().version, status);
   }
   return Busy();
+}
+
+void UpdateEngine::CountBlessedBoot() {
+  if (boot_counted_ || !health_.healthy || settings_.recovery_after == 0) return;
+  boot_counted_ = true;
+  if (inventory_->running_role != BootRole::kActive || inventory_->running_on_trial) return;
+  BlessedBoots boots = state_.blessed_boots;
+  if (boots.image != inventory_->running_digest) boots = {.image = inventory_->running_digest};
+  if (boots.boot_id != settings_.boot_id) {
+    boots.boot_id = settings_.boot_id;
+    boots.count = std::min(boots.count + 1, kMaxBlessedBoots);
+    StateChange change;
+    change.blessed_boots = boots;
+    if (const Status stored = Commit(std::move(change)); !stored.ok()) {
+      boot_counted_ = false;
+      log::Warning("update state not stored", {{"error", Describe(stored)}});
+      return;
+    }
+  }
+  if (boots.count < settings_.recovery_after) return;
+  // Repeated at every boot, as it costs nothing where it points there already.
+  if (const Status pointed = seams_.stager.PointRecovery(); !pointed.ok())
+    log::Warning("the recovery image stays as it is", {{"error", Describe(pointed)}});
 }
 
 StepOutcome UpdateEngine::StepFellBack() {

@@ -31,6 +31,7 @@ StepOutcome UpdateEngine::StepIdle() {
     // Arming was given up, perhaps with the entries flipped.
     if (const Status status = RunEffect(UpdateEffect::kDisarm); !status.ok()) return Hold(status);
   }
+  CountBlessedBoot();
   if (!wish_ || wish_->version == inventory_->running_version) return Wait(settings_.idle_interval);
   if (wish_->channel != settings_.channel) {
     // The check-in is at fault, not the version, which this node's own channel may have as well.
@@ -84,7 +85,7 @@ StepOutcome UpdateEngine::StepVerified() {
   if (const auto outcome = EnsureRecordedRelease(UpdateEvent::kReleaseRefused)) return *outcome;
   if (!verified_) {
     // A new process: only what is here complete counts; the rest is Fetching's.
-    for (std::size_t i = 0; i <= release_->companions().size() && !Fetched(); ++i) {
+    for (std::size_t i = 0; i < Objects().size() && !Fetched(); ++i) {
       if (const auto outcome = FetchSome()) return *outcome;
       if (!fetched_[i].complete) return After(TakeRecord(UpdateEvent::kContentLost, Entered()));
     }
@@ -178,17 +179,24 @@ bool UpdateEngine::Fetched() const {
   return !fetched_.empty() && std::ranges::all_of(fetched_, &FetchProgress::complete);
 }
 
+std::vector<UpdateEngine::Object> UpdateEngine::Objects() const {
+  std::vector<Object> objects;
+  for (const Companion& companion : release_->companions())
+    objects.push_back({.digest = companion.digest, .size = companion.size});
+  if (release_->boot_loader())
+    objects.push_back({.digest = release_->boot_loader()->digest, .size = release_->boot_loader()->size});
+  objects.push_back({.digest = release_->image().digest, .size = release_->image().size});
+  return objects;
+}
+
 std::optional<StepOutcome> UpdateEngine::FetchSome() {
-  const std::vector<Companion>& companions = release_->companions();
+  const std::vector<Object> objects = Objects();
   if (fetched_.empty()) {
-    for (const Companion& companion : companions) fetched_.push_back({.size = companion.size});
-    fetched_.push_back({.size = release_->image().size});
+    for (const Object& object : objects) fetched_.push_back({.size = object.size});
   }
   for (std::size_t i = 0; i < fetched_.size(); ++i) {
     if (fetched_[i].complete) continue;
-    const bool image = i == companions.size();
-    const Sha256Digest& digest = image ? release_->image().digest : companions[i].digest;
-    auto progress = seams_.fetcher.FetchSome(digest, fetched_[i].size);
+    auto progress = seams_.fetcher.FetchSome(objects[i].digest, objects[i].size);
     if (!progress.ok()) return TryFailed(UpdateEvent::kImageRefused, progress.status());
     fetched_[i] = *std::move(progress);
     if (!fetched_[i].source.ok()) return HoldAndTell(record().version, fetched_[i].source);
@@ -205,7 +213,8 @@ ImageExpectations UpdateEngine::Expected() const {
                              .size = image.size,
                              .authenticode = image.authenticode,
                              .allowed_pcr_keys = manifest.pcr_keys,
-                             .companions = release_->companions()};
+                             .companions = release_->companions(),
+                             .boot_loader = release_->boot_loader()};
   for (const ImageMeasurements& measured : manifest.images) {
     if (measured.path != image.path) continue;
     if (measured.pcr13.size() == 1) expected.pcr13_event = measured.pcr13.front().digest;
@@ -219,7 +228,9 @@ ImageExpectations UpdateEngine::Expected() const {
 
 Status UpdateEngine::VerifyFetched() {
   LocalImage local{.file = fetched_.back().file};
-  for (std::size_t i = 0; i + 1 < fetched_.size(); ++i) local.companions.push_back(fetched_[i].file);
+  const std::size_t companions = release_->companions().size();
+  for (std::size_t i = 0; i < companions; ++i) local.companions.push_back(fetched_[i].file);
+  if (release_->boot_loader()) local.boot_loader = fetched_[companions].file;
   auto verified = seams_.stager.VerifyImage(local, Expected());
   SEALIFT_RETURN_IF_ERROR(verified.status());
   verified_ = *std::move(verified);

@@ -128,6 +128,11 @@ Status UpdateEngine::OnOrderRetry(const std::string& version) {
   return OkStatus();
 }
 
+Status UpdateEngine::OnOrderRecovery() {
+  if (store_ == nullptr) return NotOpen();
+  return seams_.stager.PointRecovery();
+}
+
 Status UpdateEngine::OnOrderRollback(const std::string& version) {
   if (store_ == nullptr) return NotOpen();
   if (!IsValidVersion(version)) {

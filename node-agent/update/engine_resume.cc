@@ -138,16 +138,17 @@ Status UpdateEngine::EnterAssessing(UpdateEvent event, UpdateRecord record) {
 
 Status UpdateEngine::EnterFellBack(const std::string& version, const std::string& message) {
   const bool health = record().reason == ReasonId(Reason::kHealthFailed);
+  const std::string word = settings_.why_boot_failed ? settings_.why_boot_failed() : "";
   StateChange change;
   change.record = Entered();
   change.record->version = version;
   change.record->report_due = true;
   change.record->reason = ReasonId(health ? Reason::kHealthFailed : Reason::kFellBack);
-  change.record->message =
-      Shorten(fmt::format("run {}: {}; {} runs as {}{}{}", version, message, inventory_->running_version,
-                          BootRoleName(inventory_->running_role), health ? "; before: " : "",
-                          health ? record().message : ""),
-              kMaxMessageBytes);
+  change.record->message = Shorten(
+      fmt::format("run {}: {}; {} runs as {}{}{}{}{}", version, message, inventory_->running_version,
+                  BootRoleName(inventory_->running_role), health ? "; before: " : "",
+                  health ? record().message : "", word.empty() ? "" : "; the boot before said: ", word),
+      kMaxMessageBytes);
   change.remember = VersionFailure{.version = version,
                                    .reason = change.record->reason,
                                    .message = change.record->message,

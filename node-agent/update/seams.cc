@@ -35,6 +35,10 @@ TrustedRelease ReleaseCatalog::Vouch(const ReleaseId& id, Manifest manifest, Rel
                                      UnixMillis expires) {
   TrustedRelease release;
   release.id_ = id;
+  if (const auto loader = manifest.OnlyFile(FileRole::kBootLoader); loader.ok()) {
+    release.boot_loader_ =
+        BootLoader{.digest = loader->digest, .size = loader->size, .authenticode = loader->authenticode};
+  }
   release.manifest_ = std::move(manifest);
   release.image_ = std::move(image);
   release.companions_ = std::move(companions);

@@ -42,6 +42,8 @@ class TrustedRelease {
   const ReleaseFile& image() const { return image_; }
   // What lies beside it, from the manifest, named as on the ESP; listed by the signed metadata as well.
   const std::vector<Companion>& companions() const { return companions_; }
+  // What its measurements were predicted with; none in a release that has several, or none.
+  const std::optional<BootLoader>& boot_loader() const { return boot_loader_; }
   // A time that has passed, as the metadata proves; the agent's clock never runs before it again.
   UnixMillis not_before() const { return not_before_; }
   // From then on it is evidence of nothing.
@@ -54,6 +56,7 @@ class TrustedRelease {
   Manifest manifest_;
   ReleaseFile image_;
   std::vector<Companion> companions_;
+  std::optional<BootLoader> boot_loader_;
   UnixMillis not_before_{};
   UnixMillis expires_{};
 };

@@ -66,6 +66,10 @@ Status CheckChange(const StateChange& change) {
       !IsValidVersion(*change.permitted_rollback)) {
     return Malformed("permitted version is not well formed");
   }
+  if (change.blessed_boots && (change.blessed_boots->count > kMaxBlessedBoots ||
+                               !IsPrintable(change.blessed_boots->boot_id, kMaxBootIdBytes))) {
+    return Malformed("blessed boots are not well formed");
+  }
   return OkStatus();
 }
 
@@ -83,6 +87,7 @@ void ApplyChange(const StateChange& change, NodeState& state) {
   }
   if (change.time_floor) state.time_floor = std::max(state.time_floor, *change.time_floor);
   if (change.permitted_rollback) state.permitted_rollback = *change.permitted_rollback;
+  if (change.blessed_boots) state.blessed_boots = *change.blessed_boots;
 }
 
 std::string Shorten(std::string_view text, std::size_t max_bytes) {

@@ -67,6 +67,18 @@ struct VersionFailure {
   bool operator==(const VersionFailure&) const = default;
 };
 
+inline constexpr std::uint32_t kMaxBlessedBoots = 1000;
+
+// How often the running image booted well since it was blessed.
+struct BlessedBoots {
+  Sha256Digest image;
+  std::uint32_t count = 0;
+  // The boot counted last.
+  std::string boot_id;
+
+  bool operator==(const BlessedBoots&) const = default;
+};
+
 struct NodeState {
   // kIdle and empty in a fresh store.
   UpdateRecord record;
@@ -76,6 +88,7 @@ struct NodeState {
   UnixMillis time_floor{};
   // An order allowed this version although it is older than what runs; empty: none.
   std::string permitted_rollback;
+  BlessedBoots blessed_boots;
   // Nothing was ever committed: a first boot, or the state was lost.
   bool fresh = false;
 
@@ -92,6 +105,7 @@ struct StateChange {
   std::optional<UnixMillis> time_floor;
   // Empty takes the permission back.
   std::optional<std::string> permitted_rollback;
+  std::optional<BlessedBoots> blessed_boots;
 };
 
 class StateStore {

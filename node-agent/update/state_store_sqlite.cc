@@ -28,6 +28,11 @@ constexpr const char* kMigrations[] = {
       permitted_rollback TEXT NOT NULL, committed INTEGER NOT NULL);
     INSERT INTO node_fact VALUES (1, 0, '', 0);
     )sql",
+    R"sql(
+    CREATE TABLE blessed_boots (
+      id INTEGER PRIMARY KEY CHECK (id = 1), image BLOB NOT NULL, count INTEGER NOT NULL,
+      boot_id TEXT NOT NULL);
+    )sql",
 };
 constexpr int kSchemaVersion = static_cast<int>(std::size(kMigrations));
 
@@ -374,6 +379,17 @@ Result<NodeState> SqliteStateStore::Load() {
   if (!state.permitted_rollback.empty() && !IsValidVersion(state.permitted_rollback)) {
     return Corrupt("permitted version is not well formed");
   }
+  Statement boots(db, "SELECT image, count, boot_id FROM blessed_boots");
+  SEALIFT_ASSIGN_OR_RETURN(const bool counted, boots.Step());
+  if (!counted) return state;
+  StateChange read;
+  read.blessed_boots =
+      BlessedBoots{.image = boots.Digest(0),
+                   .count = static_cast<std::uint32_t>(boots.Integer(1, 0, kMaxBlessedBoots)),
+                   .boot_id = boots.Text(2, kMaxBootIdBytes)};
+  SEALIFT_RETURN_IF_ERROR(boots.status());
+  if (const Status checked = CheckChange(read); !checked.ok()) return Corrupt(MessageOf(checked));
+  state.blessed_boots = *read.blessed_boots;
   return state;
 }
 
@@ -404,6 +420,13 @@ Status SqliteStateStore::Write(const StateChange& change) {
     Statement permitted(db, "UPDATE node_fact SET permitted_rollback = ?");
     permitted.Bind(*change.permitted_rollback);
     SEALIFT_RETURN_IF_ERROR(permitted.Run());
+  }
+  if (change.blessed_boots) {
+    Statement boots(db, "INSERT OR REPLACE INTO blessed_boots VALUES (1, ?, ?, ?)");
+    boots.Bind(change.blessed_boots->image);
+    boots.Bind(change.blessed_boots->count);
+    boots.Bind(change.blessed_boots->boot_id);
+    SEALIFT_RETURN_IF_ERROR(boots.Run());
   }
   return Statement(db, "UPDATE node_fact SET committed = 1").Run();
 }

@@ -68,6 +68,9 @@ Result<TrustedRelease> TufReleaseCatalog::Judge(const DesiredRelease& desired,
   }
   SEALIFT_ASSIGN_OR_RETURN(std::vector<Companion> companions, CompanionsOf(manifest, *image));
   SEALIFT_RETURN_IF_ERROR(CheckListed(desired, targets, image->path, image->digest, image->size));
+  if (const auto loader = manifest.OnlyFile(FileRole::kBootLoader); loader.ok()) {
+    SEALIFT_RETURN_IF_ERROR(CheckListed(desired, targets, loader->path, loader->digest, loader->size));
+  }
   for (const Companion& one : companions) {
     const std::string path = fmt::format("{}{}/{}", image->path, kCompanionSuffix, one.name);
     SEALIFT_RETURN_IF_ERROR(CheckListed(desired, targets, path, one.digest, one.size));

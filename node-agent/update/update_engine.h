@@ -17,6 +17,7 @@
 
 #include <chrono>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <string>
@@ -54,6 +55,10 @@ struct UpdateSettings {
   std::chrono::milliseconds assess_offline_after = std::chrono::hours(1);
   // An unfulfilled request to reboot is repeated.
   std::chrono::milliseconds reboot_again_after = std::chrono::minutes(5);
+  // The running image becomes the recovery image after so many blessed, healthy boots; 0: never by itself.
+  std::uint32_t recovery_after = 3;
+  // What the boot before left word of, one line; asked once a fallback. Null: nobody knows.
+  std::function<std::string()> why_boot_failed;
 };
 
 struct EngineStatus {
@@ -130,6 +135,8 @@ class UpdateEngine {
   // StateStore::Commit.
   Status OnOrderRetry(const std::string& version);
   Status OnOrderRollback(const std::string& version);
+  // Makes the running image the recovery image now. Errors also: those of Stager::PointRecovery.
+  Status OnOrderRecovery();
 
   EngineStatus status() const;
 
@@ -201,6 +208,12 @@ class UpdateEngine {
   // Some of the first object that is not here whole: an extension, at last the image.
   std::optional<StepOutcome> FetchSome();
   bool Fetched() const;
+  struct Object {
+    Sha256Digest digest;
+    std::uint64_t size = 0;
+  };
+  // What has to be fetched: companions, boot loader, image.
+  std::vector<Object> Objects() const;
   Status EnsureStaged();
   // What the trusted release says of its image and of what lies beside it.
   ImageExpectations Expected() const;
@@ -218,6 +231,8 @@ class UpdateEngine {
   StepOutcome StepAssessing();
   StepOutcome StepBlessed();
   StepOutcome StepFellBack();
+  // Counts this boot towards the recovery image, once, and points it when there were enough.
+  void CountBlessedBoot();
   void CheckHealth();
   bool ControllerIsAway() const;
   bool CanFallBack() const;
@@ -244,7 +259,7 @@ class UpdateEngine {
   std::optional<StagedImage> staged_;
   // The staged image was proven to open the disks.
   bool unlocks_ = false;
-  // Of the release's companions in order, then of its image; empty before anything was asked for.
+  // Of the release's objects in order; empty before anything was asked for.
   std::vector<FetchProgress> fetched_;
   // The effect of the way into the state was seen through by this process.
   bool effect_done_ = false;
@@ -253,6 +268,8 @@ class UpdateEngine {
   Health health_;
   std::optional<Instant> health_checked_;
   std::optional<Instant> last_healthy_;
+  // This boot was counted, or cannot be.
+  bool boot_counted_ = false;
 
   Status problem_;
   Status journal_;

@@ -67,6 +67,8 @@ TEST_P(StateStoreContract, KeepsEveryFieldAcrossOpening) {
     change.remember->while_running = "1.1.9";
     change.time_floor = FromUnixMs(1'900'000'000'000);
     change.permitted_rollback = "1.0.0";
+    change.blessed_boots = BlessedBoots{.image = Sha256Digest(), .count = 7, .boot_id = "boot-7"};
+    change.blessed_boots->image.bytes[3] = 9;
     ASSERT_TRUE(store->Commit(change).ok());
     ApplyChange(change, expected);
     EXPECT_EQ(*store->Load(), expected);
@@ -149,7 +151,7 @@ TEST_P(StateStoreContract, RefusesWhatItCouldNotReadBackAndChangesNothing) {
   StateChange good;
   good.record = FullRecord();
   ASSERT_TRUE(store->Commit(good).ok());
-  std::vector<StateChange> bad(7);
+  std::vector<StateChange> bad(9);
   for (StateChange& change : bad) change.record = FullRecord();
   bad[0].record->state = UpdateState::kStateMissing;
   bad[1].record->version = "";
@@ -158,6 +160,8 @@ TEST_P(StateStoreContract, RefusesWhatItCouldNotReadBackAndChangesNothing) {
   bad[4].record->since_ms = -1;
   bad[5].remember = Failure("");
   bad[6].permitted_rollback = "a b";
+  bad[7].blessed_boots = BlessedBoots{.count = kMaxBlessedBoots + 1};
+  bad[8].blessed_boots = BlessedBoots{.boot_id = std::string(kMaxBootIdBytes + 1, 'x')};
   for (std::size_t i = 0; i < bad.size(); ++i) {
     bad[i].time_floor = FromUnixMs(77);
     const Status status = store->Commit(bad[i]);

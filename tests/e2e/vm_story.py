@@ -208,6 +208,7 @@ class VmStory:
         equal(machine.run("greeting").strip(), "hello from the upgrade")
         equal(machine.run(f"ls /efi/{image}.extra.d").split(), ["greeting.raw"])
         assert int(self.story.pcr(13), 16) != 0, "PCR 13 holds nothing"
+        self.mounts()  # the overlay hides none of them
 
     def mounts(self):
         for path, kind in (("/efi", "vfat"), ("/usr/local", "ext4"), ("/oem", "ext4")):

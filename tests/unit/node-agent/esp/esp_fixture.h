@@ -21,12 +21,14 @@ namespace sealift::agent {
 // Evidence for bytes that the test itself made.
 struct Evidence : Stager {
   static VerifiedImage Of(const std::filesystem::path& file, std::string version, ByteView bytes,
-                          std::vector<VerifiedImage::LocalCompanion> companions = {}) {
+                          std::vector<VerifiedImage::LocalCompanion> companions = {},
+                          std::optional<VerifiedImage::LocalBootLoader> loader = std::nullopt) {
     return VouchForImage({.file = file,
                           .version = std::move(version),
                           .digest = Sha256(bytes),
                           .size = bytes.size(),
-                          .companions = std::move(companions)});
+                          .companions = std::move(companions),
+                          .boot_loader = std::move(loader)});
   }
   static StagedImage Of(std::string version, const Sha256Digest& digest, std::string image_path) {
     return VouchForStaged(std::move(version), digest, std::move(image_path));
@@ -96,8 +98,9 @@ class EspNode {
     return Evidence::Of(file, version, bytes);
   }
 
-  // The same with files beside it, by name.
-  VerifiedImage Fetched(const std::string& version, const std::map<std::string, std::string>& beside) {
+  // The same with files beside it, by name, and the boot loader that it was predicted with.
+  VerifiedImage Fetched(const std::string& version, const std::map<std::string, std::string>& beside,
+                        const Bytes& loader = {}) {
     std::vector<VerifiedImage::LocalCompanion> companions;
     for (const auto& [name, text] : beside) {
       const std::filesystem::path file = temp_.path() / fmt::format("fetched-{}-{}", version, name);
@@ -105,9 +108,19 @@ class EspNode {
       companions.push_back(
           {.what = {.name = name, .digest = Sha256(AsBytes(text)), .size = text.size()}, .file = file});
     }
+    std::optional<VerifiedImage::LocalBootLoader> boot_loader;
+    if (!loader.empty()) {
+      const std::filesystem::path file = temp_.path() / "fetched-loader";
+      EXPECT_TRUE(WriteFileAtomically(file, loader).ok());
+      boot_loader = {
+          .what = {.digest = Sha256(loader), .size = loader.size()}, .file = file, .version = "252.40-1"};
+    }
     const VerifiedImage plain = Fetched(version);
-    return Evidence::Of(plain.file(), version, ImageBytes(version), std::move(companions));
+    return Evidence::Of(plain.file(), version, ImageBytes(version), std::move(companions),
+                        std::move(boot_loader));
   }
+  // A tmpfs on a node.
+  std::filesystem::path runtime() const { return temp_.path() / "run"; }
 
   std::vector<std::string> EntryNames() {
     std::vector<std::string> names;

@@ -159,6 +159,9 @@ class TestStager final : public Stager {
     if (!fail_disarm.ok()) return fail_disarm;
     return Killable([&] { return inner_.Disarm(); });
   }
+  Status PointRecovery() override {
+    return Killable([&] { return inner_.PointRecovery(); });
+  }
   Result<std::optional<Fallback>> FellBack() override { return inner_.FellBack(); }
   Result<std::uint64_t> CollectGarbage() override {
     return Killable([&] { return inner_.CollectGarbage(); });

@@ -89,6 +89,9 @@ TEST_F(SqliteState, RefusesValuesThatAreNotWellFormed) {
            "UPDATE version_failure SET at_unix_ms = 'now'",
            "UPDATE node_fact SET permitted_rollback = '..'",
            "UPDATE node_fact SET time_floor_unix_ms = -5",
+           "INSERT INTO blessed_boots VALUES (1, x'00', 1, 'b')",
+           "INSERT INTO blessed_boots VALUES (1, zeroblob(32), -1, 'b')",
+           "INSERT INTO blessed_boots VALUES (1, zeroblob(32), 1, x'00')",
            "DELETE FROM node_fact",
        }) {
     fs::remove(file_);
@@ -117,7 +120,7 @@ TEST_F(SqliteState, RefusesTablesThatAreNotItsOwn) {
 
 TEST_F(SqliteState, RefusesTheStateOfANewerAgent) {
   Fill();
-  Sql("PRAGMA user_version = 2");
+  Sql("PRAGMA user_version = 3");
   EXPECT_EQ(OpenAndLoad(), "STATE_TOO_NEW");
 }
 

@@ -25,6 +25,71 @@ TEST(UpdateEngine, AsksForTheRebootAgainAfterAWhile) {
   EXPECT_EQ(node.state(), UpdateState::kRebooting);
 }
 
+TEST(UpdateEngine, TellsWhatTheBootThatFailedLeftWordOf) {
+  UpdateNode node;
+  node.broken.insert("2.0");
+  int asked = 0;
+  node.settings.why_boot_failed = [&] {
+    ++asked;
+    return std::string("Kernel panic - not syncing: no init");
+  };
+  node.Start();
+  for (int i = 0; i < 6; ++i) node.Round("2.0");
+  EXPECT_EQ(asked, 1);
+  ASSERT_EQ(node.engine->status().failures.size(), 1u);
+  EXPECT_NE(node.engine->status().failures[0].message.find(
+                "the boot before said: Kernel panic - not syncing: no init"),
+            std::string::npos)
+      << node.engine->status().failures[0].message;
+}
+
+TEST(UpdateEngine, MakesTheRunningImageTheRecoveryImageAfterEnoughBlessedBoots) {
+  UpdateNode node;
+  for (int i = 0; i < 6; ++i) node.Round("2.0");
+  ASSERT_EQ(node.esp.VersionOf("active.conf"), "2.0");
+  ASSERT_EQ(node.state(), UpdateState::kIdle);
+  // That was the first. A new process in the same boot is no new one, and an unhealthy boot counts for
+  // nothing.
+  for (int i = 0; i < 3; ++i) {
+    node.Start();
+    node.Round("2.0");
+  }
+  node.unhealthy.insert("2.0");
+  node.Reboot();
+  node.Round("2.0");
+  node.unhealthy.clear();
+  node.Reboot();
+  node.Round("2.0");
+  EXPECT_EQ(node.place.disk->state.blessed_boots.count, 2u);
+  EXPECT_EQ(node.esp.VersionOf("recovery.conf"), "0.9");
+  node.Reboot();
+  node.Round("2.0");
+  EXPECT_EQ(node.esp.VersionOf("recovery.conf"), "2.0");
+  // The next image begins anew.
+  node.Publish("3.0");
+  for (int i = 0; i < 6; ++i) node.Round("3.0");
+  EXPECT_EQ(node.esp.VersionOf("active.conf"), "3.0");
+  EXPECT_EQ(node.place.disk->state.blessed_boots.count, 1u);
+  EXPECT_EQ(node.esp.VersionOf("recovery.conf"), "2.0");
+}
+
+TEST(UpdateEngine, MovesTheRecoveryImageByOrderOnlyWhereToldSo) {
+  UpdateNode node;
+  node.settings.recovery_after = 0;
+  node.Start();
+  for (int i = 0; i < 5; ++i) {
+    node.Reboot();
+    node.Round(std::nullopt);
+  }
+  EXPECT_EQ(node.esp.VersionOf("recovery.conf"), "0.9");
+  EXPECT_TRUE(node.engine->OnOrderRecovery().ok());
+  EXPECT_EQ(node.esp.VersionOf("recovery.conf"), "1.0");
+  // Not what is on trial, nor what runs because another image failed.
+  BootInto(node, "2.0");
+  node.Settle();
+  EXPECT_EQ(ReasonIdOf(node.engine->OnOrderRecovery()), "BOOT_NOT_BLESSED");
+}
+
 TEST(UpdateEngine, BlessesNothingWithoutAnAcceptedReport) {
   UpdateNode node;
   BootInto(node, "2.0");
