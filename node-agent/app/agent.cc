@@ -54,6 +54,8 @@ void Agent::Run(std::stop_token stop) {
   parts_.engine.Resume();
   ResumeOrders();
   LoadIdentity();
+  // That an agent runs is to be seen before it waits for anybody: sealift-boot-deadline asks.
+  WriteStatus();
   while (!stop.stop_requested()) {
     const milliseconds wait = Turn();
     WriteStatus();

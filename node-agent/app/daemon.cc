@@ -223,8 +223,7 @@ Status RunLoop(const Settings& settings, const std::string& boot_id, const std::
                              .escrow = escrow,
                              .epochs = epochs,
                              .runtime = settings.runtime,
-                             .volumes_encrypted = settings.volumes_encrypted,
-                             .upgrade_recovery = nullptr});
+                             .volumes_encrypted = settings.volumes_encrypted});
   FileOrderLog order_log(settings.state / kOrderLogName, mounted);
   SEALIFT_ASSIGN_OR_RETURN(OrderSettings order_settings, OrderSettingsOf(settings, boot_id));
   OrderKeeper orders(

@@ -88,8 +88,7 @@ Result<bool> AgentOrderActions::Perform(const order::ChangeRequest& request) {
       SEALIFT_RETURN_IF_ERROR(parts_.engine.OnOrderRollback(request.parameters.at("version")));
       return true;
     case order::Action::kUpgradeRecovery:
-      if (!parts_.upgrade_recovery) return NotHere("this version does not move the recovery entry");
-      SEALIFT_RETURN_IF_ERROR(parts_.upgrade_recovery());
+      SEALIFT_RETURN_IF_ERROR(parts_.engine.OnOrderRecovery());
       return true;
     case order::Action::kSelectEntry:
       SEALIFT_RETURN_IF_ERROR(SelectOnce(parts_.esp, parts_.variables, RoleOf(request)).status());

@@ -2,7 +2,6 @@
 #pragma once
 
 #include <filesystem>
-#include <functional>
 #include <optional>
 #include <string>
 
@@ -31,8 +30,6 @@ class AgentOrderActions final : public OrderActions {
     std::filesystem::path runtime;
     // Only encrypted volumes are made anew.
     bool volumes_encrypted = true;
-    // Points the recovery entry to the running, blessed image.
-    std::function<Status()> upgrade_recovery;
   };
   explicit AgentOrderActions(Parts parts) : parts_(std::move(parts)) {}
 

@@ -14,8 +14,8 @@ namespace {
 constexpr std::size_t kMostTold = 3;
 constexpr std::uint64_t kMaxMountsBytes = 1u << 20;
 
-Status Failed(std::string message) {
-  return MakeError(Code::kFailedPrecondition, Reason::kHealthFailed, std::move(message));
+Status Failed(std::string_view message) {
+  return MakeError(Code::kFailedPrecondition, Reason::kHealthFailed, message);
 }
 
 std::string FirstLine(std::string_view text) {

@@ -105,6 +105,18 @@ TEST_F(AgentOrders, AnOrderIsObeyedToldAndSpent) {
   EXPECT_EQ(process->End(SIGTERM), 0);
 }
 
+TEST_F(AgentOrders, TheRecoveryEntryIsPointedToWhatRuns) {
+  PutEntry("recovery.conf", BootRole::kRecovery, "0.9", new_image_);
+  auto process = Start();
+  const std::string order = world_.Order(Wish(order::Action::kUpgradeRecovery));
+  Send(order);
+  ASSERT_TRUE(Outcome(order, v1::OrderOutcome::DONE));
+  const std::string entry = ReadTextFile(root() / "efi/loader/entries/recovery.conf", 4096).value_or("none");
+  EXPECT_NE(entry.find("version 1.0"), std::string::npos) << entry;
+  EXPECT_NE(entry.find(Sha256(old_image_).hex().substr(0, 12)), std::string::npos) << entry;
+  EXPECT_EQ(process->End(SIGTERM), 0);
+}
+
 TEST_F(AgentOrders, OrdersThatAreNotGoodAreRefusedByName) {
   auto process = Start();
   order::OrderParts alone = world_.Parts(Wish(order::Action::kReset));
