@@ -17,7 +17,7 @@ release=build/release
 asan=build/asan
 logs=build/check
 # The folders whose code parses foreign bytes.
-byte_parsers='shared/(efi|uki|tpm|tuf)'
+byte_parsers='shared/(efi|uki|tpm|tuf|order|escrow|install)'
 export SEALIFT_REQUIRE_TOOLS=1 # install-deps put every tool there: a test whose tool is missing fails
 export CTEST_OUTPUT_ON_FAILURE=1
 export CMAKE_BUILD_PARALLEL_LEVEL=$jobs
@@ -68,7 +68,7 @@ step_asan() {
     cmake --build $asan
     regex='.'
   else
-    mapfile -t targets < <(ninja -C $asan -t targets all | sed -nE 's/^((unit_shared_(efi|uki|tpm|tuf)|fuzz_[a-z0-9_]+)): phony$/\1/p' | grep -v '^fuzz_rpc_requests$')
+    mapfile -t targets < <(ninja -C $asan -t targets all | sed -nE 's/^((unit_shared_(efi|uki|tpm|tuf|order|escrow|install)|fuzz_[a-z0-9_]+)): phony$/\1/p' | grep -v '^fuzz_rpc_requests$')
     cmake --build $asan --target "${targets[@]}"
     # The request fuzzer drags in all of gRPC; it has its sanitizer run in --full.
     regex="^(unit:$byte_parsers:|fuzz:([^r]|r[^p]))"

@@ -45,8 +45,8 @@ class NodeStore {
  public:
   virtual ~NodeStore() = default;
   // A new node, or the next certificate or attestation key of one that is there (same id): then only
-  // ak_public and certificate_not_after change, and install where it is given. Errors: ALREADY_EXISTS/INVALID_ARGUMENT when the EK belongs
-  // to another id.
+  // ak_public and certificate_not_after change, and install where it is given. Errors:
+  // ALREADY_EXISTS/INVALID_ARGUMENT when the EK belongs to another id.
   virtual Status Enrol(const Node& node) = 0;
   // Errors: NOT_FOUND/NODE_UNKNOWN.
   virtual Result<Node> Get(const NodeId& id) = 0;

@@ -156,8 +156,8 @@ Status PosixFileSystem::SyncDirectory(std::string_view path) {
   SEALIFT_RETURN_IF_ERROR(CheckPath(path));
   const UniqueFd fd(::open((root_ / path).c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
   if (!fd.valid()) return IoError("sync", path, "open", errno);
-  // vfat's fsync of a directory leaves out table blocks that renames in it dirtied; syncfs writes all, but only
-  // fsync tells the disk to flush its cache, so that it comes last. The partition is small.
+  // vfat's fsync of a directory leaves out table blocks that renames in it dirtied; syncfs writes all, but
+  // only fsync tells the disk to flush its cache, so that it comes last. The partition is small.
   if (::syncfs(fd.get()) != 0) return IoError("sync", path, "syncfs", errno);
   if (::fsync(fd.get()) != 0) return IoError("sync", path, "fsync", errno);
   return OkStatus();

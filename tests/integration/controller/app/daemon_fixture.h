@@ -101,7 +101,8 @@ class DaemonTest : public ::testing::Test {
     }
     const std::string text = "state_dir = \"state\"\nkeys = \"keys\"\ntokens = [" + list +
                              "]\n[listen]\nfleet = \"127.0.0.1:0\"\nenrolment = \"127.0.0.1:0\"\n"
-                             "metrics = \"127.0.0.1:0\"\nready_file = \"ready.json\"\n" + more_config_;
+                             "metrics = \"127.0.0.1:0\"\nready_file = \"ready.json\"\n" +
+                             more_config_;
     EXPECT_TRUE(WriteFileAtomically(Path("controller.toml"), AsBytes(text)).ok());
     return Path("controller.toml");
   }
