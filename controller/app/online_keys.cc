@@ -32,6 +32,15 @@ Status RefuseForeignGroups(hsm::KeyRing& ring, bool release_expected) {
   return OkStatus();
 }
 
+// Null where no token given holds the key: everything else goes on without it.
+Result<std::shared_ptr<Signer>> OrdersSigner(hsm::KeyRing& ring) {
+  auto signer = ring.SignerFor("orders");
+  if (signer.ok() || ReasonOf(signer.status()) != Reason::kHsmKeyMissing) return signer;
+  log::Warning("no orders can be given: add a generation of their key to this token",
+               {{"error", Describe(signer.status())}});
+  return std::shared_ptr<Signer>();
+}
+
 // A reference names the key by token and id; the token is open, so no PIN is asked for.
 Result<std::string> TlsKeyReference(const ControllerConfig& config, hsm::KeyRing& ring) {
   SEALIFT_ASSIGN_OR_RETURN(const hsm::InventoryKey* key, ring.KeyFor("controller-tls"));
@@ -80,7 +89,7 @@ Result<OnlineKeys> OpenOnlineKeys(const ControllerConfig& config, const Clock& c
   SEALIFT_ASSIGN_OR_RETURN(auto operator_cas, ring->CertificatesFor("operator-ca"));
   SEALIFT_ASSIGN_OR_RETURN(auto node_ca, ring->SignerFor("node-ca"));
   SEALIFT_ASSIGN_OR_RETURN(const auto tls, ring->SignerFor("controller-tls"));
-  SEALIFT_ASSIGN_OR_RETURN(auto orders, ring->SignerFor("orders"));
+  SEALIFT_ASSIGN_OR_RETURN(std::shared_ptr<Signer> orders, OrdersSigner(*ring));
   std::vector<PublicKey> orders_roots;
   for (const hsm::InventoryKey* root : ring->inventory().Generations("orders-root")) {
     SEALIFT_ASSIGN_OR_RETURN(PublicKey key, ring->PublicKeyFor(*root));

@@ -26,7 +26,7 @@ struct OnlineKeys {
   // Every generation that may have issued a certificate still in use.
   std::vector<Certificate> node_cas;
   std::vector<Certificate> operator_cas;
-  // Signs orders that two persons asked for. Null in tests without them.
+  // Signs orders that two persons asked for. Null where no token given has the key.
   std::shared_ptr<Signer> orders;
   // Public halves of every orders-root: whose delegation nodes believe.
   std::vector<PublicKey> orders_roots;

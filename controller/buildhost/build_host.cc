@@ -4,6 +4,7 @@
 
 #include <algorithm>
 
+#include "controller/buildhost/node_trust.h"
 #include "hsm/expiry.h"
 #include "shared/base/files.h"
 #include "shared/base/ids.h"
@@ -99,10 +100,11 @@ Result<BuildReport> BuildHost::Build(const std::string& id, BuildRequest request
   request.release.stop = stop;
   SEALIFT_ASSIGN_OR_RETURN(const std::unique_ptr<Turn> turn, Turn::Take(*this, report.id));
   SEALIFT_RETURN_IF_ERROR(turn->Await(events.waiting, stop));
-  return BuildNow(request, fmt::format("{}, build {}", operator_name, id), std::move(report), events);
+  return BuildNow(std::move(request), fmt::format("{}, build {}", operator_name, id), std::move(report),
+                  events);
 }
 
-Result<BuildReport> BuildHost::BuildNow(const BuildRequest& request, const std::string& on_behalf,
+Result<BuildReport> BuildHost::BuildNow(BuildRequest request, const std::string& on_behalf,
                                         BuildReport report, const BuildEvents& events) {
   if (request.preflight_only) {
     SEALIFT_ASSIGN_OR_RETURN(report.findings, RunPreflight(request));
@@ -114,6 +116,10 @@ Result<BuildReport> BuildHost::BuildNow(const BuildRequest& request, const std::
   SEALIFT_ASSIGN_OR_RETURN(const BuildKeys keys,
                            OpenBuildKeys(*ring_, !request.release.extensions.empty(), on_behalf));
   SEALIFT_RETURN_IF_ERROR(MakeDirectories(options_.output));
+  if (request.release.node_config) {
+    SEALIFT_ASSIGN_OR_RETURN(request.release.node_config,
+                             WithOrdersRoot(*std::move(request.release.node_config), *ring_));
+  }
   SEALIFT_ASSIGN_OR_RETURN(BuildOutcome outcome, RunBuild(request, keys, events.progress));
   report.findings = outcome.built.findings;
   report.outcome = std::move(outcome);

@@ -69,7 +69,7 @@ class BuildHost {
 
  private:
   class Turn;
-  Result<BuildReport> BuildNow(const BuildRequest& request, const std::string& on_behalf, BuildReport report,
+  Result<BuildReport> BuildNow(BuildRequest request, const std::string& on_behalf, BuildReport report,
                                const BuildEvents& events);
   Result<PublishOutcome> Publish(const BuildRequest& request, const BuildOutcome& outcome,
                                  const std::string& on_behalf, const BuildEvents& events);

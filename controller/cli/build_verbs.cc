@@ -2,12 +2,12 @@
 #include <memory>
 
 #include "controller/buildhost/build_job.h"
+#include "controller/buildhost/node_trust.h"
 #include "controller/cli/build_options.h"
 #include "controller/cli/build_progress.h"
 #include "controller/cli/build_report.h"
 #include "controller/cli/build_time.h"
 #include "controller/cli/key_material.h"
-#include "controller/cli/node_trust.h"
 #include "controller/cli/remote_build.h"
 #include "controller/cli/verbs.h"
 #include "hsm/key_ring.h"
@@ -58,7 +58,7 @@ Status Build(Session& session, BuildArguments& arguments) {
   SEALIFT_ASSIGN_OR_RETURN(const OpenKeys open, OpenKeySet(arguments));
   if (request.release.node_config) {
     SEALIFT_ASSIGN_OR_RETURN(request.release.node_config,
-                             WithOrdersRoot(*std::move(request.release.node_config), *open.ring));
+                             controller::WithOrdersRoot(*std::move(request.release.node_config), *open.ring));
   }
   const build::Progress progress = ShowBuildProgress(session);
   const auto outcome = controller::RunBuild(request, open.keys, progress);

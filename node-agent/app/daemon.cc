@@ -138,7 +138,7 @@ std::vector<std::unique_ptr<Probe>> MakeProbes(const Settings& all, Tpm& tpm,
   const std::chrono::milliseconds timeout = settings.timeout;
   std::vector<std::unique_ptr<Probe>> probes;
   if (settings.phase) probes.push_back(MakePhaseProbe(tpm, std::move(read_image)));
-  if (all.volumes_encrypted)
+  if (all.volumes_encrypted && settings.volumes)
     probes.push_back(MakeVolumesProbe("/proc/self/mounts", {"/oem", all.state_mount}));
   if (settings.boot_complete) probes.push_back(MakeBootCompleteProbe(systemctl, timeout));
   if (settings.failed_units) probes.push_back(MakeFailedUnitsProbe(systemctl, timeout));

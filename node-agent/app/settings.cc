@@ -105,6 +105,7 @@ void ReadHealth(ConfigReader& config, HealthSettings& health) {
   health.boot_complete = config.Boolean("health.boot_complete", true);
   health.failed_units = config.Boolean("health.failed_units", true);
   health.phase = config.Boolean("health.phase", true);
+  health.volumes = config.Boolean("health.volumes", true);
   health.units = config.Strings("health.units");
   for (const std::string& command : config.Strings("health.commands")) {
     health.commands.push_back(Words(command));

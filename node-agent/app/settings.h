@@ -21,6 +21,7 @@ struct HealthSettings {
   bool boot_complete = true;
   bool failed_units = true;
   bool phase = true;
+  bool volumes = true;
   std::vector<std::string> units;
   // Argument vectors.
   std::vector<std::vector<std::string>> commands;

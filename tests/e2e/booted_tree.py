@@ -5,12 +5,13 @@ import pathlib
 import stat
 
 # What the builder adds or writes anew.
-ADDED = ("lib/sealift/node.toml", "lib/sealift/built")
+ADDED = ("lib/sealift/node.toml", "lib/sealift/built", "lib/sealift/epoch", "lib/sealift/pcr-keys.pem", "lib/sealift/keys")
+PRUNED = " -o ".join(f"-path ./{name}" for name in ("local",) + ADDED)
 
 # Of /usr: type, permissions, owner, names of the file, and content or target. Sorted by bytes; the mount on /usr/local is not looked into.
-GUEST = r"""cd /usr && export LC_ALL=C && find . -mindepth 1 -xdev \( -path ./local -o -path ./lib/sealift/node.toml -o -path ./lib/sealift/built \) -prune -o \
+GUEST = rf"""cd /usr && export LC_ALL=C && find . -mindepth 1 -xdev \( {PRUNED} \) -prune -o \
   \( -type d -printf 'd %m %U %G - %P\n' -o -type l -printf 'l - %U %G %l %P\n' -o -type f -printf 'f %m %U %G %n %P\n' \) | sort &&
-find . -xdev \( -path ./local -o -path ./lib/sealift/node.toml -o -path ./lib/sealift/built \) -prune -o -type f -printf '%P\0' | sort -z | xargs -0 sha256sum -z | tr '\0' '\n'"""
+find . -xdev \( {PRUNED} \) -prune -o -type f -printf '%P\0' | sort -z | xargs -0 sha256sum -z | tr '\0' '\n'"""
 
 
 def host_listing(tree):

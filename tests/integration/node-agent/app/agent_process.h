@@ -190,7 +190,8 @@ class AgentProcess : public testing::Test {
             "[tuf]\nroot_json = '''{}'''\n"
             "[node]\nlabels = {{ site = 'lab' }}\nos_release = '{}'\nbuild_time = '{}'\nboot_id = '{}'\n"
             "[update]\nreboot_command = 'touch {}'\nretry_after_s = 1\n"
-            "[health]\nphase = false\nboot_complete = false\nfailed_units = false\ncommands = ['true']\n"
+            "[health]\nphase = false\nvolumes = false\nboot_complete = false\nfailed_units = false\ncommands "
+            "= ['true']\n"
             "[esp]\npath = '{}'\nefivars = '{}'\n"
             "[state]\npath = '{}'\nmount = '{}'\nruntime = '{}'\n"
             "[tpm]\ntcti = '{}'\nevent_log = '{}'\n{}",

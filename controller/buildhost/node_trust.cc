@@ -1,10 +1,10 @@
-#include "controller/cli/node_trust.h"
+#include "controller/buildhost/node_trust.h"
 
 #include <fmt/format.h>
 
 #include "shared/base/config.h"
 
-namespace sealift::cli {
+namespace sealift::controller {
 
 Result<std::string> WithOrdersRoot(std::string node_config, const hsm::KeyRing& ring) {
   const hsm::InventoryKey* root = ring.inventory().Newest("orders-root");
@@ -16,4 +16,4 @@ Result<std::string> WithOrdersRoot(std::string node_config, const hsm::KeyRing& 
   return fmt::format("{}[orders]\nroot_pem = '''\n{}'''\n", node_config, key.Pem());
 }
 
-}  // namespace sealift::cli
+}  // namespace sealift::controller
