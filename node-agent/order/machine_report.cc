@@ -61,7 +61,7 @@ std::vector<VolumeReport> ReadVolumeReports(const std::filesystem::path& runtime
   const auto missing = state.find("missing");
   if (missing == state.end() || !missing->is_object()) return reports;
   for (const auto& [name, why] : missing->items()) {
-    const bool told = std::ranges::any_of(reports, [&](const VolumeReport& one) { return one.name == name; });
+    const bool told = std::ranges::find(reports, name, &VolumeReport::name) != reports.end();
     if (told || reports.size() >= kMaxVolumes || !why.is_string()) continue;
     reports.push_back({.name = name.substr(0, kMaxTextBytes),
                        .state = VolumeState::kMissing,
