@@ -6,6 +6,7 @@
 #include <array>
 
 #include "shared/base/files.h"
+#include "shared/order/dsse.h"
 #include "shared/tuf/json.h"
 
 namespace sealift::hsm {
@@ -46,10 +47,7 @@ Status Malformed(std::string_view what) {
 
 // What DSSE signs (version 1.0 of its specification, "PAE").
 Bytes PreAuthentication(std::string_view payload) {
-  const std::string_view type = kStatementType;
-  Bytes bytes = ToBytes(fmt::format("DSSEv1 {} {} {} ", type.size(), type, payload.size()));
-  Append(bytes, AsBytes(payload));
-  return bytes;
+  return order::PreAuthenticationEncoding(kStatementType, AsBytes(payload));
 }
 
 json Told(const std::optional<bool>& attribute) { return attribute.has_value() ? json(*attribute) : json(); }
