@@ -1,4 +1,4 @@
-// The client workflow of the TUF specification 1.0 (section 5), in its order, up to verified targets.
+// The client workflow of the TUF specification 1.0 (section 5), in its order, up to a verified target.
 //
 //   TufClient client(image_root_json, source, store, clock);
 //   SEALIFT_ASSIGN_OR_RETURN(const VerifiedTargets targets, client.Refresh());
@@ -33,7 +33,7 @@ class MetadataSource {
 };
 
 // What was trusted before. Used by one thread at a time. Names are "<N>.root.json", "timestamp.json",
-// "snapshot.json", "targets.json" and "rotated.json".
+// "snapshot.json", "targets.json", "rotated.json", and for delegated roles those of StoredFileName.
 class TrustedMetadataStore {
  public:
   virtual ~TrustedMetadataStore() = default;
@@ -90,7 +90,18 @@ class VerifiedTargets {
 struct TufClientOptions {
   // New roots taken in one refresh; more come with the next one.
   std::uint32_t max_root_rotations = 256;
+  // Delegated roles asked for one target; beyond them it counts as unknown.
+  std::uint32_t max_delegations = 64;
 };
+
+// A target that the top-level targets role or one it delegates to vouches for.
+struct FoundTarget {
+  Target target;
+  // Then the file is published as "<SHA-256>.<name>" in the folder of its path (section 3.6).
+  bool consistent_snapshot = true;
+};
+
+class Cycle;
 
 // Not thread-safe. Borrows source, store and clock.
 class TufClient {
@@ -107,12 +118,20 @@ class TufClient {
   // repository is put right or can be reached.
   Result<VerifiedTargets> Refresh();
 
+  // One update cycle, then the search for a target among the delegated roles too, in their order: depth
+  // first, each role once, up to a terminating one. Delegated metadata is stored like the other. Errors:
+  // those of Refresh; NOT_FOUND/TUF_TARGET_UNKNOWN; FAILED_PRECONDITION/TUF_DELEGATION_INVALID for a role
+  // that no snapshot lists.
+  Result<FoundTarget> Find(std::string_view target_path);
+
   // A time that has passed, as the stored metadata proves by its signatures, expired or not: when its
   // timestamp was signed, but no later than its targets expire. 1970 when nothing is stored that proves
   // itself.
   UnixMillis ProvenTime();
 
  private:
+  Status Run(Cycle& cycle) const;
+
   std::string trusted_root_;
   MetadataSource& source_;
   TrustedMetadataStore& store_;

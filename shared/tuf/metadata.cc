@@ -47,10 +47,42 @@ json Common(Role role, std::uint32_t version, UnixMillis expires) {
           {"expires", FormatRfc3339(expires)}};
 }
 
+// Digests of other kinds are not kept; what stands for them is as little known.
+json HashesJson(const Sha256Digest& sha256, bool foreign) {
+  if (foreign) return {{"unknown", ""}};
+  return {{"sha256", sha256.hex()}};
+}
+
 json MetaFileJson(const MetaFile& file) {
   json value = {{"version", file.version}};
   if (file.length.has_value()) value["length"] = *file.length;
-  if (file.sha256.has_value()) value["hashes"] = {{"sha256", file.sha256->hex()}};
+  if (file.sha256.has_value() || file.foreign_digests) {
+    value["hashes"] = HashesJson(file.sha256.value_or(Sha256Digest{}), file.foreign_digests);
+  }
+  return value;
+}
+
+json RoleKeysJson(const RoleKeys& keys) { return {{"keyids", keys.key_ids}, {"threshold", keys.threshold}}; }
+
+json DelegationsJson(const Delegations& delegations) {
+  json value = {{"keys", json::object()}};
+  for (const auto& [id, key] : delegations.keys) value["keys"][id] = Parsed(key.key_json);
+  if (delegations.succinct.has_value()) {
+    json succinct = RoleKeysJson(delegations.succinct->keys);
+    succinct["bit_length"] = delegations.succinct->bit_length;
+    succinct["name_prefix"] = delegations.succinct->name_prefix;
+    value["succinct_roles"] = succinct;
+    return value;
+  }
+  value["roles"] = json::array();
+  for (const DelegatedRole& role : delegations.roles) {
+    json entry = RoleKeysJson(role.keys);
+    entry["name"] = role.name;
+    entry["terminating"] = role.terminating;
+    if (role.paths.has_value()) entry["paths"] = *role.paths;
+    if (role.path_hash_prefixes.has_value()) entry["path_hash_prefixes"] = *role.path_hash_prefixes;
+    value["roles"].push_back(entry);
+  }
   return value;
 }
 
@@ -86,8 +118,7 @@ Key Key::FromPublicKey(const PublicKey& public_key) {
   Key key;
   key.key_json = CompactJson(value);
   key.id = Sha256(AsBytes(MustBeCanonical(value))).hex();
-  key.public_key = public_key;
-  key.scheme = scheme;
+  key.verifier = VerificationKey::Of(public_key);
   return key;
 }
 
@@ -105,7 +136,7 @@ Envelope MakeEnvelope(const Root& root) {
   value["keys"] = json::object();
   for (const auto& [id, key] : root.keys) value["keys"][id] = Parsed(key.key_json);
   for (const auto& [role, keys] : root.roles) {
-    value["roles"][std::string(RoleName(role))] = {{"keyids", keys.key_ids}, {"threshold", keys.threshold}};
+    value["roles"][std::string(RoleName(role))] = RoleKeysJson(keys);
   }
   return Unsigned(value);
 }
@@ -115,9 +146,10 @@ Envelope MakeEnvelope(const Targets& targets) {
   value["targets"] = json::object();
   for (const auto& [name, target] : targets.targets) {
     json& entry = value["targets"][name];
-    entry = {{"length", target.length}, {"hashes", {{"sha256", target.sha256.hex()}}}};
+    entry = {{"length", target.length}, {"hashes", HashesJson(target.sha256, target.foreign_digests)}};
     if (!target.custom.empty()) entry["custom"] = Parsed(target.custom);
   }
+  if (targets.delegations.has_value()) value["delegations"] = DelegationsJson(*targets.delegations);
   return Unsigned(value);
 }
 
@@ -167,8 +199,8 @@ Status SignMetadata(Role role, Envelope& envelope, Signer& signer, std::string_v
   return OkStatus();
 }
 
-Status VerifyThreshold(const Envelope& envelope, const Root& delegator, Role role) {
-  const RoleKeys& allowed = delegator.roles.at(role);
+Status VerifyThreshold(const Envelope& envelope, const std::map<std::string, Key>& keys,
+                       const RoleKeys& allowed, std::string_view what) {
   // Keys, not ids, are counted: one key written in two ways has two ids.
   std::set<Bytes> signed_by;
   for (const MetadataSignature& signature : envelope.signatures) {
@@ -176,18 +208,22 @@ Status VerifyThreshold(const Envelope& envelope, const Root& delegator, Role rol
         allowed.key_ids.end()) {
       continue;
     }
-    const auto found = delegator.keys.find(signature.key_id);
-    if (found == delegator.keys.end() || !found->second.public_key.has_value()) continue;
-    const Key& key = found->second;
-    if (key.public_key->VerifyMessage(AsBytes(envelope.signed_bytes), signature.signature, key.scheme).ok()) {
-      signed_by.insert(key.public_key->spki_der());
-    }
+    const auto found = keys.find(signature.key_id);
+    if (found == keys.end() || !found->second.verifier.has_value()) continue;
+    const VerificationKey& key = *found->second.verifier;
+    if (key.Verifies(AsBytes(envelope.signed_bytes), signature.signature)) signed_by.insert(key.spki_der());
   }
   if (signed_by.size() >= allowed.threshold) return OkStatus();
-  return MakeError(
-      Code::kUnauthenticated, Reason::kTufSignatureThreshold,
-      fmt::format("verify tuf {}: {} of {} needed signatures by keys of root version {} are valid",
-                  RoleName(role), signed_by.size(), allowed.threshold, delegator.version));
+  return MakeError(Code::kUnauthenticated, Reason::kTufSignatureThreshold,
+                   fmt::format("verify {}: {} of {} needed signatures are valid", what, signed_by.size(),
+                               allowed.threshold));
+}
+
+Status VerifyThreshold(const Envelope& envelope, const Root& delegator, Role role) {
+  const Status status = VerifyThreshold(envelope, delegator.keys, delegator.roles.at(role),
+                                        fmt::format("tuf {}", RoleName(role)));
+  if (status.ok()) return status;
+  return Annotate(status, fmt::format("by keys of root version {}", delegator.version));
 }
 
 }  // namespace sealift::tuf

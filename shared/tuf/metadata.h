@@ -8,7 +8,7 @@
 // Reading one:  ParseEnvelope(bytes, kMaxRootBytes), ParseRoot(envelope), VerifyThreshold(envelope, root,
 // role).
 //
-// Not here yet, and ignored when met: delegations. A target that only a delegated role lists is unknown.
+// Who may be asked for a target beyond the top-level targets role is in delegations.h.
 #pragma once
 
 #include <cstdint>
@@ -23,6 +23,7 @@
 #include "shared/base/status.h"
 #include "shared/crypto/public_key.h"
 #include "shared/crypto/signer.h"
+#include "shared/tuf/verification_key.h"
 
 namespace sealift::tuf {
 
@@ -38,14 +39,15 @@ inline constexpr std::size_t kMaxTargetsBytes = 8u << 20;
 // Versions are 1 to this. The room above it keeps "version + 1" free of overflow.
 inline constexpr std::uint32_t kMaxVersion = 0x7fffffff;
 
-// A public key as metadata lists it. `id` is the SHA-256 of the canonical form of `key_json` (section 4.2).
+// A public key as metadata lists it. `id` is the name by which the metadata calls it. Ours are the SHA-256 of
+// the canonical form of `key_json` (section 4.2); others are taken as they come, since the file that lists
+// the key is signed as a whole and keys are counted, not ids.
 struct Key {
   std::string id;
   // The key object as it arrived, compact.
   std::string key_json;
-  // Absent for a key type or scheme this build does not know: such a key is carried, never counted.
-  std::optional<PublicKey> public_key;
-  SignatureScheme scheme = SignatureScheme::kEcdsaSha256;
+  // Absent for a key this build cannot verify with: such a key is carried, never counted.
+  std::optional<VerificationKey> verifier;
 
   // P-256: keytype "ecdsa", scheme "ecdsa-sha2-nistp256". RSA (tokens without P-256): "rsa",
   // "rsa-pkcs1v15-sha256". P-384: "ecdsa", "ecdsa-sha2-nistp384". The keyval is PEM.
@@ -72,6 +74,8 @@ struct MetaFile {
   std::uint32_t version = 1;
   std::optional<std::uint64_t> length;
   std::optional<Sha256Digest> sha256;
+  // Digests are listed, but none that this build knows: then no file is the one listed.
+  bool foreign_digests = false;
 };
 
 struct Timestamp {
@@ -95,14 +99,45 @@ struct Snapshot {
 struct Target {
   std::uint64_t length = 0;
   Sha256Digest sha256;
+  // Only digests that this build does not know are listed: the target is there and nothing can be it.
+  bool foreign_digests = false;
   // Compact JSON of the "custom" object; empty when there is none.
   std::string custom;
+};
+
+// A role that a targets role trusts with some of the targets (section 4.5).
+struct DelegatedRole {
+  // Any text but the names of the four roles. In file names and URLs it is percent-encoded.
+  std::string name;
+  RoleKeys keys;
+  // When this role is asked and does not know the target, nobody after it is.
+  bool terminating = false;
+  // One of the two is there: patterns of target paths, or beginnings of the SHA-256 of target paths in hex.
+  std::optional<std::vector<std::string>> paths;
+  std::optional<std::vector<std::string>> path_hash_prefixes;
+};
+
+// 2^bit_length roles in one entry, each with the targets whose path's SHA-256 begins with its number (TAP
+// 15).
+struct SuccinctRoles {
+  RoleKeys keys;
+  // 1 to 32.
+  std::uint32_t bit_length = 1;
+  std::string name_prefix;
+};
+
+struct Delegations {
+  std::map<std::string, Key> keys;
+  // In order of preference. Not beside `succinct`.
+  std::vector<DelegatedRole> roles;
+  std::optional<SuccinctRoles> succinct;
 };
 
 struct Targets {
   std::uint32_t version = 1;
   UnixMillis expires;
   std::map<std::string, Target> targets;
+  std::optional<Delegations> delegations;
 };
 
 struct MetadataSignature {
@@ -137,8 +172,9 @@ Root MakeRoot(std::uint32_t version, UnixMillis expires, const std::map<Role, Pu
 // intent "tuf <role> <note>"; `note` says which: "version 7".
 Status SignMetadata(Role role, Envelope& envelope, Signer& signer, std::string_view note);
 
-// Bounded in bytes, depth and number of signatures; strict about the shape of the file.
-// Errors: INVALID_ARGUMENT/TUF_TOO_LARGE, INVALID_ARGUMENT/TUF_MALFORMED.
+// Bounded in bytes, depth and number of signatures; strict about the shape of the file. A signature that is
+// no hex is kept as an empty one, which no key verifies. Errors: INVALID_ARGUMENT/TUF_TOO_LARGE,
+// INVALID_ARGUMENT/TUF_MALFORMED.
 Result<Envelope> ParseEnvelope(std::string_view json, std::size_t max_bytes);
 
 // Each checks "_type", spec_version 1.x, version, expires and every member it knows. They prove nothing about
@@ -152,5 +188,8 @@ Result<Timestamp> ParseTimestamp(const Envelope& envelope);
 // wrong ones, do not count and do no harm (section 5.3.4 and its likes).
 // Errors: UNAUTHENTICATED/TUF_SIGNATURE_THRESHOLD.
 Status VerifyThreshold(const Envelope& envelope, const Root& delegator, Role role);
+// The same for a role that is delegated with these keys; `what` names it in messages: "tuf role 'site-a'".
+Status VerifyThreshold(const Envelope& envelope, const std::map<std::string, Key>& keys,
+                       const RoleKeys& allowed, std::string_view what);
 
 }  // namespace sealift::tuf

@@ -18,7 +18,10 @@ constexpr std::size_t kMaxSignatures = 64;
 constexpr std::size_t kMaxKeys = 256;
 constexpr std::size_t kMaxKeyBytes = 8192;
 constexpr std::size_t kMaxTargets = 65536;
+constexpr std::size_t kMaxKeyIdBytes = 128;
 constexpr std::size_t kMaxMetaFiles = 16384;
+constexpr std::size_t kMaxDelegatedRoles = 8192;
+constexpr std::size_t kMaxPatterns = 4096;
 constexpr std::size_t kMaxNameBytes = 512;
 constexpr std::uint64_t kMaxLength = 1ull << 50;
 
@@ -60,45 +63,37 @@ Result<Common> ReadCommon(const Envelope& envelope, Role role, std::size_t max_b
   return common;
 }
 
-bool IsHexId(const std::string& id) {
-  return id.size() == 64 && id.find_first_not_of("0123456789abcdef") == std::string::npos;
-}
-
 Result<Key> ReadKey(const std::string& id, const json& value) {
-  ObjectReader reader(value, "tuf key " + id);
+  ObjectReader reader(value, "tuf key " + id.substr(0, 64));
   const std::string key_type = reader.String("keytype", 64);
   const std::string scheme = reader.String("scheme", 64);
-  ObjectReader key_value(reader.Object("keyval", 16), "tuf keyval " + id);
+  ObjectReader key_value(reader.Object("keyval", 16), "tuf keyval " + id.substr(0, 64));
   SEALIFT_RETURN_IF_ERROR(reader.status());
   Key key;
+  key.id = id;
   key.key_json = CompactJson(value);
-  SEALIFT_ASSIGN_OR_RETURN(const std::string canonical, CanonicalJson(value));
-  key.id = Sha256(AsBytes(canonical)).hex();
-  if (key.id != id) {
-    return Malformed(fmt::format("read tuf root: key id {} is not the digest of its key ({})", id, key.id));
-  }
-  // Securesystemslib writes the scheme's name as key type in metadata of its older versions.
-  const bool p256 = scheme == "ecdsa-sha2-nistp256" && (key_type == "ecdsa" || key_type == scheme);
-  const bool p384 = scheme == "ecdsa-sha2-nistp384" && (key_type == "ecdsa" || key_type == scheme);
-  const bool rsa = scheme == "rsa-pkcs1v15-sha256" && key_type == "rsa";
-  if (!p256 && !p384 && !rsa) return key;
-  const std::string pem = key_value.String("public", kMaxKeyBytes);
-  SEALIFT_RETURN_IF_ERROR(key_value.status());
-  const Result<PublicKey> public_key = PublicKey::FromPem(pem);
-  const KeyType wanted = p256 ? KeyType::kEcP256 : p384 ? KeyType::kEcP384 : KeyType::kRsa;
-  if (!public_key.ok() || public_key->type() != wanted) {
-    return Malformed(fmt::format("read tuf key {}: its PEM is not a {} key", id, scheme));
-  }
-  key.public_key = *public_key;
-  key.scheme = public_key->default_scheme();
+  const std::string text = key_value.String("public", kMaxKeyBytes);
+  // The keyval of a type that is not known may look like anything.
+  if (key_value.ok()) key.verifier = VerificationKey::Make(key_type, scheme, text);
   return key;
 }
 
-Result<RoleKeys> ReadRoleKeys(Role role, const json& roles, const std::map<std::string, Key>& keys) {
-  const std::string what = fmt::format("tuf root, role {}", RoleName(role));
-  ObjectReader all(roles, "tuf root, roles");
-  ObjectReader reader(all.Object(RoleName(role), 64), what);
-  SEALIFT_RETURN_IF_ERROR(all.status());
+Result<std::map<std::string, Key>> ReadKeys(const json& value, std::string_view what) {
+  std::map<std::string, Key> keys;
+  for (const auto& [id, entry] : value.items()) {
+    if (id.empty() || id.size() > kMaxKeyIdBytes) {
+      return Malformed(fmt::format("read {}: a key id is empty or too long", what));
+    }
+    SEALIFT_ASSIGN_OR_RETURN(Key key, ReadKey(id, entry));
+    keys.emplace(id, std::move(key));
+  }
+  return keys;
+}
+
+// `object` has "keyids" and "threshold". More may be asked for than there are keys: then nothing verifies.
+Result<RoleKeys> ReadRoleKeys(const json& object, const std::map<std::string, Key>& keys,
+                              const std::string& what) {
+  ObjectReader reader(object, what);
   RoleKeys result;
   result.threshold = static_cast<std::uint32_t>(reader.Unsigned("threshold", 1, kMaxSignatures));
   for (const json& id : reader.Array("keyids", kMaxSignatures)) {
@@ -112,10 +107,17 @@ Result<RoleKeys> ReadRoleKeys(Role role, const json& roles, const std::map<std::
   if (distinct.size() != result.key_ids.size()) {
     return Malformed(fmt::format("read {}: a key id is listed twice", what));
   }
-  if (result.key_ids.size() < result.threshold) {
-    return Malformed(fmt::format("read {}: fewer keys than its threshold", what));
-  }
   return result;
+}
+
+// Absent when there are digests, but no SHA-256.
+Result<std::optional<Sha256Digest>> ReadHashes(const json& value, const std::string& what) {
+  ObjectReader hashes(value, what + ", hashes");
+  if (value.empty()) return Malformed(fmt::format("read {}: it has no digest", what));
+  if (!hashes.Has("sha256")) return std::optional<Sha256Digest>();
+  const Sha256Digest digest = hashes.Digest("sha256");
+  SEALIFT_RETURN_IF_ERROR(hashes.status());
+  return std::optional<Sha256Digest>(digest);
 }
 
 Result<MetaFile> ReadMetaFile(const std::string& name, const json& value) {
@@ -124,9 +126,10 @@ Result<MetaFile> ReadMetaFile(const std::string& name, const json& value) {
   file.version = static_cast<std::uint32_t>(reader.Unsigned("version", 1, kMaxVersion));
   if (reader.Has("length")) file.length = reader.Unsigned("length", 1, kMaxLength);
   if (reader.Has("hashes")) {
-    ObjectReader hashes(reader.Object("hashes", 16), "tuf meta '" + name + "', hashes");
-    file.sha256 = hashes.Digest("sha256");
-    SEALIFT_RETURN_IF_ERROR(hashes.status());
+    const json& hashes = reader.Object("hashes", 16);
+    SEALIFT_RETURN_IF_ERROR(reader.status());
+    SEALIFT_ASSIGN_OR_RETURN(file.sha256, ReadHashes(hashes, "tuf meta '" + name + "'"));
+    file.foreign_digests = !file.sha256.has_value();
   }
   SEALIFT_RETURN_IF_ERROR(reader.status());
   return file;
@@ -136,14 +139,102 @@ Result<Target> ReadTarget(const std::string& name, const json& value) {
   ObjectReader reader(value, "tuf target '" + name + "'");
   Target target;
   target.length = reader.Unsigned("length", 0, kMaxLength);
-  ObjectReader hashes(reader.Object("hashes", 16), "tuf target '" + name + "', hashes");
-  target.sha256 = hashes.Digest("sha256");
+  const json& hashes = reader.Object("hashes", 16);
   if (reader.Has("custom")) {
     target.custom = CompactJson(reader.Object("custom", 256));
   }
   SEALIFT_RETURN_IF_ERROR(reader.status());
-  SEALIFT_RETURN_IF_ERROR(hashes.status());
+  SEALIFT_ASSIGN_OR_RETURN(const std::optional<Sha256Digest> sha256,
+                           ReadHashes(hashes, "tuf target '" + name + "'"));
+  target.foreign_digests = !sha256.has_value();
+  target.sha256 = sha256.value_or(Sha256Digest{});
   return target;
+}
+
+Status InvalidDelegation(std::string_view message) {
+  return MakeError(Code::kInvalidArgument, Reason::kTufDelegationInvalid, message);
+}
+
+Result<RoleKeys> ReadDelegatedKeys(const json& object, const std::map<std::string, Key>& keys,
+                                   const std::string& what) {
+  Result<RoleKeys> read = ReadRoleKeys(object, keys, what);
+  if (!read.ok()) return InvalidDelegation(MessageOf(read.status()));
+  return read;
+}
+
+Result<std::vector<std::string>> ReadTexts(const json& list, const std::string& what) {
+  std::vector<std::string> texts;
+  for (const json& text : list) {
+    if (!text.is_string() || text.get_ref<const std::string&>().size() > kMaxNameBytes) {
+      return InvalidDelegation(fmt::format("read {}: a pattern is no text or too long", what));
+    }
+    texts.push_back(text.get<std::string>());
+  }
+  return texts;
+}
+
+bool IsTopLevelName(std::string_view name) {
+  return name == "root" || name == "targets" || name == "snapshot" || name == "timestamp";
+}
+
+Result<DelegatedRole> ReadDelegatedRole(const json& object, const std::map<std::string, Key>& keys) {
+  ObjectReader reader(object, "tuf delegation");
+  DelegatedRole role;
+  role.name = reader.String("name", kMaxNameBytes);
+  // Left out in examples of the specification.
+  role.terminating = reader.Has("terminating") && reader.Boolean("terminating");
+  const bool by_path = reader.Has("paths");
+  const bool by_hash = reader.Has("path_hash_prefixes");
+  const json& list = reader.Array(by_path ? "paths" : "path_hash_prefixes", kMaxPatterns);
+  SEALIFT_RETURN_IF_ERROR(reader.status());
+  const std::string what = fmt::format("tuf delegation to '{}'", role.name);
+  if (role.name.empty() || IsTopLevelName(role.name)) {
+    return InvalidDelegation(fmt::format("read {}: no delegated role has that name", what));
+  }
+  if (by_path == by_hash) {
+    return InvalidDelegation(fmt::format("read {}: it needs either paths or hash prefixes", what));
+  }
+  SEALIFT_ASSIGN_OR_RETURN(role.keys, ReadDelegatedKeys(object, keys, what));
+  SEALIFT_ASSIGN_OR_RETURN((by_path ? role.paths : role.path_hash_prefixes), ReadTexts(list, what));
+  return role;
+}
+
+Result<SuccinctRoles> ReadSuccinct(const json& object, const std::map<std::string, Key>& keys) {
+  ObjectReader reader(object, "tuf succinct roles");
+  SuccinctRoles roles;
+  roles.bit_length = static_cast<std::uint32_t>(reader.Unsigned("bit_length", 1, 32));
+  roles.name_prefix = reader.String("name_prefix", kMaxNameBytes / 2);
+  SEALIFT_RETURN_IF_ERROR(reader.status());
+  SEALIFT_ASSIGN_OR_RETURN(roles.keys, ReadDelegatedKeys(object, keys, "tuf succinct roles"));
+  return roles;
+}
+
+Result<Delegations> ReadDelegations(const json& object) {
+  ObjectReader reader(object, "tuf delegations");
+  const json& keys = reader.Object("keys", kMaxKeys);
+  Delegations delegations;
+  SEALIFT_RETURN_IF_ERROR(reader.status());
+  SEALIFT_ASSIGN_OR_RETURN(delegations.keys, ReadKeys(keys, "tuf delegations"));
+  if (reader.Has("succinct_roles")) {
+    const json& succinct = reader.Object("succinct_roles", 64);
+    SEALIFT_RETURN_IF_ERROR(reader.status());
+    if (reader.Has("roles")) {
+      return InvalidDelegation("read tuf delegations: both 'roles' and 'succinct_roles' are there");
+    }
+    SEALIFT_ASSIGN_OR_RETURN(delegations.succinct, ReadSuccinct(succinct, delegations.keys));
+    return delegations;
+  }
+  const json& roles = reader.Array("roles", kMaxDelegatedRoles);
+  SEALIFT_RETURN_IF_ERROR(reader.status());
+  std::set<std::string> names;
+  for (const json& entry : roles) {
+    SEALIFT_ASSIGN_OR_RETURN(DelegatedRole role, ReadDelegatedRole(entry, delegations.keys));
+    if (!names.insert(role.name).second) {
+      return InvalidDelegation(fmt::format("read tuf delegations: role '{}' is listed twice", role.name));
+    }
+    delegations.roles.push_back(std::move(role));
+  }
+  return delegations;
 }
 
 }  // namespace
@@ -165,9 +256,7 @@ Result<Envelope> ParseEnvelope(std::string_view text, std::size_t max_bytes) {
     const std::string hex = signature.String("sig", 4096);
     SEALIFT_RETURN_IF_ERROR(signature.status());
     if (!seen.insert(key_id).second) return Malformed("read tuf signature: a key id signs twice");
-    Result<Bytes> bytes = HexDecode(hex);
-    if (!bytes.ok()) return Malformed("read tuf signature: 'sig' is not hex");
-    envelope.signatures.push_back({.key_id = key_id, .signature = *std::move(bytes)});
+    envelope.signatures.push_back({.key_id = key_id, .signature = HexDecode(hex).value_or(Bytes{})});
   }
   return envelope;
 }
@@ -183,13 +272,13 @@ Result<Root> ParseRoot(const Envelope& envelope) {
   const json& keys = reader.Object("keys", kMaxKeys);
   const json& roles = reader.Object("roles", 64);
   SEALIFT_RETURN_IF_ERROR(reader.status());
-  for (const auto& [id, value] : keys.items()) {
-    if (!IsHexId(id)) return Malformed("read tuf root: a key id is not a SHA-256 in hex");
-    SEALIFT_ASSIGN_OR_RETURN(Key key, ReadKey(id, value));
-    root.keys.emplace(id, std::move(key));
-  }
+  SEALIFT_ASSIGN_OR_RETURN(root.keys, ReadKeys(keys, common.what));
   for (const Role role : {Role::kRoot, Role::kTargets, Role::kSnapshot, Role::kTimestamp}) {
-    SEALIFT_ASSIGN_OR_RETURN(root.roles[role], ReadRoleKeys(role, roles, root.keys));
+    ObjectReader all(roles, "tuf root, roles");
+    const json& object = all.Object(RoleName(role), 64);
+    SEALIFT_RETURN_IF_ERROR(all.status());
+    SEALIFT_ASSIGN_OR_RETURN(
+        root.roles[role], ReadRoleKeys(object, root.keys, fmt::format("tuf root, role {}", RoleName(role))));
   }
   return root;
 }
@@ -208,6 +297,11 @@ Result<Targets> ParseTargets(const Envelope& envelope) {
     }
     SEALIFT_ASSIGN_OR_RETURN(Target target, ReadTarget(name, value));
     targets.targets.emplace(name, std::move(target));
+  }
+  if (reader.Has("delegations")) {
+    const json& delegations = reader.Object("delegations", 64);
+    SEALIFT_RETURN_IF_ERROR(reader.status());
+    SEALIFT_ASSIGN_OR_RETURN(targets.delegations, ReadDelegations(delegations));
   }
   return targets;
 }
