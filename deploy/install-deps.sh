@@ -24,7 +24,7 @@ packages=(
   # the lab: virtual machines, disks, guest trees
   qemu-system-x86 qemu-utils ovmf socat mmdebstrap kmod cpio zstd binutils
   mtools dosfstools squashfs-tools cryptsetup-bin fdisk e2fsprogs xorriso busybox-static
-  python3 python3-pefile python3-cryptography python3-securesystemslib
+  python3 python3-pefile python3-cryptography python3-securesystemslib faketime
   procps iproute2 util-linux file ca-certificates
   # images and package databases of other families
   skopeo umoci rpm
