@@ -99,10 +99,24 @@ Status FileSystem::Replace(std::string_view path, ByteView bytes) {
 
 Status FileSystem::MakeDurableDirectory(std::string_view path) {
   if (path.empty() || List(path).ok()) return OkStatus();
-  SEALIFT_RETURN_IF_ERROR(MakeDirectory(path));
-  for (std::string_view part = path; !part.empty(); part = ParentOf(part))
-    SEALIFT_RETURN_IF_ERROR(SyncDirectory(ParentOf(part)));
-  return OkStatus();
+  SEALIFT_RETURN_IF_ERROR(MakeDurableDirectory(ParentOf(path)));
+  // A cut may leave a folder whose cluster is not its own. So it gets its name only once it is durable, and
+  // one that was left over is neither used nor removed.
+  std::string temporary;
+  Status made = MakeError(Code::kUnavailable, Reason::kEspIo,
+                          fmt::format("make directory '{}' on the ESP: too many were left over", path));
+  for (int i = 0; i <= kMaxLeftOver; ++i) {
+    temporary = i == 0 ? fmt::format("{}{}", path, kTemporarySuffix)
+                       : fmt::format("{}.{}{}", path, i, kTemporarySuffix);
+    if (Exists(temporary)) continue;
+    made = MakeDirectory(temporary);
+    // Some that were left over cannot be listed, but their names are taken.
+    if (made.code() != Code::kUnavailable) break;
+  }
+  SEALIFT_RETURN_IF_ERROR(made);
+  SEALIFT_RETURN_IF_ERROR(SyncDirectory(ParentOf(path)));
+  SEALIFT_RETURN_IF_ERROR(Rename(temporary, path));
+  return SyncDirectory(ParentOf(path));
 }
 
 }  // namespace sealift::agent

@@ -49,7 +49,8 @@ class FileSystem {
   virtual Status ReadPieces(std::string_view path, const std::function<Status(ByteView)>& sink) = 0;
   // Creates or empties. The directory must exist. Errors: as FileWriter::Write.
   virtual Result<std::unique_ptr<FileWriter>> Create(std::string_view path) = 0;
-  // Replaces `to`. Errors: NOT_FOUND/FILE_UNREADABLE, UNAVAILABLE/ESP_IO.
+  // A file replaces `to`; of a directory only that name changes, and nothing may be there.
+  // Errors: NOT_FOUND/FILE_UNREADABLE, UNAVAILABLE/ESP_IO.
   virtual Status Rename(std::string_view from, std::string_view to) = 0;
   // Errors: NOT_FOUND/FILE_UNREADABLE, UNAVAILABLE/ESP_IO.
   virtual Status Remove(std::string_view path) = 0;
@@ -72,7 +73,8 @@ class FileSystem {
   // Replaces a small file: temporary name beside it, write, sync, rename, sync of the directory. The
   // temporary file is removed on failure.
   Status Replace(std::string_view path, ByteView bytes);
-  // MakeDirectory, durable when it returns; costs nothing where it is there.
+  // MakeDirectory, durable when it returns; costs nothing where it is there. Whatever power cuts leave of it
+  // has a temporary name, and stays.
   Status MakeDurableDirectory(std::string_view path);
 
  protected:

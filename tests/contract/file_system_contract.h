@@ -102,6 +102,32 @@ TEST_P(FileSystemContract, RenamesBetweenDirectories) {
   EXPECT_FALSE(fs_->Exists("a/file"));
 }
 
+TEST_P(FileSystemContract, RenamesEmptyDirectoriesButOverNothing) {
+  ASSERT_TRUE(fs_->MakeDirectory("d/old").ok());
+  ASSERT_TRUE(fs_->Rename("d/old", "d/new").ok());
+  EXPECT_FALSE(fs_->Exists("d/old"));
+  Put("d/new/file", "bytes");
+  EXPECT_EQ(Get("d/new/file"), "bytes");
+  ASSERT_TRUE(fs_->MakeDirectory("d/other").ok());
+  EXPECT_EQ(ReasonOf(fs_->Rename("d/other", "d/new")), Reason::kEspIo);
+  EXPECT_EQ(Get("d/new/file"), "bytes");
+}
+
+TEST_P(FileSystemContract, DurableDirectoriesAvoidWhatWasLeftOver) {
+  ASSERT_TRUE(fs_->MakeDirectory("d/sub.sealift-tmp").ok());
+  ASSERT_TRUE(fs_->MakeDurableDirectory("d/sub/deep").ok());
+  ASSERT_TRUE(fs_->MakeDurableDirectory("d/sub/deep").ok());
+  auto entries = fs_->List("d");
+  ASSERT_TRUE(entries.ok());
+  ASSERT_EQ(entries->size(), 2u);
+  EXPECT_EQ((*entries)[0].name, "sub");
+  EXPECT_EQ((*entries)[1].name, "sub.sealift-tmp");
+  entries = fs_->List("d/sub");
+  ASSERT_TRUE(entries.ok());
+  ASSERT_EQ(entries->size(), 1u);
+  EXPECT_EQ((*entries)[0].name, "deep");
+}
+
 TEST_P(FileSystemContract, TellsWhatIsMissing) {
   for (const Status& status :
        {fs_->List("none").status(), fs_->Remove("none"), fs_->Rename("none", "other"),

@@ -25,7 +25,9 @@ namespace sealift::agent {
 enum class CutMode {
   // Nothing: neither names nor bytes.
   kDropUnsynced,
-  // Names arrived, bytes that were not synced did not: files hold what was last synced, else nothing.
+  // Names arrived, bytes that were not synced did not: files hold what was last synced, else nothing. Of a
+  // new
+  // directory only the name is there: it cannot be listed, used or removed.
   kNamesOnly,
   // Everything arrived.
   kKeepAll,
@@ -45,7 +47,7 @@ inline constexpr CutMode kAllCutModes[] = {CutMode::kDropUnsynced, CutMode::kNam
 class MemoryFileSystem final : public FileSystem {
  public:
   explicit MemoryFileSystem(std::uint64_t capacity_bytes = 1ull << 30) : capacity_(capacity_bytes) {
-    directories_[""] = "";
+    directories_[""] = {};
     durable_directories_ = directories_;
   }
 
@@ -66,14 +68,7 @@ class MemoryFileSystem final : public FileSystem {
   void PowerOn(CutMode mode, std::uint32_t seed = 0) {
     std::mt19937 random(seed);
     const auto coin = [&] { return random() % 2 == 0; };
-    const bool names_arrive = mode == CutMode::kKeepAll || mode == CutMode::kNamesOnly;
-    std::map<std::string, std::string> directories = names_arrive ? directories_ : durable_directories_;
-    if (mode == CutMode::kRandom) {
-      directories.insert(directories_.begin(), directories_.end());
-      std::erase_if(directories, [&](const auto& item) {
-        return directories_.contains(item.first) != durable_directories_.contains(item.first) && coin();
-      });
-    }
+    std::map<std::string, Directory> directories = DirectoriesAfter(mode, random);
     std::map<std::string, Name> survived;
     std::map<std::string, Name> either = live_;
     either.insert(durable_.begin(), durable_.end());
@@ -115,13 +110,14 @@ class MemoryFileSystem final : public FileSystem {
     SEALIFT_RETURN_IF_ERROR(Ready(directory));
     const std::string parent = Key(directory);
     if (!directories_.contains(parent)) return Missing(directory);
+    if (directories_.at(parent).lost) return Dead("list a directory: its cluster is free");
     std::vector<DirectoryEntry> entries;
     for (const auto& [key, name] : live_) {
       if (ParentOf(key) == parent) entries.push_back({.name = name.name, .size = name.node->bytes.size()});
     }
-    for (const auto& [other, name] : directories_) {
-      if (!other.empty() && ParentOf(other) == parent) {
-        entries.push_back({.name = name, .size = 0, .is_directory = true});
+    for (const auto& [other, below] : directories_) {
+      if (!other.empty() && ParentOf(other) == parent && !below.lost) {
+        entries.push_back({.name = below.name, .size = 0, .is_directory = true});
       }
     }
     std::sort(entries.begin(), entries.end(),
@@ -163,6 +159,7 @@ class MemoryFileSystem final : public FileSystem {
     SEALIFT_RETURN_IF_ERROR(Ready(from));
     SEALIFT_RETURN_IF_ERROR(Ready(to));
     SEALIFT_RETURN_IF_ERROR(Step());
+    if (directories_.contains(Key(from))) return RenameDirectory(from, to);
     const auto found = live_.find(Key(from));
     if (found == live_.end() || !directories_.contains(std::string(ParentOf(Key(to))))) return Missing(from);
     const std::shared_ptr<Node> node = found->second.node;
@@ -192,6 +189,10 @@ class MemoryFileSystem final : public FileSystem {
         std::any_of(directories_.begin(), directories_.end(), inside)) {
       return MakeError(Code::kUnavailable, Reason::kEspIo, fmt::format("remove '{}': not empty", path));
     }
+    if (directories_.at(Key(path)).lost) return Dead("remove a directory: its cluster is free");
+    // Another name leads to the same cluster, which is free now.
+    for (auto& [other, directory] : directories_)
+      directory.lost = directory.lost || directory.id == directories_.at(Key(path)).id;
     directories_.erase(Key(path));
     return OkStatus();
   }
@@ -199,8 +200,11 @@ class MemoryFileSystem final : public FileSystem {
   Status MakeDirectory(std::string_view path) override {
     SEALIFT_RETURN_IF_ERROR(Ready(path));
     SEALIFT_RETURN_IF_ERROR(Step());
-    for (std::string_view part = path; !part.empty(); part = ParentOf(part))
-      directories_.try_emplace(Key(part), LastPart(part));
+    for (std::string_view part = path; !part.empty(); part = ParentOf(part)) {
+      const auto [made, fresh] = directories_.try_emplace(Key(part), Directory{LastPart(part), next_id_});
+      next_id_ += fresh ? 1 : 0;
+      if (made->second.lost) return Dead("make a directory: one of that name has lost its cluster");
+    }
     return OkStatus();
   }
 
@@ -237,6 +241,12 @@ class MemoryFileSystem final : public FileSystem {
   struct Name {
     std::string name;
     std::shared_ptr<Node> node;
+  };
+  struct Directory {
+    std::string name;
+    // Of its cluster: a rename that was cut leaves two names with one.
+    std::uint64_t id = 0;
+    bool lost = false;
   };
 
   class Writer final : public FileWriter {
@@ -302,11 +312,41 @@ class MemoryFileSystem final : public FileSystem {
     }
     return true;
   }
-  static bool Reachable(const std::map<std::string, std::string>& directories, std::string_view directory) {
+  static bool Reachable(const std::map<std::string, Directory>& directories, std::string_view directory) {
     for (; !directory.empty(); directory = ParentOf(directory)) {
       if (!directories.contains(std::string(directory))) return false;
     }
     return true;
+  }
+  std::map<std::string, Directory> DirectoriesAfter(CutMode mode, std::mt19937& random) const {
+    std::map<std::string, Directory> after = durable_directories_;
+    if (mode == CutMode::kKeepAll || mode == CutMode::kNamesOnly) after = directories_;
+    if (mode == CutMode::kRandom || mode == CutMode::kHalfRenamed)
+      after.insert(directories_.begin(), directories_.end());
+    std::erase_if(after, [&](const auto& item) {
+      const bool touched = directories_.contains(item.first) != durable_directories_.contains(item.first);
+      return touched &&
+             (mode == CutMode::kTouchedNamesGone || (mode == CutMode::kRandom && random() % 2 == 0));
+    });
+    if (mode == CutMode::kKeepAll) return after;
+    for (auto& [key, directory] : after) {
+      directory.lost = directory.lost || std::ranges::none_of(durable_directories_, [&](const auto& item) {
+                         return item.second.id == directory.id;
+                       });
+    }
+    return after;
+  }
+  // Empty ones only: nobody needs more.
+  Status RenameDirectory(std::string_view from, std::string_view to) {
+    const auto found = directories_.find(Key(from));
+    const bool taken = directories_.contains(Key(to)) || live_.contains(Key(to));
+    const bool used =
+        std::ranges::any_of(live_, [&](const auto& item) { return ParentOf(item.first) == Key(from); });
+    if (found->second.lost || taken || used) return Dead("rename a directory: input/output error");
+    if (!directories_.contains(std::string(ParentOf(Key(to))))) return Missing(to);
+    directories_[Key(to)] = {.name = LastPart(to), .id = found->second.id};
+    directories_.erase(Key(from));
+    return OkStatus();
   }
   // Another name leads to the same bytes.
   bool IsShared(const Name& name) const {
@@ -358,9 +398,10 @@ class MemoryFileSystem final : public FileSystem {
   std::uint64_t capacity_;
   std::map<std::string, Name> live_;
   std::map<std::string, Name> durable_;
-  // Name by key.
-  std::map<std::string, std::string> directories_;
-  std::map<std::string, std::string> durable_directories_;
+  // By key.
+  std::map<std::string, Directory> directories_;
+  std::map<std::string, Directory> durable_directories_;
+  std::uint64_t next_id_ = 1;
   std::size_t steps_ = 0;
   std::optional<std::size_t> cut_at_;
   std::optional<std::size_t> fail_at_;

@@ -11,14 +11,13 @@ import shutil
 import sys
 
 import write_log
-from fat import Damaged, Fat
+from fat import TEMPORARY, Damaged, Fat
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2] / "deploy/lab"))
 import disk  # noqa: E402
 from processes import LabError, run  # noqa: E402
 
 LOADER, ENTRIES = "EFI/BOOT/BOOTX64.EFI", "loader/entries/"
-TEMPORARY = ".sealift-tmp"
 
 
 class Release:
@@ -217,6 +216,9 @@ class Restart:
         for path, node in files.items():
             place = folder / path
             place.parent.mkdir(parents=True, exist_ok=True)
+            if node.damage.startswith("is a folder"):
+                place.mkdir()  # its name is taken; nobody may look into it
+                continue
             if node.size < 1 << 20 or path.endswith(TEMPORARY) or node.damage:
                 place.write_bytes(fat.read(node))
                 continue

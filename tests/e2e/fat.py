@@ -7,7 +7,7 @@ import struct
 FREE, BAD, END = 0, 0x0FFFFFF7, 0x0FFFFFF8
 MASK = 0x0FFFFFFF
 DIRECTORY, VOLUME, LONG_NAME = 0x10, 0x08, 0x0F
-
+TEMPORARY = ".sealift-tmp"  # node-agent/esp/file_system.h
 
 # FAT compares names without regard to case; those who look a name up do not.
 USUAL = {name.lower(): name for name in ("EFI", "BOOT", "BOOTX64.EFI", "kairos", "systemd", "loader", "entries")}
@@ -100,8 +100,8 @@ class Fat:
         while waiting:
             path, first = waiting.pop()
             runs, damage = self.chain(first, 4096)
-            if damage and path.endswith(".extra.d"):
-                found[path] = Node(0, (), f"is a folder that {damage}")  # only the image it belongs to needs it
+            if path.endswith(TEMPORARY):  # nobody looks into it
+                found[path] = Node(0, (), f"is a folder that {damage or 'was left over'}")
                 continue
             if damage:
                 raise Damaged(f"folder '{path}' {damage}")

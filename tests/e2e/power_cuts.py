@@ -64,7 +64,7 @@ class PowerCuts:
         self.story, self.check = story, checks.check
         self.releases = [Release(story.releases[version]) for version in ("1.0", "2.0")]
         self.log = WriteLog(story.log)
-        self.prefixes = self.torn = self.flushes = self.lost_folders = 0
+        self.prefixes = self.torn = self.flushes = 0
         self.failures = []
         self.flips, self.trees = [], {}
 
@@ -97,12 +97,10 @@ class PowerCuts:
             if now != listing:
                 self.flips.append(entry.number)
                 listing = now
-            if any("is a folder that" in what for _, what in esp.tree()):
-                self.lost_folders += 1  # docs/power-cuts.md: nothing but fsck can mend it
-            elif esp.tree() not in self.trees:
+            if esp.tree() not in self.trees:
                 self.trees[esp.tree()] = entry.number
         say(f"  {self.prefixes} writes to the ESP of {len(self.log.entries)} in the log, {self.torn} torn ones, {self.flushes} flushes, "
-            f"{len(self.flips)} changes of entries, {len(self.trees)} sets of files, {self.lost_folders} with a lost folder of extensions: {time.monotonic() - began:.0f} s")
+            f"{len(self.flips)} changes of entries, {len(self.trees)} sets of files: {time.monotonic() - began:.0f} s")
 
     def tear(self, esp, entry):
         """Only the first sectors of a write arrive, or only the last."""
@@ -208,7 +206,7 @@ class PowerCuts:
             machine.wait_for_boot(0, 90)
             equal(machine.run(". /etc/os-release; echo $VERSION_ID").strip(), expected)
             equal(machine.run("systemctl --failed --no-legend --plain"), "")
-            machine.run("sealift-agent status")
+            wait_until(lambda: "node" in machine.run("sealift-agent status || true"), 60 * vm.patience(), "the agent's status", pause=0.5)
             assert "rw" in machine.run("findmnt -no OPTIONS /efi").strip().split(","), "the ESP is read-only"
             if converge:
                 self.goes_on(machine, expected)
@@ -244,7 +242,7 @@ def tell(story, checks):
     for failure in cuts.failures[:20]:
         say(f"     {failure}")
     checks.check(f"{tried} prefixes tried ({cuts.prefixes} single writes, {cuts.torn} torn ones, {cuts.flushes} flushes), "
-                 f"{len(cuts.failures)} failures", lambda: equal(cuts.failures, []))
+                 f"{len(cuts.failures)} failures", lambda: equal(cuts.failures[:5], []))
     checks.check(f"at least {LEAST_PREFIXES} different states of the ESP were looked at",
                  lambda: equal(cuts.prefixes + cuts.torn >= LEAST_PREFIXES, True))
     checks.check("an entry flipped before the image is on the disk is caught", cuts.broken_order)

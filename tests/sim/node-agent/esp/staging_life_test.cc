@@ -262,6 +262,8 @@ class Life {
     }
     const auto files = node_.fs.List(kImagesDirectory);
     for (std::size_t i = 0; files.ok() && i < files->size(); ++i) {
+      // A folder with a temporary name may have another's cluster: it stays.
+      if ((*files)[i].is_directory && (*files)[i].name.ends_with(kTemporarySuffix)) continue;
       const std::string path = LowerCase(fmt::format("{}/{}", kImagesDirectory, (*files)[i].name));
       const std::string image =
           path.substr(0, path.size() - ((*files)[i].is_directory ? kCompanionSuffix.size() : 0));
