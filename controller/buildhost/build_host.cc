@@ -118,7 +118,7 @@ Result<BuildReport> BuildHost::BuildNow(BuildRequest request, const std::string&
   SEALIFT_RETURN_IF_ERROR(MakeDirectories(options_.output));
   if (request.release.node_config) {
     SEALIFT_ASSIGN_OR_RETURN(request.release.node_config,
-                             WithOrdersRoot(*std::move(request.release.node_config), *ring_));
+                             WithKeySetTrust(*std::move(request.release.node_config), *ring_));
   }
   SEALIFT_ASSIGN_OR_RETURN(BuildOutcome outcome, RunBuild(request, keys, events.progress));
   report.findings = outcome.built.findings;

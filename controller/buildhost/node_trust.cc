@@ -5,15 +5,30 @@
 #include "shared/base/config.h"
 
 namespace sealift::controller {
+namespace {
 
-Result<std::string> WithOrdersRoot(std::string node_config, const hsm::KeyRing& ring) {
-  const hsm::InventoryKey* root = ring.inventory().Newest("orders-root");
-  const bool has_own = !ConfigReader::Parse(node_config, "node.toml").String("orders.root_pem", "").empty() ||
-                       node_config.find("[orders]") != std::string::npos;
-  if (root == nullptr || has_own) return node_config;
-  SEALIFT_ASSIGN_OR_RETURN(const PublicKey key, ring.PublicKeyFor(*root));
-  if (!node_config.empty() && node_config.back() != '\n') node_config += '\n';
-  return fmt::format("{}[orders]\nroot_pem = '''\n{}'''\n", node_config, key.Pem());
+struct Trust {
+  std::string_view role;
+  std::string_view table;
+  std::string_view key;
+};
+constexpr Trust kTrusts[] = {{"orders-root", "orders", "root_pem"}, {"escrow", "escrow", "public_pem"}};
+
+}  // namespace
+
+Result<std::string> WithKeySetTrust(std::string node_config, const hsm::KeyRing& ring) {
+  for (const Trust& trust : kTrusts) {
+    const hsm::InventoryKey* newest = ring.inventory().Newest(trust.role);
+    const std::string own = ConfigReader::Parse(node_config, "node.toml")
+                                .String(fmt::format("{}.{}", trust.table, trust.key), "");
+    const bool has_own =
+        !own.empty() || node_config.find(fmt::format("[{}]", trust.table)) != std::string::npos;
+    if (newest == nullptr || has_own) continue;
+    SEALIFT_ASSIGN_OR_RETURN(const PublicKey key, ring.PublicKeyFor(*newest));
+    if (!node_config.empty() && node_config.back() != '\n') node_config += '\n';
+    node_config += fmt::format("[{}]\n{} = '''\n{}'''\n", trust.table, trust.key, key.Pem());
+  }
+  return node_config;
 }
 
 }  // namespace sealift::controller

@@ -8,8 +8,9 @@
 
 namespace sealift::controller {
 
-// Adds `orders.root_pem` from the set where the file has no [orders] table: an image of this set obeys orders
-// that its root delegated. The file's own word stays. Errors: KEY_SET_INVALID.
-Result<std::string> WithOrdersRoot(std::string node_config, const hsm::KeyRing& ring);
+// Adds from the set `orders.root_pem` where the file has no [orders] table, and `escrow.public_pem` where it
+// has no [escrow] table: an image of this set obeys orders that its root delegated, and its recovery keys are
+// for its custodians. The newest generation of each; the file's own word stays. Errors: KEY_SET_INVALID.
+Result<std::string> WithKeySetTrust(std::string node_config, const hsm::KeyRing& ring);
 
 }  // namespace sealift::controller

@@ -57,8 +57,9 @@ Status Build(Session& session, BuildArguments& arguments) {
   SEALIFT_RETURN_IF_ERROR(controller::CheckBuildRequest(request));
   SEALIFT_ASSIGN_OR_RETURN(const OpenKeys open, OpenKeySet(arguments));
   if (request.release.node_config) {
-    SEALIFT_ASSIGN_OR_RETURN(request.release.node_config,
-                             controller::WithOrdersRoot(*std::move(request.release.node_config), *open.ring));
+    SEALIFT_ASSIGN_OR_RETURN(
+        request.release.node_config,
+        controller::WithKeySetTrust(*std::move(request.release.node_config), *open.ring));
   }
   const build::Progress progress = ShowBuildProgress(session);
   const auto outcome = controller::RunBuild(request, open.keys, progress);
