@@ -111,7 +111,8 @@ class ResetsAtBoot final : public ResetOrders {
 std::unique_ptr<ResetOrders> MakeResetOrders(const Settings& settings,
                                              const std::shared_ptr<TpmDevice>& device, TpmCounters& counters,
                                              const Clock& clock) {
-  if (settings.orders_root_pem.empty()) return nullptr;
+  // Without a TPM no order can be told to be this machine's.
+  if (settings.orders_root_pem.empty() || device == nullptr) return nullptr;
   auto root = PublicKey::FromPem(settings.orders_root_pem);
   const auto built = ReadImageBuildTime(settings.build_time);
   if (!root.ok() || !built.ok()) {

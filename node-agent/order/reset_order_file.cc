@@ -3,6 +3,7 @@
 #include "node-agent/order/order_log.h"
 #include "shared/base/files.h"
 #include "shared/base/log.h"
+#include "shared/crypto/hash.h"
 #include "shared/order/dsse.h"
 #include "shared/order/order.h"
 
@@ -32,14 +33,21 @@ Result<std::string> EspResetOrders::Pending() {
     return std::string();
   }
   const std::string envelope = ToText(*bytes);
-  SEALIFT_ASSIGN_OR_RETURN(const std::uint64_t orders, parts_.counters.ReadCounter(kOrderCounter));
-  SEALIFT_ASSIGN_OR_RETURN(const Sha256Digest ek, parts_.ek_digest());
-  const auto verified = order::VerifyOrder(envelope, {.orders_root = parts_.orders_root,
-                                                      .ek_digest = ek,
-                                                      .nonce = order::NonceFor(ek, orders),
-                                                      .now = parts_.clock.Now()});
+  // Without them no order is this machine's. Its volumes open all the same.
+  const Result<std::uint64_t> orders = parts_.counters.ReadCounter(kOrderCounter);
+  const Result<Sha256Digest> ek = parts_.ek_digest();
+  if (!ek.ok()) {
+    Refuse(envelope, ek.status());
+    return std::string();
+  }
+  const auto verified =
+      order::VerifyOrder(envelope, {.orders_root = parts_.orders_root,
+                                    .ek_digest = *ek,
+                                    .nonce = orders.ok() ? order::NonceFor(*ek, *orders) : RandomBytes(32),
+                                    .now = parts_.clock.Now()});
   if (!verified.ok()) {
-    Refuse(envelope, verified.status());
+    const bool replayed = ReasonOf(verified.status()) == Reason::kOrderReplayed;
+    Refuse(envelope, replayed && !orders.ok() ? orders.status() : verified.status());
     return std::string();
   }
   if (verified->request().action != order::Action::kReset) {

@@ -101,6 +101,18 @@ TEST_F(ResetOrderFileTest, NothingElseThereLeadsToAReset) {
   EXPECT_EQ(refused(late), "ORDER_EXPIRED");
 }
 
+TEST_F(ResetOrderFileTest, ATpmWithoutTheCounterStopsNoBoot) {
+  counters_.broken = MakeError(Code::kFailedPrecondition, Reason::kEpochUnusable, "no such counter");
+  ASSERT_TRUE(WriteResetOrder(esp_, Order(order::Action::kReset)).ok());
+  EXPECT_EQ(Pending(), "");
+  EXPECT_EQ(Left()->reason, "EPOCH_UNUSABLE");
+  order::ChangeRequest foreign = world_.Request(order::Action::kReset);
+  foreign.ek_digest.bytes[1] ^= 1;
+  ASSERT_TRUE(WriteResetOrder(esp_, world_.Order(foreign)).ok());
+  EXPECT_EQ(Pending(), "");
+  EXPECT_EQ(Left()->reason, "ORDER_FOREIGN");
+}
+
 TEST_F(ResetOrderFileTest, AnEspThatCannotBeMountedStopsNoBoot) {
   mountable_ = MakeError(Code::kFailedPrecondition, Reason::kEspMissing, "no ESP");
   EXPECT_EQ(Pending(), "");
