@@ -2,10 +2,9 @@
 
 #include <fmt/format.h>
 
-#include <algorithm>
-#include <cctype>
 #include <map>
 
+#include "controller/cli/words.h"
 #include "shared/base/bytes.h"
 #include "shared/base/clock.h"
 
@@ -14,25 +13,7 @@ namespace {
 
 using nlohmann::json;
 
-// "UPDATE_STATE_UNSPECIFIED" -> "unknown", "FELL_BACK" -> "fell-back".
-std::string Word(const std::string& name) {
-  if (name.empty() || name.find("UNSPECIFIED") != std::string::npos) return "unknown";
-  std::string out = name;
-  for (char& c : out) c = c == '_' ? '-' : static_cast<char>(std::tolower(static_cast<unsigned char>(c)));
-  return out;
-}
-
 std::string Hex(const std::string& bytes) { return HexEncode(AsBytes(bytes)); }
-
-std::string Time(std::int64_t unix_ms) { return unix_ms <= 0 ? "never" : FormatRfc3339(FromUnixMs(unix_ms)); }
-
-// Text from nodes goes to a terminal: nothing in it may steer one.
-std::string Plain(std::string text) {
-  std::replace_if(
-      text.begin(), text.end(), [](char c) { return static_cast<unsigned char>(c) < 0x20 || c == 0x7f; },
-      '?');
-  return text;
-}
 
 std::string Trust(const v1::Node& node) {
   return node.has_last_verdict() ? Word(v1::Verdict::Outcome_Name(node.last_verdict().outcome())) : "none";
@@ -54,7 +35,7 @@ json VerdictJson(const v1::Verdict& verdict) {
           {"findings", findings},
           {"release_version", verdict.release_version()},
           {"release_id", Hex(verdict.release_id())},
-          {"decided", Time(verdict.decided_unix_ms())},
+          {"decided", TimeText(verdict.decided_unix_ms())},
           {"degraded_boot", verdict.degraded_boot()}};
 }
 
@@ -73,7 +54,7 @@ void PutMachineJson(const v1::Node& node, json& out) {
   if (node.has_certified_epoch()) {
     out["certified_epoch"] = {{"lowest", node.certified_epoch().lowest()},
                               {"base", node.certified_epoch().base()},
-                              {"at", Time(node.certified_epoch().certified_unix_ms())}};
+                              {"at", TimeText(node.certified_epoch().certified_unix_ms())}};
   }
   out["volumes"] = json::array();
   for (const v1::VolumeStatus& volume : node.volumes()) {
@@ -89,7 +70,7 @@ void PutMachineJson(const v1::Node& node, json& out) {
     out["install"] = {{"config_digest", Hex(node.install().config_digest())},
                       {"config_source", node.install().config_source()},
                       {"version", node.install().version()},
-                      {"installed", Time(node.install().installed_unix_ms())}};
+                      {"installed", TimeText(node.install().installed_unix_ms())}};
   }
   out["escrowed_keys"] = json::array();
   for (const v1::EscrowedKey& key : node.escrowed_keys()) {
@@ -97,8 +78,8 @@ void PutMachineJson(const v1::Node& node, json& out) {
                                     {"luks_uuid", key.luks_uuid()},
                                     {"slot", key.slot()},
                                     {"blob_digest", Hex(key.blob_digest())},
-                                    {"stored", Time(key.stored_unix_ms())},
-                                    {"released", Time(key.released_unix_ms())}});
+                                    {"stored", TimeText(key.stored_unix_ms())},
+                                    {"released", TimeText(key.released_unix_ms())}});
   }
 }
 
@@ -106,7 +87,7 @@ std::string MachineText(const v1::Node& node) {
   std::string out;
   if (node.has_certified_epoch()) {
     out += fmt::format("epoch     {} or higher, certified at {}", node.certified_epoch().lowest(),
-                       Time(node.certified_epoch().certified_unix_ms()));
+                       TimeText(node.certified_epoch().certified_unix_ms()));
     if (node.has_epoch()) out += fmt::format("; the image says {}", node.epoch().image());
     out += "\n";
   }
@@ -117,14 +98,14 @@ std::string MachineText(const v1::Node& node) {
   }
   if (node.has_install()) {
     out +=
-        fmt::format("installed {} of {} by configuration {} ({})\n", Time(node.install().installed_unix_ms()),
-                    Plain(node.install().version()), Hex(node.install().config_digest()).substr(0, 16),
-                    Plain(node.install().config_source()));
+        fmt::format("installed {} of {} by configuration {} ({})\n",
+                    TimeText(node.install().installed_unix_ms()), Plain(node.install().version()),
+                    Hex(node.install().config_digest()).substr(0, 16), Plain(node.install().config_source()));
   }
   for (const v1::EscrowedKey& key : node.escrowed_keys()) {
     out += fmt::format("escrow    {} slot {} since {}{}\n", Plain(key.volume()), key.slot(),
-                       Time(key.stored_unix_ms()),
-                       key.released_unix_ms() > 0 ? ", RELEASED " + Time(key.released_unix_ms()) : "");
+                       TimeText(key.stored_unix_ms()),
+                       key.released_unix_ms() > 0 ? ", RELEASED " + TimeText(key.released_unix_ms()) : "");
   }
   return out;
 }
@@ -132,7 +113,7 @@ std::string MachineText(const v1::Node& node) {
 std::string VerdictText(const v1::Verdict& verdict) {
   std::string out =
       fmt::format("verdict   {} {} at {}{}\n", Word(v1::Verdict::Outcome_Name(verdict.outcome())),
-                  verdict.release_version(), Time(verdict.decided_unix_ms()),
+                  verdict.release_version(), TimeText(verdict.decided_unix_ms()),
                   verdict.degraded_boot() ? ", degraded boot" : "");
   for (const std::string& reason : verdict.reasons()) out += fmt::format("          {}\n", Plain(reason));
   for (const v1::PcrFinding& finding : verdict.findings()) {
@@ -179,7 +160,7 @@ json NodeJson(const v1::Node& node) {
     failures.push_back({{"version", failure.version()},
                         {"reason", failure.reason()},
                         {"message", failure.message()},
-                        {"at", Time(failure.at_unix_ms())}});
+                        {"at", TimeText(failure.at_unix_ms())}});
   }
   json findings = json::array();
   for (const v1::NodeFinding& finding : node.findings())
@@ -198,9 +179,9 @@ json NodeJson(const v1::Node& node) {
               {"failures", failures},
               {"findings", findings},
               {"healthy", node.healthy()},
-              {"enrolled", Time(node.enrolled_unix_ms())},
-              {"last_seen", Time(node.last_seen_unix_ms())},
-              {"certificate_not_after", Time(node.certificate_not_after_unix_ms())},
+              {"enrolled", TimeText(node.enrolled_unix_ms())},
+              {"last_seen", TimeText(node.last_seen_unix_ms())},
+              {"certificate_not_after", TimeText(node.certificate_not_after_unix_ms())},
               {"agent_version", node.agent_version()},
               {"verdict", nullptr},
               {"desired", nullptr}};
@@ -240,14 +221,14 @@ json RolloutJson(const v1::Rollout& rollout, bool with_nodes) {
           {"state", Word(v1::Rollout::State_Name(rollout.state()))},
           {"waves", waves},
           {"current_wave", rollout.current_wave()},
-          {"created", Time(rollout.created_unix_ms())},
+          {"created", TimeText(rollout.created_unix_ms())},
           {"created_by", rollout.created_by()},
           {"halted_reason", rollout.halted_reason()}};
 }
 
 json AuditJson(const v1::AuditEntry& entry) {
   return {{"sequence", entry.sequence()},
-          {"at", Time(entry.at_unix_ms())},
+          {"at", TimeText(entry.at_unix_ms())},
           {"operator", entry.operator_name()},
           {"role", entry.role()},
           {"rpc", entry.rpc()},
@@ -279,11 +260,11 @@ std::string NodeText(const v1::Node& node) {
   if (node.has_desired())
     out += fmt::format("desired   {} of {}\n", node.desired().version(), node.desired().channel());
   out += fmt::format("seen      {} (enrolled {}, certificate until {}), agent {}\n",
-                     Time(node.last_seen_unix_ms()), Time(node.enrolled_unix_ms()),
-                     Time(node.certificate_not_after_unix_ms()), Plain(node.agent_version()));
+                     TimeText(node.last_seen_unix_ms()), TimeText(node.enrolled_unix_ms()),
+                     TimeText(node.certificate_not_after_unix_ms()), Plain(node.agent_version()));
   for (const v1::VersionFailure& failure : node.failures()) {
     out += fmt::format("failed    {}: {}: {} at {}\n", failure.version(), Plain(failure.reason()),
-                       Plain(failure.message()), Time(failure.at_unix_ms()));
+                       Plain(failure.message()), TimeText(failure.at_unix_ms()));
   }
   for (const v1::NodeFinding& finding : node.findings())
     out += fmt::format("reports   {}: {}\n", Plain(finding.reason()), Plain(finding.message()));
@@ -320,12 +301,12 @@ std::string RolloutTableRow(const v1::Rollout& rollout) {
   const Counts counts = CountNodes(rollout);
   return fmt::format("{:<36}  {:<12} {:<14} {:<9} {:<11} {} by {}\n", rollout.id(), rollout.channel(),
                      rollout.version(), Word(v1::Rollout::State_Name(rollout.state())),
-                     fmt::format("{}/{}", counts.done, counts.all), Time(rollout.created_unix_ms()),
+                     fmt::format("{}/{}", counts.done, counts.all), TimeText(rollout.created_unix_ms()),
                      rollout.created_by());
 }
 
 std::string AuditText(const v1::AuditEntry& entry) {
-  return fmt::format("{:>6} {} {} ({}) {} {}: {}\n", entry.sequence(), Time(entry.at_unix_ms()),
+  return fmt::format("{:>6} {} {} ({}) {} {}: {}\n", entry.sequence(), TimeText(entry.at_unix_ms()),
                      Plain(entry.operator_name()), entry.role(),
                      entry.rpc().substr(entry.rpc().rfind('/') + 1), entry.outcome(), Plain(entry.request()));
 }

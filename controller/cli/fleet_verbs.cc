@@ -2,15 +2,15 @@
 
 #include <fmt/format.h>
 
-#include <cstdio>
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <string>
 #include <vector>
 
-#include "controller/cli/fleet_client.h"
+#include "controller/cli/fleet_call.h"
 #include "controller/cli/fleet_text.h"
 #include "controller/cli/request_verbs.h"
+#include "controller/cli/words.h"
 #include "shared/base/files.h"
 #include "shared/crypto/certificate.h"
 #include "shared/crypto/hash.h"
@@ -39,14 +39,7 @@ struct Arguments {
   std::uint64_t after = 0;
 };
 
-using Action = std::function<Status(FleetClient&, const Arguments&, const Session&)>;
-
-void Print(const std::string& text) { std::fputs(text.c_str(), stdout); }
-
-void PrintJson(const json& value) {
-  // Names that nodes chose may be no UTF-8.
-  Print(value.dump(2, ' ', false, json::error_handler_t::replace) + "\n");
-}
+using Action = FleetAction<Arguments>;
 
 Status BadArgument(std::string_view what) {
   return MakeError(Code::kInvalidArgument, Reason::kInvalidArgument, what);
@@ -61,20 +54,6 @@ Status PutLabels(const std::vector<std::string>& pairs,
     labels[pair.substr(0, equals)] = pair.substr(equals + 1);
   }
   return OkStatus();
-}
-
-// A leaf verb that talks to the controller.
-CLI::App* AddCall(CLI::App& parent, Session& session, const std::string& name, const std::string& description,
-                  const std::string& example, const std::shared_ptr<Arguments>& arguments, Action action) {
-  CLI::App* verb =
-      AddVerb(parent, session, name, description, example,
-              [arguments, &session, action = std::move(action)]() -> Status {
-                SEALIFT_ASSIGN_OR_RETURN(FleetClient client, FleetClient::Connect(arguments->profile));
-                return action(client, *arguments, session);
-              });
-  verb->add_option("--profile", arguments->profile,
-                   "connection settings (default ~/.config/sealift/profile.toml)");
-  return verb;
 }
 
 Status ListNodes(FleetClient& client, const Arguments& arguments, const Session& session) {

@@ -2,9 +2,7 @@
 
 #include <fmt/format.h>
 
-#include <algorithm>
-#include <cctype>
-
+#include "controller/cli/words.h"
 #include "shared/base/clock.h"
 #include "shared/order/change_request.h"
 
@@ -13,24 +11,8 @@ namespace {
 
 using nlohmann::json;
 
-std::string Word(const std::string& name) {
-  std::string out = name;
-  for (char& c : out) c = c == '_' ? '-' : static_cast<char>(std::tolower(static_cast<unsigned char>(c)));
-  return out;
-}
-
 std::string StateWord(const v1::ChangeRequest& request) {
   return Word(v1::ChangeRequest::State_Name(request.state()));
-}
-
-std::string Time(std::int64_t unix_ms) { return unix_ms <= 0 ? "never" : FormatRfc3339(FromUnixMs(unix_ms)); }
-
-// Text of others goes to a terminal: nothing in it may steer one.
-std::string Plain(std::string text) {
-  std::replace_if(
-      text.begin(), text.end(), [](char c) { return static_cast<unsigned char>(c) < 0x20 || c == 0x7f; },
-      '?');
-  return text;
 }
 
 std::string ActionText(const v1::ChangeRequest& request) {
@@ -53,9 +35,9 @@ json RequestJson(const v1::ChangeRequest& request) {
               {"reason", ""},
               {"requester", request.requester()},
               {"approver", request.approver()},
-              {"created", Time(request.created_unix_ms())},
-              {"expires", Time(request.expires_unix_ms())},
-              {"approved", Time(request.approved_unix_ms())},
+              {"created", TimeText(request.created_unix_ms())},
+              {"expires", TimeText(request.expires_unix_ms())},
+              {"approved", TimeText(request.approved_unix_ms())},
               {"canonical", request.canonical()},
               {"outcome", nullptr}};
   if (const auto signed_part = order::ParseChangeRequest(request.canonical()); signed_part.ok()) {
@@ -66,7 +48,7 @@ json RequestJson(const v1::ChangeRequest& request) {
     out["outcome"] = {{"state", Word(v1::OrderOutcome::State_Name(request.outcome().state()))},
                       {"reason", request.outcome().reason()},
                       {"message", request.outcome().message()},
-                      {"at", Time(request.outcome().at_unix_ms())}};
+                      {"at", TimeText(request.outcome().at_unix_ms())}};
   }
   return out;
 }
@@ -89,15 +71,15 @@ std::string RequestText(const v1::ChangeRequest& request) {
     out += fmt::format("EK        {}\nwhy       {}\n", signed_part->ek_digest.hex(),
                        signed_part->reason.empty() ? "-" : Plain(signed_part->reason));
   }
-  out += fmt::format("requester {} at {}\n", request.requester(), Time(request.created_unix_ms()));
+  out += fmt::format("requester {} at {}\n", request.requester(), TimeText(request.created_unix_ms()));
   if (!request.approver().empty())
-    out += fmt::format("approver  {} at {}\n", request.approver(), Time(request.approved_unix_ms()));
-  out += fmt::format("expires   {}\ndigest    {}\n", Time(request.expires_unix_ms()),
+    out += fmt::format("approver  {} at {}\n", request.approver(), TimeText(request.approved_unix_ms()));
+  out += fmt::format("expires   {}\ndigest    {}\n", TimeText(request.expires_unix_ms()),
                      HexEncode(AsBytes(request.digest())));
   if (request.has_outcome()) {
     const v1::OrderOutcome& outcome = request.outcome();
     out += fmt::format("outcome   {} at {} {} {}\n", Word(v1::OrderOutcome::State_Name(outcome.state())),
-                       Time(outcome.at_unix_ms()), Plain(outcome.reason()), Plain(outcome.message()));
+                       TimeText(outcome.at_unix_ms()), Plain(outcome.reason()), Plain(outcome.message()));
   }
   return out;
 }

@@ -3,15 +3,15 @@
 #include <fmt/format.h>
 #include <unistd.h>
 
-#include <cstdio>
 #include <iostream>
 #include <memory>
 #include <optional>
 
-#include "controller/cli/fleet_client.h"
+#include "controller/cli/fleet_call.h"
 #include "controller/cli/person.h"
 #include "controller/cli/recovery_key.h"
 #include "controller/cli/request_text.h"
+#include "controller/cli/words.h"
 #include "shared/base/clock.h"
 #include "shared/crypto/hash.h"
 #include "shared/order/change_request.h"
@@ -36,26 +36,10 @@ struct Arguments {
   RecoveryKeyArguments custody;
 };
 
-using Action = std::function<Status(FleetClient&, const Arguments&, const Session&)>;
-
-void Print(const std::string& text) { std::fputs(text.c_str(), stdout); }
+using Action = FleetAction<Arguments>;
 
 void Show(const v1::ChangeRequest& request, const Session& session) {
-  Print(session.json() ? RequestJson(request).dump(2, ' ', false, json::error_handler_t::replace) + "\n"
-                       : RequestText(request));
-}
-
-CLI::App* AddCall(CLI::App& parent, Session& session, const std::string& name, const std::string& description,
-                  const std::string& example, const std::shared_ptr<Arguments>& arguments, Action action) {
-  CLI::App* verb =
-      AddVerb(parent, session, name, description, example,
-              [arguments, &session, action = std::move(action)]() -> Status {
-                SEALIFT_ASSIGN_OR_RETURN(FleetClient client, FleetClient::Connect(arguments->profile));
-                return action(client, *arguments, session);
-              });
-  verb->add_option("--profile", arguments->profile,
-                   "connection settings (default ~/.config/sealift/profile.toml)");
-  return verb;
+  session.json() ? PrintJson(RequestJson(request)) : Print(RequestText(request));
 }
 
 // --- node ...: make a request
