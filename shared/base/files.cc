@@ -8,6 +8,8 @@
 #include <cerrno>
 #include <cstdlib>
 
+#include "shared/base/read_loop.h"
+
 namespace sealift {
 namespace {
 
@@ -52,28 +54,10 @@ Result<Bytes> ReadFile(const fs::path& path, std::uint64_t max_bytes) {
   struct stat info {};
   if (::fstat(fd.get(), &info) != 0) return ReadError(path, "fstat", errno);
   if (S_ISDIR(info.st_mode)) return ReadError(path, "read", EISDIR);
-  const auto too_large = [&] {
-    return MakeError(Code::kInvalidArgument, Reason::kFileTooLarge,
-                     fmt::format("read '{}': larger than {} bytes", path.string(), max_bytes));
-  };
-  const bool regular = S_ISREG(info.st_mode);
-  if (regular && static_cast<std::uint64_t>(info.st_size) > max_bytes) return too_large();
-  // Files below /sys and /proc tell no size or a wrong one: read until the end, in growing steps.
-  Bytes bytes(regular && info.st_size > 0 ? static_cast<std::size_t>(info.st_size) + 1 : 4096);
-  std::size_t size = 0;
-  while (true) {
-    if (size == bytes.size()) bytes.resize(bytes.size() * 2);
-    const ssize_t got = ::read(fd.get(), bytes.data() + size, bytes.size() - size);
-    if (got < 0) {
-      if (errno == EINTR) continue;
-      return ReadError(path, "read", errno);
-    }
-    if (got == 0) break;
-    size += static_cast<std::size_t>(got);
-    if (size > max_bytes) return too_large();
-  }
-  bytes.resize(size);
-  return bytes;
+  const std::uint64_t said = S_ISREG(info.st_mode) ? static_cast<std::uint64_t>(info.st_size) : 0;
+  if (said > max_bytes) return TooLargeToRead(path, max_bytes);
+  return ReadToEnd(fd.get(), path, said, max_bytes,
+                   [&](int error) { return ReadError(path, "read", error); });
 }
 
 Result<std::string> ReadTextFile(const fs::path& path, std::uint64_t max_bytes) {

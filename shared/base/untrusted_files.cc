@@ -5,8 +5,9 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include <algorithm>
 #include <cerrno>
+
+#include "shared/base/read_loop.h"
 
 namespace sealift {
 namespace {
@@ -37,24 +38,8 @@ Result<Bytes> ReadRegularFile(const fs::path& path, std::uint64_t max_bytes) {
   SEALIFT_ASSIGN_OR_RETURN(const UniqueFd fd, OpenRegularFile(path));
   struct stat info {};
   if (::fstat(fd.get(), &info) != 0) return ReadError(path, "fstat", errno);
-  // One byte more than it says: an end that is met, or a file that grows.
-  const std::uint64_t said = static_cast<std::uint64_t>(info.st_size);
-  Bytes bytes(static_cast<std::size_t>(std::min(said, max_bytes)) + 1);
-  std::size_t size = 0;
-  while (true) {
-    const ssize_t got = ::read(fd.get(), bytes.data() + size, bytes.size() - size);
-    if (got < 0 && errno == EINTR) continue;
-    if (got < 0) return ReadError(path, "read", errno);
-    if (got == 0) break;
-    size += static_cast<std::size_t>(got);
-    if (size > max_bytes) {
-      return MakeError(Code::kInvalidArgument, Reason::kFileTooLarge,
-                       fmt::format("read '{}': larger than {} bytes", path.string(), max_bytes));
-    }
-    if (size == bytes.size()) bytes.resize(bytes.size() * 2);
-  }
-  bytes.resize(size);
-  return bytes;
+  return ReadToEnd(fd.get(), path, static_cast<std::uint64_t>(info.st_size), max_bytes,
+                   [&](int error) { return ReadError(path, "read", error); });
 }
 
 Result<std::string> ReadRegularTextFile(const fs::path& path, std::uint64_t max_bytes) {
