@@ -17,10 +17,7 @@ class CeremonyTest : public SoftHsmTest {
   void SetUp() override {
     SoftHsmTest::SetUp();
     if (IsSkipped() || HasFatalFailure()) return;
-    for (const Group group : AllGroups()) {
-      const std::string name(GroupName(group));
-      arguments_.push_back(name + "=" + MakeToken("demo-" + name).Text());
-    }
+    arguments_ = MakeGroupTokens("demo");
     auto tokens = OpenTokens(arguments_);
     ASSERT_TRUE(tokens.ok()) << Describe(tokens.status());
     options_ = {.set = "demo",

@@ -23,11 +23,8 @@ class GenerationTest : public SoftHsmTest {
   void SetUp() override {
     SoftHsmTest::SetUp();
     if (IsSkipped() || HasFatalFailure()) return;
-    for (const Group group : AllGroups()) {
-      const std::string name(GroupName(group));
-      old_.push_back(name + "=" + MakeToken("one-" + name).Text());
-      new_.push_back(name + "=" + MakeToken("two-" + name).Text());
-    }
+    old_ = MakeGroupTokens("one");
+    new_ = MakeGroupTokens("two");
     const auto made = InitialiseKeySet({.set = "demo",
                                         .folder = keys_,
                                         .tokens = OpenTokens(old_).value(),

@@ -16,10 +16,7 @@ class OrdersKeysTest : public SoftHsmTest {
   void SetUp() override {
     SoftHsmTest::SetUp();
     if (IsSkipped() || HasFatalFailure()) return;
-    for (const Group group : AllGroups()) {
-      const std::string name(GroupName(group));
-      arguments_.push_back(name + "=" + MakeToken("orders-" + name).Text());
-    }
+    arguments_ = MakeGroupTokens("orders");
     const auto made = InitialiseKeySet({.set = "orders",
                                         .folder = keys(),
                                         .tokens = OpenTokens(arguments_).value(),

@@ -6,7 +6,9 @@
 #include <cstdlib>
 #include <filesystem>
 #include <string>
+#include <vector>
 
+#include "hsm/hierarchy.h"
 #include "hsm/softhsm.h"
 #include "hsm/token.h"
 #include "shared/base/files.h"
@@ -47,6 +49,15 @@ class SoftHsmTest : public ::testing::Test {
     auto uri = CreateSoftHsmToken({.store = store(), .label = label, .pin_file = PinFile(label)});
     EXPECT_TRUE(uri.ok()) << Describe(uri.status());
     return uri.ok() ? *uri : TokenUri{};
+  }
+  // A token for each group, labelled PREFIX-GROUP: "GROUP=URI" each.
+  std::vector<std::string> MakeGroupTokens(const std::string& prefix) {
+    std::vector<std::string> arguments;
+    for (const Group group : AllGroups()) {
+      const std::string name(GroupName(group));
+      arguments.push_back(name + "=" + MakeToken(prefix + "-" + name).Text());
+    }
+    return arguments;
   }
   // pkcs11-tool on our store, logged in. The PIN is a test's; it is not a secret.
   CommandOutput Pkcs11Tool(std::vector<std::string> arguments) {

@@ -5,12 +5,11 @@
 #include <algorithm>
 #include <nlohmann/json.hpp>
 
-#include "shared/base/files.h"
 #include "shared/crypto/hash.h"
 #include "shared/efi/pe_image.h"
 #include "shared/uki/uki_layout.h"
+#include "tests/integration/controller/cli/inspect_fixture.h"
 #include "tests/support/debian_13.h"
-#include "tests/support/places.h"
 #include "tests/support/swtpm.h"
 #include "tests/support/synthetic_pe.h"
 #include "tests/support/test_keys.h"
@@ -22,12 +21,11 @@ namespace {
 using nlohmann::json;
 using test::RunTool;
 
-constexpr char kSealift[] = SEALIFT_BIN_DIR "/sealift";
 constexpr char kBootLoader[] = "/usr/lib/systemd/boot/efi/systemd-bootx64.efi";
 constexpr char kStub[] = "/usr/lib/systemd/boot/efi/linuxx64.efi.stub";
 constexpr char kMeasure[] = "/usr/lib/systemd/systemd-measure";
 
-class InspectImageTest : public testing::Test {
+class InspectImageTest : public InspectCommandTest {
  protected:
   static void SetUpTestSuite() {
     key_ = new test::TestKey(test::MakeTestKey("db"));
@@ -45,21 +43,6 @@ class InspectImageTest : public testing::Test {
   void WriteKey(const std::string& name, const test::TestKey& key) {
     Write(name + ".pem", AsBytes(key.certificate_pem));
     Write(name + ".key", AsBytes(key.signer->PrivatePem()));
-  }
-  std::string Path(const std::string& name) const { return (folder_.path() / name).string(); }
-  std::string Write(const std::string& name, ByteView bytes) const {
-    EXPECT_TRUE(WriteFileAtomically(folder_.path() / name, bytes, 0600).ok());
-    return Path(name);
-  }
-  static CommandOutput Inspect(std::vector<std::string> arguments) {
-    arguments.insert(arguments.begin(), {kSealift, "inspect"});
-    return RunTool(std::move(arguments));
-  }
-  static json InspectJson(std::vector<std::string> arguments, int exit_code = 0) {
-    arguments.insert(arguments.end(), {"-o", "json"});
-    const CommandOutput output = Inspect(std::move(arguments));
-    EXPECT_EQ(output.exit_code, exit_code) << output.out << output.err;
-    return json::parse(output.out, nullptr, false);
   }
   void Sbsign(const std::string& key, const std::string& from, const std::string& to) {
     const CommandOutput output = RunTool(

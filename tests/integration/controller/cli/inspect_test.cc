@@ -4,10 +4,9 @@
 
 #include <nlohmann/json.hpp>
 
-#include "shared/base/files.h"
 #include "shared/crypto/hash.h"
 #include "shared/efi/auth_variable.h"
-#include "tests/support/places.h"
+#include "tests/integration/controller/cli/inspect_fixture.h"
 #include "tests/support/test_keys.h"
 #include "tests/support/tools.h"
 
@@ -17,36 +16,19 @@ namespace {
 using nlohmann::json;
 using test::RunTool;
 
-constexpr char kSealift[] = SEALIFT_BIN_DIR "/sealift";
 constexpr char kOwnerText[] = "11223344-5566-7788-99aa-bbccddeeff00";
 constexpr char kDbVendor[] = "d719b2cb-3d3a-4596-a3bc-dad00e67656f";
 
-class InspectTest : public testing::Test {
+class InspectTest : public InspectCommandTest {
  protected:
   static void SetUpTestSuite() {
     key_ = new test::TestKey(test::MakeTestKey("db"));
     other_ = new test::TestKey(test::MakeTestKey("other db"));
   }
-  std::string Path(const std::string& name) const { return (folder_.path() / name).string(); }
-  std::string Write(const std::string& name, ByteView bytes) const {
-    EXPECT_TRUE(WriteFileAtomically(folder_.path() / name, bytes, 0600).ok());
-    return Path(name);
-  }
-  static CommandOutput Inspect(std::vector<std::string> arguments) {
-    arguments.insert(arguments.begin(), {kSealift, "inspect"});
-    return RunTool(std::move(arguments));
-  }
-  static json InspectJson(std::vector<std::string> arguments, int exit_code = 0) {
-    arguments.insert(arguments.end(), {"-o", "json"});
-    const CommandOutput output = Inspect(std::move(arguments));
-    EXPECT_EQ(output.exit_code, exit_code) << output.out << output.err;
-    return json::parse(output.out, nullptr, false);
-  }
   std::vector<std::string> AuthArguments(const std::string& file) const {
     return {"auth", file, "--name", "db", "--guid", kDbVendor, "--attributes", "0x27"};
   }
 
-  TempDir folder_ = TempDir::Create("inspect").value();
   static inline test::TestKey* key_;
   static inline test::TestKey* other_;
 };
