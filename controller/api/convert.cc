@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include "controller/api/audit_text.h"
 #include "shared/wire/convert.h"
 
 namespace sealift::controller {
@@ -217,7 +218,8 @@ v1::AuditEntry ToProto(const AuditRecord& record) {
   out.set_operator_name(record.operator_name);
   out.set_role(record.role);
   out.set_rpc(record.rpc);
-  out.set_request(record.request);
+  // Rows of earlier versions may hold half a character.
+  out.set_request(AuditLine(record.request));
   out.set_outcome(record.outcome);
   return out;
 }

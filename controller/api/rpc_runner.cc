@@ -4,13 +4,12 @@
 
 #include <exception>
 
+#include "controller/api/audit_text.h"
 #include "shared/base/log.h"
 #include "shared/wire/grpc_status.h"
 
 namespace sealift::controller {
 namespace {
-
-constexpr std::size_t kMaxRequestText = 1024;
 
 Status Guarded(const RpcRunner::Handler& handler, const Caller& caller) {
   try {
@@ -23,15 +22,6 @@ Status Guarded(const RpcRunner::Handler& handler, const Caller& caller) {
 std::string NameOf(const Caller& caller) {
   if (caller.node) return caller.node->text();
   return caller.role == Role::kAnonymous ? "anonymous" : caller.operator_name;
-}
-
-// A request is the caller's text: control characters would let it forge lines.
-std::string OneLine(std::string text) {
-  if (text.size() > kMaxRequestText) text = text.substr(0, kMaxRequestText) + "...";
-  for (char& c : text) {
-    if (static_cast<unsigned char>(c) < 0x20 || c == 0x7f) c = ' ';
-  }
-  return text;
 }
 
 }  // namespace
@@ -71,7 +61,7 @@ Status RpcRunner::Audit(const RpcRule& rule, const Caller& caller, std::string r
                                          .operator_name = NameOf(caller),
                                          .role = std::string(RoleName(caller.role)),
                                          .rpc = std::string(rule.method),
-                                         .request = OneLine(std::move(request)),
+                                         .request = AuditLine(std::move(request)),
                                          .outcome = outcome.ok() ? "OK" : ReasonIdOf(outcome)});
   if (!appended.ok()) {
     // The effect stands; that it is not in the audit log must not go unnoticed on either side.

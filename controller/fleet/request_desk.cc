@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <utility>
 
 #include "shared/base/log.h"
 #include "shared/crypto/hash.h"
@@ -30,6 +31,19 @@ bool IsRelease(const RequestRecord& record) {
 }
 
 }  // namespace
+
+Status RequestDesk::CheckStanding(const RequestRecord& record, std::string_view doing) {
+  for (const auto& [person, name] : {std::pair(&record.requester, &record.request.requester),
+                                     std::pair(&record.approver, &record.approver_name)}) {
+    if (person->certificate.empty()) continue;
+    SEALIFT_ASSIGN_OR_RETURN(const bool revoked, parts_.certificates.IsRevoked(Sha256(person->certificate)));
+    if (!revoked) continue;
+    return MakeError(
+        Code::kPermissionDenied, Reason::kCertificateRevoked,
+        fmt::format("{} request {}: the certificate of {} was revoked", doing, record.request.id, *name));
+  }
+  return OkStatus();
+}
 
 Status RequestDesk::CheckAgainstNode(const order::ChangeRequest& request) {
   SEALIFT_ASSIGN_OR_RETURN(const Node node, parts_.nodes.Get(request.node));
@@ -112,6 +126,7 @@ Result<RequestRecord> RequestDesk::Approve(const RequestCaller& caller, const st
   const UnixMillis now = parts_.clock.Now();
   SEALIFT_ASSIGN_OR_RETURN(RequestRecord record, parts_.requests.Get(id));
   if (StateAt(record, now) != RequestState::kOpen) return WrongState(record, now, "approve");
+  SEALIFT_RETURN_IF_ERROR(CheckStanding(record, "approve"));
   record.approver = {.certificate = caller.certificate, .signature = ToBytes(signature)};
   const auto who = order::VerifyPerson(record.approver, record.canonical, parts_.operator_cas, now);
   if (!who.ok()) return MakeError(Code::kUnauthenticated, Reason::kApprovalInvalid, MessageOf(who.status()));
@@ -162,6 +177,7 @@ Result<std::vector<EscrowedKey>> RequestDesk::ReleaseRecoveryKeys(const RequestC
   if (!IsRelease(record) || !approved || now >= record.request.expires)
     return WrongState(record, now, "release the recovery key of");
   if (caller.name != record.request.requester) return NotYours(record, "release the recovery key of");
+  SEALIFT_RETURN_IF_ERROR(CheckStanding(record, "release the recovery key of"));
   SEALIFT_ASSIGN_OR_RETURN(std::vector<EscrowedKey> keys, parts_.escrow.List(record.request.node));
   if (keys.empty()) {
     return MakeError(
@@ -209,9 +225,15 @@ std::vector<std::string> RequestDesk::Deliver(const std::vector<PendingOrder>& w
              "the node has obeyed another order since; make a new request");
       continue;
     }
+    auto record = parts_.requests.Get(order.request_id);
+    if (!record.ok()) continue;
+    if (const Status standing = CheckStanding(*record, "deliver"); !standing.ok()) {
+      // What the node has been given may be done already: it tells.
+      if (order.state == RequestState::kApproved && ReasonOf(standing) == Reason::kCertificateRevoked)
+        Fail(order.request_id, Reason::kCertificateRevoked, MessageOf(standing));
+      continue;
+    }
     if (order.state == RequestState::kApproved) {
-      auto record = parts_.requests.Get(order.request_id);
-      if (!record.ok()) continue;
       record->state = RequestState::kDelivered;
       if (!parts_.requests.Move(*record, RequestState::kApproved).ok()) continue;
     }

@@ -32,6 +32,8 @@ struct RequestDeskParts {
   RequestStore& requests;
   EscrowStore& escrow;
   NodeStore& nodes;
+  // Who may not speak any more.
+  CertificateStore& certificates;
   const Clock& clock;
   std::vector<Certificate> operator_cas;
   // Signs orders. Null: this controller gives none.
@@ -54,21 +56,26 @@ class RequestDesk {
   // Makes the order, where one follows, and proves it as the node will. Errors: REQUEST_UNKNOWN,
   // REQUEST_STATE_WRONG (also when its time is over); PERMISSION_DENIED/APPROVAL_BY_REQUESTER;
   // UNAUTHENTICATED/APPROVAL_INVALID; KEY_SET_INVALID without an orders key or delegation; those of
-  // order::VerifyOrder, of which ORDER_EXPIRED is about the delegation; those of the signer.
+  // order::VerifyOrder, of which ORDER_EXPIRED is about the delegation; CERTIFICATE_REVOKED (the
+  // requester's); those of the signer.
   Result<RequestRecord> Approve(const RequestCaller& caller, const std::string& id, ByteView signature);
   // By its requester or an approver, while the node has not been given it. Errors: REQUEST_UNKNOWN,
   // REQUEST_STATE_WRONG; PERMISSION_DENIED/RPC_NOT_PERMITTED for another person's.
   Result<RequestRecord> Cancel(const RequestCaller& caller, const std::string& id, const std::string& reason);
   // The node's escrowed keys, newest first. Errors: REQUEST_UNKNOWN, REQUEST_STATE_WRONG;
-  // PERMISSION_DENIED/RPC_NOT_PERMITTED for anybody but the requester; NOT_FOUND/RECOVERY_KEY_UNKNOWN.
+  // PERMISSION_DENIED with RPC_NOT_PERMITTED for anybody but the requester, CERTIFICATE_REVOKED when one of
+  // both persons was revoked since; NOT_FOUND/RECOVERY_KEY_UNKNOWN.
   Result<std::vector<EscrowedKey>> ReleaseRecoveryKeys(const RequestCaller& caller, const std::string& id);
 
-  // Envelopes for a node that tells `nonce`, of those that wait for it.
+  // Envelopes for a node that tells `nonce`, of those that wait for it. One whose requester or approver was
+  // revoked since is not handed out, and fails unless the node has been given it before.
   std::vector<std::string> Deliver(const std::vector<PendingOrder>& waiting, const Bytes& nonce);
   // Whether the outcome is stored, or about nothing of that node: it need not come again.
   bool TakeOutcome(const NodeId& node, const OrderOutcome& outcome);
 
  private:
+  // Errors: PERMISSION_DENIED/CERTIFICATE_REVOKED; those of the store.
+  Status CheckStanding(const RequestRecord& record, std::string_view doing);
   Status CheckAgainstNode(const order::ChangeRequest& request);
   Result<std::string> MakeOrder(const RequestRecord& record);
   Status ProveOrder(const std::string& envelope, const order::ChangeRequest& request);

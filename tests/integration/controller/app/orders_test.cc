@@ -175,6 +175,52 @@ TEST_F(OrdersTest, AnApprovedRequestReachesItsNodeAndItsOutcomeComesBack) {
   EXPECT_EQ((*audit)[1].operator_name, "bert");
 }
 
+TEST_F(OrdersTest, WhoIsRevokedIsNotHeardAnyMore) {
+  const auto revoke = [&](const Person& person) {
+    ASSERT_TRUE(stores_->certificates()
+                    .Revoke(Sha256(Certificate::FromPem(person.certificate.Pem()).value().der()), "stolen",
+                            SystemClock().Now())
+                    .ok());
+  };
+  const auto made = Create(anna_, Wish(order::Action::kReset));
+  ASSERT_TRUE(made.ok());
+  ASSERT_TRUE(Approve(bert_, *made).ok());
+  const auto open = Create(anna_, Wish(order::Action::kReset));
+  ASSERT_TRUE(open.ok());
+  // The approver of what waits for its node.
+  revoke(bert_);
+  EXPECT_EQ(TellNonce(nonce_).signed_orders_size(), 0);
+  EXPECT_EQ(Get(made->id()).state(), v1::ChangeRequest::FAILED);
+  EXPECT_EQ(Get(made->id()).outcome().reason(), "CERTIFICATE_REVOKED");
+  // The requester of what others would approve.
+  const Person dora = MakePerson("dora", "approver");
+  const Person ella = MakePerson("ella", "operator");
+  revoke(anna_);
+  EXPECT_EQ(ReasonOf(Approve(dora, *open).status()), Reason::kCertificateRevoked);
+  // Of what the node has been given already, nothing is sent again.
+  const auto third = Create(ella, Wish(order::Action::kReset, "ella"));
+  ASSERT_TRUE(third.ok()) << Describe(third.status());
+  ASSERT_TRUE(Approve(dora, *third).ok());
+  EXPECT_EQ(TellNonce(nonce_).signed_orders_size(), 1);
+  revoke(dora);
+  EXPECT_EQ(TellNonce(nonce_).signed_orders_size(), 0);
+}
+
+TEST_F(OrdersTest, AReasonCutInsideACharacterLeavesTheAuditLogReadable) {
+  v1::CancelRequestRequest request;
+  request.set_id("1234");
+  std::string reason(255, 'x');
+  for (int i = 0; i < 200; ++i) reason += "\u00fc";
+  request.set_reason(reason);
+  v1::ChangeRequest response;
+  EXPECT_FALSE(anna_.fleet->CancelRequest(Context().get(), request, &response).ok());
+  v1::ListAuditRequest list;
+  v1::ListAuditResponse listed;
+  const grpc::Status status = anna_.fleet->ListAudit(Context().get(), list, &listed);
+  ASSERT_TRUE(status.ok()) << status.error_message();
+  EXPECT_EQ(listed.entries_size(), 1);
+}
+
 TEST_F(OrdersTest, NobodyApprovesHisOwnRequest) {
   const auto made = Create(anna_, Wish(order::Action::kReset));
   ASSERT_TRUE(made.ok());
