@@ -85,6 +85,11 @@ Status SourceRules::Admit(BuildRequest& request) const {
     SEALIFT_RETURN_IF_ERROR(AdmitPath("source", place));
     source.place = place.string();
     request.release.source = source.Text();
+    // The text is taken apart again by whoever reads it: a folder that is named like a place with a tag must
+    // not make it another place.
+    SEALIFT_ASSIGN_OR_RETURN(const auto again, build::ParseSource(request.release.source));
+    if (again.place != source.place || again.tag != source.tag)
+      return Forbidden("source", request.release.source);
   }
   Status status;
   ForEachInputPath(request, [&](std::string_view field, fs::path& path) {

@@ -7,6 +7,7 @@
 #include <sys/stat.h>
 
 #include <algorithm>
+#include <unordered_set>
 #include <utility>
 
 namespace sealift::build {
@@ -91,7 +92,6 @@ class LayerReader {
     while (true) {
       SEALIFT_ASSIGN_OR_RETURN(archive_entry* const item, archive_.Next());
       if (item == nullptr) return std::move(layer_);
-      SEALIFT_RETURN_IF_ERROR(budget_.TakeEntry());
       SEALIFT_RETURN_IF_ERROR(Take(item));
     }
   }
@@ -101,6 +101,7 @@ class LayerReader {
     const char* name = ::archive_entry_pathname(item);
     if (name == nullptr) return Unusable("an entry has no name");
     SEALIFT_ASSIGN_OR_RETURN(const std::string path, SafePath(name));
+    SEALIFT_RETURN_IF_ERROR(TakeNames(item, path));
     const auto [folder, base] = SplitName(path);
     if (base == kOpaque) {
       layer_.opaque_folders.emplace_back(folder);
@@ -117,6 +118,20 @@ class LayerReader {
     // The root itself: its owner and permissions are those of the kernel's.
     if (path.empty()) return OkStatus();
     return TakeEntry(item, path);
+  }
+
+  // A path costs memory for itself, and for each folder on the way that this layer did not name yet.
+  Status TakeNames(archive_entry* item, std::string_view path) {
+    const char* link = ::archive_entry_symlink(item);
+    const std::size_t target = link == nullptr ? 0 : std::string_view(link).size();
+    SEALIFT_RETURN_IF_ERROR(budget_.TakeEntry(path.size() + target));
+    for (std::size_t slash = path.rfind('/'); slash != std::string_view::npos && slash != 0;
+         slash = path.rfind('/', slash - 1)) {
+      const std::string folder(path.substr(0, slash));
+      if (layer_.entries.contains(folder) || !folders_.insert(folder).second) break;
+      SEALIFT_RETURN_IF_ERROR(budget_.TakeEntry(folder.size()));
+    }
+    return OkStatus();
   }
 
   Status TakeEntry(archive_entry* item, const std::string& path) {
@@ -173,6 +188,8 @@ class LayerReader {
   ArchiveReader& archive_;
   ScratchFile& contents_;
   SourceBudget& budget_;
+  // Counted, and named by no entry so far.
+  std::unordered_set<std::string> folders_;
   Layer layer_;
 };
 
@@ -223,9 +240,11 @@ Status SourceBudget::TakeStreamBytes(std::uint64_t count) {
   return OkStatus();
 }
 
-Status SourceBudget::TakeEntry() {
+Status SourceBudget::TakeEntry(std::size_t name_size) {
   if (entries == 0) return TooLarge("the image has more files than are allowed");
+  if (name_size > name_bytes) return TooLarge("the names of the image's files take more than is allowed");
   --entries;
+  name_bytes -= name_size;
   return OkStatus();
 }
 

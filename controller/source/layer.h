@@ -34,15 +34,18 @@ struct SourceBudget {
   explicit SourceBudget(const SourceLimits& limits)
       : unpacked_bytes(limits.max_unpacked_bytes),
         stream_bytes(2 * limits.max_unpacked_bytes),
+        name_bytes(limits.max_name_bytes),
         entries(limits.max_entries) {}
   // Errors: RESOURCE_EXHAUSTED/SOURCE_TOO_LARGE.
   Status TakeBytes(std::uint64_t count);
   Status TakeStreamBytes(std::uint64_t count);
-  Status TakeEntry();
+  // Of a path, with the target where it is a link.
+  Status TakeEntry(std::size_t name_size);
 
   // Contents of files, holes included; and all that comes out of decompression.
   std::uint64_t unpacked_bytes;
   std::uint64_t stream_bytes;
+  std::uint64_t name_bytes;
   std::size_t entries;
 };
 

@@ -23,8 +23,11 @@ namespace sealift::build {
 struct SourceLimits {
   // Of all layers together, as they unpack; holes of sparse files count.
   std::uint64_t max_unpacked_bytes = 8ull << 30;
+  // Folders that no entry names but that lie on the way to one count, too.
   std::size_t max_entries = 1'000'000;
   std::size_t max_layers = 256;
+  // Of paths and targets of links together: what a tree takes of memory.
+  std::uint64_t max_name_bytes = 256u << 20;
 };
 
 struct SourceTree {

@@ -184,5 +184,23 @@ TEST(BuildOptionsTest, EveryPathGoesThroughTheRulesOfSources) {
   }
 }
 
+// A tag that is a way out once a folder has the name of the place before it.
+TEST(BuildOptionsTest, TagsLeadNowhere) {
+  const TempDir folder = TempDir::Create("sources").value();
+  const TempDir other = TempDir::Create("others").value();
+  ASSERT_TRUE(WriteFileAtomically(other.path() / "x.tar", AsBytes("x")).ok());
+  std::filesystem::create_directory(folder.path() / "real");
+  std::filesystem::create_directory(folder.path() / "real:..");
+  std::filesystem::create_directory_symlink("real", folder.path() / "a");
+  const auto rules = controller::SourceRules::Parse({folder.path()});
+  ASSERT_TRUE(rules.ok()) << rules.status();
+  v1::BuildRequest wire;
+  wire.set_source("oci-archive:" + (folder.path() / "a").string() + ":../../../" +
+                  other.path().filename().string() + "/x.tar");
+  Result<BuildRequest> request = controller::BuildRequestFromWire(wire);
+  ASSERT_TRUE(request.ok()) << request.status();
+  EXPECT_EQ(ReasonOf(rules->Admit(*request)), Reason::kBuildSourceForbidden);
+}
+
 }  // namespace
 }  // namespace sealift::cli

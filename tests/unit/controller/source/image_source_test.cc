@@ -138,6 +138,16 @@ TEST(ImageSourceTest, BombsAreBounded) {
   for (int i = 0; i < 3; ++i) many.File("usr/" + std::to_string(i), "");
   EXPECT_EQ(ReasonIdFrom(Read({many.Text()}, limits)), "SOURCE_TOO_LARGE");
   EXPECT_EQ(ReasonIdFrom(Read({Base().Text(), "", ""}, limits)), "SOURCE_TOO_LARGE");
+  // Folders that nothing names but a path: each counts, and so do their names.
+  const std::string deep = "usr/a/b/c/d/e/f/g";
+  EXPECT_EQ(ReasonIdFrom(Read({Base().File(deep, "").Text()}, limits)), "SOURCE_TOO_LARGE");
+  SourceLimits names = limits;
+  names.max_entries = 1000;
+  EXPECT_TRUE(Read({Base().File(deep, "").Text()}, names).ok());
+  names.max_name_bytes = 60;
+  EXPECT_EQ(ReasonIdFrom(Read({Base().File(deep, "").Text()}, names)), "SOURCE_TOO_LARGE");
+  EXPECT_EQ(ReasonIdFrom(Read({Base().Link("usr/x", std::string(60, 'y')).Text()}, names)),
+            "SOURCE_TOO_LARGE");
   // A sparse file: 90 KB of hole, twice.
   TarMaker sparse = Base();
   for (const char* name : {"usr/s1", "usr/s2"}) {
