@@ -170,13 +170,25 @@ grpc::Status FleetServiceImpl::WatchRollout(grpc::ServerContext* context,
 Status FleetServiceImpl::Watch(const std::string& id, grpc::ServerContext& context,
                                grpc::ServerWriter<v1::Rollout>& writer) {
   std::optional<std::uint64_t> told;
+  std::string full_id;
   while (!context.IsCancelled()) {
     // Before the read: a change after it is seen in the next round.
     const std::uint64_t generation = parts_.engine.generation();
-    SEALIFT_ASSIGN_OR_RETURN(const Rollout rollout, parts_.rollouts.Get(id));
-    if (told != rollout.revision && !writer.Write(ToProto(rollout))) break;
-    told = rollout.revision;
-    if (rollout.ended()) return OkStatus();
+    bool ended = false;
+    bool changed = true;
+    if (told) {
+      // Without its nodes, which may be tens of thousands.
+      SEALIFT_ASSIGN_OR_RETURN(const std::uint64_t revision, parts_.rollouts.Revision(full_id));
+      changed = revision != *told;
+    }
+    if (changed) {
+      SEALIFT_ASSIGN_OR_RETURN(const Rollout rollout, parts_.rollouts.Get(told ? full_id : id));
+      if (!writer.Write(ToProto(rollout))) break;
+      told = rollout.revision;
+      full_id = rollout.id;
+      ended = rollout.ended();
+    }
+    if (ended) return OkStatus();
     parts_.engine.WaitForChange(generation, kWatchPatience, parts_.stop);
     if (parts_.stop.stop_requested()) {
       return MakeError(Code::kUnavailable, Reason::kCancelled, "watch rollout: the controller shuts down");
@@ -234,7 +246,14 @@ Result<Rollout> FleetServiceImpl::Create(const v1::CreateRolloutRequest& request
   for (const Node& node : nodes) {
     if (node.admission == Admission::kAdmitted) selected.push_back(node.id);
   }
-  if (selected.empty() || nodes.size() > kMaxRolloutNodes) {
+  if (nodes.size() > kMaxRolloutNodes) {
+    return MakeError(
+        Code::kInvalidArgument, Reason::kSelectorInvalid,
+        fmt::format("create rollout of {}: more than {} nodes match '{}'; make several, each for a "
+                    "part of the fleet",
+                    request.version(), kMaxRolloutNodes, selector.text()));
+  }
+  if (selected.empty()) {
     return MakeError(Code::kFailedPrecondition, Reason::kSelectorMatchesNothing,
                      fmt::format("create rollout of {}: {} nodes match '{}', {} of them admitted",
                                  request.version(), nodes.size(), selector.text(), selected.size()));
@@ -321,7 +340,10 @@ Status FleetServiceImpl::Publish(const v1::PublishTargetsRequest& request,
   response.set_targets_version(versions.targets);
   response.set_snapshot_version(versions.snapshot);
   response.set_timestamp_version(versions.timestamp);
-  return RecordReleases(parts_.repository, parts_.content, parts_.releases);
+  // It is public now, whatever became of others: those that cannot be recorded are in the log, and tried
+  // again with each publication and start.
+  (void)RecordReleases(parts_.repository, parts_.content, parts_.releases);
+  return OkStatus();
 }
 
 grpc::Status FleetServiceImpl::SetNodeLabels(grpc::ServerContext* context,

@@ -48,7 +48,7 @@ class PrometheusMetrics::FleetCollector final : public prometheus::Collectable {
   std::vector<prometheus::MetricFamily> Collect() const override {
     std::vector<prometheus::MetricFamily> families;
     const auto nodes = CountNodes(nodes_);
-    const auto rollouts = rollouts_.ListActive();
+    const auto rollouts = rollouts_.CountActive();
     if (!nodes.ok() || !rollouts.ok()) {
       log::Error("metrics could not be counted",
                  {{"error", Describe(nodes.ok() ? rollouts.status() : nodes.status())}});
@@ -66,7 +66,7 @@ class PrometheusMetrics::FleetCollector final : public prometheus::Collectable {
     families.push_back({.name = "sealift_rollouts_active",
                         .help = "Rollouts that have not ended",
                         .type = prometheus::MetricType::Gauge,
-                        .metric = {Gauge({}, static_cast<double>(rollouts->size()))}});
+                        .metric = {Gauge({}, static_cast<double>(*rollouts))}});
     return families;
   }
 

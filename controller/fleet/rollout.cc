@@ -63,8 +63,8 @@ std::string Join(const std::vector<std::string>& words) {
 // One evaluation's working state.
 class Evaluator {
  public:
-  Evaluator(const Rollout& rollout, const std::map<NodeId, Node>& nodes, UnixMillis now)
-      : nodes_(nodes), now_(now) {
+  Evaluator(const Rollout& rollout, const NodeLookup& node_of, UnixMillis now)
+      : node_of_(node_of), now_(now) {
     result_.next = rollout;
   }
 
@@ -81,16 +81,12 @@ class Evaluator {
  private:
   Rollout& rollout() { return result_.next; }
   void Say(std::string sentence) { result_.transitions.push_back(std::move(sentence)); }
-  const Node* Find(const NodeId& id) const {
-    const auto found = nodes_.find(id);
-    return found == nodes_.end() ? nullptr : &found->second;
-  }
 
   // Takes over what the nodes of a started wave have proven since.
   void Refresh(Wave& wave) {
     for (RolloutNode& node : wave.nodes) {
       if (node.progress == Progress::kWaiting) continue;
-      const NodeProgress now = ProgressOf(rollout(), node.started, Find(node.node_id));
+      const NodeProgress now = ProgressOf(rollout(), node.started, node_of_(node.node_id));
       // Neither proof nor failure: a node that was done stays done while, say, it reboots.
       if (now.progress == Progress::kUpdating && node.progress == Progress::kDone) continue;
       // A failure stays until the node proves the opposite.
@@ -125,7 +121,7 @@ class Evaluator {
     for (RolloutNode& node : rollout().waves[rollout().current_wave].nodes) {
       if (node.progress != Progress::kWaiting) continue;
       node.started = now_;
-      const NodeProgress now = ProgressOf(rollout(), now_, Find(node.node_id));
+      const NodeProgress now = ProgressOf(rollout(), now_, node_of_(node.node_id));
       node.progress = now.progress;
       node.reason = now.reason;
       node.message = now.message;
@@ -157,7 +153,7 @@ class Evaluator {
     Say(fmt::format("wave {} starts", rollout().current_wave + 1));
   }
 
-  const std::map<NodeId, Node>& nodes_;
+  const NodeLookup& node_of_;
   UnixMillis now_;
   Evaluation result_;
 };
@@ -258,8 +254,8 @@ NodeProgress ProgressOf(const Rollout& rollout, UnixMillis started, const Node* 
   return {Progress::kUpdating, "", ""};
 }
 
-Evaluation Evaluate(const Rollout& rollout, const std::map<NodeId, Node>& nodes, UnixMillis now) {
-  return Evaluator(rollout, nodes, now).Run();
+Evaluation Evaluate(const Rollout& rollout, const NodeLookup& node_of, UnixMillis now) {
+  return Evaluator(rollout, node_of, now).Run();
 }
 
 Result<Evaluation> SetState(const Rollout& rollout, RolloutState target) {

@@ -7,7 +7,7 @@
 #pragma once
 
 #include <cstdint>
-#include <map>
+#include <functional>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -121,9 +121,13 @@ struct NodeProgress {
 // failure of this very version, which the node will not try again. `node` null: it is gone.
 NodeProgress ProgressOf(const Rollout& rollout, UnixMillis started, const Node* node);
 
+// The record of a node, until the next call; null: it is gone. Asked only of nodes in waves that have
+// started, so that a rollout over a large fleet costs what is under way.
+using NodeLookup = std::function<const Node*(const NodeId&)>;
+
 // Moves the rollout as far as the nodes' records allow. Idempotent: evaluating the result again changes
 // nothing.
-Evaluation Evaluate(const Rollout& rollout, const std::map<NodeId, Node>& nodes, UnixMillis now);
+Evaluation Evaluate(const Rollout& rollout, const NodeLookup& node_of, UnixMillis now);
 
 // What an operator may do. PAUSED, RUNNING (resumes PAUSED, and HALTED with its failures acknowledged) or
 // ABORTED. Errors: FAILED_PRECONDITION/ROLLOUT_STATE_WRONG; INVALID_ARGUMENT for another target state.

@@ -1,5 +1,9 @@
 #include "controller/fleet/rollout_engine.h"
 
+#include <algorithm>
+#include <chrono>
+#include <optional>
+
 #include "shared/base/log.h"
 
 namespace sealift::controller {
@@ -8,6 +12,9 @@ namespace {
 // Someone else wrote the rollout between our read and our write; the next try reads it again.
 constexpr int kMaxAttempts = 5;
 constexpr auto kRetryAfter = std::chrono::seconds(1);
+// Passes that take longer are followed by a pause as long.
+constexpr auto kNoticeable = std::chrono::milliseconds(50);
+constexpr auto kLongestPause = std::chrono::milliseconds(10'000);
 
 }  // namespace
 
@@ -26,8 +33,15 @@ void RolloutEngine::Run(const std::stop_token& stop) {
       if (!woken_.wait(lock, stop, [this] { return poked_; })) return;
       poked_ = false;
     }
+    const auto begun = std::chrono::steady_clock::now();
     const Status status = EvaluateAll();
-    if (status.ok()) continue;
+    if (status.ok()) {
+      // A large fleet pokes all the time: half of it is left to others.
+      const auto took =
+          std::chrono::duration_cast<std::chrono::milliseconds>(std::chrono::steady_clock::now() - begun);
+      if (took >= kNoticeable && !clock_.SleepFor(std::min(took, kLongestPause), stop)) return;
+      continue;
+    }
     log::Error("rollouts could not be evaluated", {{"error", Describe(status)}});
     if (!clock_.SleepFor(kRetryAfter, stop)) return;
     Poke();
@@ -42,6 +56,7 @@ void RolloutEngine::EvaluateNow() {
 }
 
 Status RolloutEngine::EvaluateAll() {
+  const std::lock_guard pass(pass_);
   SEALIFT_ASSIGN_OR_RETURN(const auto rollouts, rollouts_.ListActive());
   Status first;
   for (const Rollout& rollout : rollouts) {
@@ -56,18 +71,20 @@ Status RolloutEngine::EvaluateAll() {
 }
 
 Status RolloutEngine::EvaluateOne(const Rollout& rollout) {
-  std::map<NodeId, Node> nodes;
-  for (const Wave& wave : rollout.waves) {
-    for (const RolloutNode& member : wave.nodes) {
-      auto node = nodes_.Get(member.node_id);
-      if (node.ok()) {
-        nodes.emplace(member.node_id, std::move(node).value());
-      } else if (node.status().code() != Code::kNotFound) {
-        return node.status();
-      }
+  std::optional<Node> read;
+  Status failed;
+  const NodeLookup node_of = [&](const NodeId& id) -> const Node* {
+    auto node = nodes_.Get(id);
+    if (node.ok()) {
+      read = *std::move(node);
+      return &*read;
     }
-  }
-  const Evaluation evaluation = Evaluate(rollout, nodes, clock_.Now());
+    if (node.status().code() != Code::kNotFound && failed.ok()) failed = node.status();
+    return nullptr;
+  };
+  const Evaluation evaluation = Evaluate(rollout, node_of, clock_.Now());
+  // A node that could not be read is not one that is gone.
+  if (!failed.ok()) return failed;
   return evaluation.changed() ? Save(rollout, evaluation) : OkStatus();
 }
 
@@ -82,18 +99,20 @@ Status RolloutEngine::Save(const Rollout& rollout, const Evaluation& evaluation)
 
 Result<Rollout> RolloutEngine::Order(const std::string& id, RolloutState target) {
   Status status;
+  Rollout ordered;
   for (int attempt = 0; attempt < kMaxAttempts; ++attempt) {
+    // Between two passes, not in a race with one.
+    const std::lock_guard pass(pass_);
     SEALIFT_ASSIGN_OR_RETURN(const Rollout rollout, rollouts_.Get(id));
     SEALIFT_ASSIGN_OR_RETURN(const Evaluation evaluation, SetState(rollout, target));
     status = Save(rollout, evaluation);
-    if (status.ok()) {
-      EvaluateNow();
-      if (auto moved = rollouts_.Get(rollout.id); moved.ok()) return moved;
-      return evaluation.next;
-    }
+    ordered = evaluation.next;
     if (status.code() != Code::kAborted) break;
   }
-  return status;
+  if (!status.ok()) return status;
+  EvaluateNow();
+  if (auto moved = rollouts_.Get(ordered.id); moved.ok()) return moved;
+  return ordered;
 }
 
 void RolloutEngine::Changed() {

@@ -50,6 +50,8 @@ class RolloutEngine {
   NodeStore& nodes_;
   RolloutStore& rollouts_;
   Clock& clock_;
+  // Held through a pass and through an order; taken before mutex_.
+  std::mutex pass_;
   mutable std::mutex mutex_;
   std::condition_variable_any woken_;
   bool poked_ = true;

@@ -104,6 +104,9 @@ class RolloutStore {
   virtual Result<Rollout> Get(const std::string& id) = 0;
   // Those that have not ended, newest first.
   virtual Result<std::vector<Rollout>> ListActive() = 0;
+  virtual Result<std::size_t> CountActive() = 0;
+  // Of the rollout with exactly this id. Errors: NOT_FOUND/ROLLOUT_UNKNOWN.
+  virtual Result<std::uint64_t> Revision(const std::string& id) = 0;
   // Newest first, ended ones too.
   virtual Result<std::vector<RolloutSummary>> ListNewest(std::size_t limit) = 0;
   // Writes the rollout and its nodes' desired releases in one transaction, if it still is at `revision`. A

@@ -1,6 +1,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <optional>
 
 #include "controller/store/sqlite_stores.h"
 
@@ -127,9 +128,15 @@ Status RefuseOverlap(SqliteConnection& connection, const Rollout& rollout) {
   return OkStatus();
 }
 
-Status WriteNodes(SqliteConnection& connection, const Rollout& rollout) {
+// Those that differ from `stored`, which is what the database holds: one node of tens of thousands moved,
+// often.
+Status WriteNodes(SqliteConnection& connection, const Rollout& rollout, const Rollout& stored) {
   for (std::size_t wave = 0; wave < rollout.waves.size(); ++wave) {
-    for (const RolloutNode& node : rollout.waves[wave].nodes) {
+    const auto& nodes = rollout.waves[wave].nodes;
+    const bool known = wave < stored.waves.size() && stored.waves[wave].nodes.size() == nodes.size();
+    for (std::size_t i = 0; i < nodes.size(); ++i) {
+      const RolloutNode& node = nodes[i];
+      if (known && stored.waves[wave].nodes[i] == node) continue;
       SEALIFT_ASSIGN_OR_RETURN(
           auto write, connection.Prepare(
                           "INSERT INTO rollout_nodes (rollout_id, node_id, wave, progress, reason, message, "
@@ -168,7 +175,7 @@ Status Insert(SqliteConnection& connection, const Rollout& rollout) {
     write.Text(rollout.id).Integer(static_cast<std::int64_t>(wave)).Text(rollout.waves[wave].size);
     SEALIFT_RETURN_IF_ERROR(write.Run().status());
   }
-  return WriteNodes(connection, rollout);
+  return WriteNodes(connection, rollout, Rollout());
 }
 
 Status GiveOrder(SqliteConnection& connection, const NodeId& node, const Desired& desired) {
@@ -242,6 +249,32 @@ class SqliteRolloutStore final : public RolloutStore {
     return found;
   }
 
+  Result<std::size_t> CountActive() override {
+    std::size_t count = 0;
+    SEALIFT_RETURN_IF_ERROR(db_.Read([&](SqliteConnection& connection) -> Status {
+      SEALIFT_ASSIGN_OR_RETURN(auto query,
+                               connection.Prepare("SELECT COUNT(*) FROM rollouts WHERE state <= $1"));
+      SEALIFT_ASSIGN_OR_RETURN(const bool row,
+                               query.Integer(static_cast<std::int64_t>(RolloutState::kHalted)).Step());
+      if (!row) return OkStatus();
+      count = static_cast<std::size_t>(query.IntegerAt(0));
+      return OkStatus();
+    }));
+    return count;
+  }
+
+  Result<std::uint64_t> Revision(const std::string& id) override {
+    std::optional<std::uint64_t> revision;
+    SEALIFT_RETURN_IF_ERROR(db_.Read([&](SqliteConnection& connection) -> Status {
+      SEALIFT_ASSIGN_OR_RETURN(auto query, connection.Prepare("SELECT revision FROM rollouts WHERE id = $1"));
+      SEALIFT_ASSIGN_OR_RETURN(const bool row, query.Text(id).Step());
+      if (row) revision = static_cast<std::uint64_t>(query.IntegerAt(0));
+      return OkStatus();
+    }));
+    if (revision) return *revision;
+    return MakeError(Code::kNotFound, Reason::kRolloutUnknown, fmt::format("find rollout '{}': none", id));
+  }
+
   Result<std::vector<RolloutSummary>> ListNewest(std::size_t limit) override {
     std::vector<RolloutSummary> found;
     SEALIFT_RETURN_IF_ERROR(db_.Read([&](SqliteConnection& connection) -> Status {
@@ -275,7 +308,9 @@ class SqliteRolloutStore final : public RolloutStore {
             Code::kAborted, Reason::kRolloutStateWrong,
             fmt::format("save rollout {}: it changed since revision {}", rollout.id, rollout.revision));
       }
-      SEALIFT_RETURN_IF_ERROR(WriteNodes(connection, rollout));
+      Rollout stored{.id = rollout.id};
+      SEALIFT_RETURN_IF_ERROR(ReadWaves(connection, stored));
+      SEALIFT_RETURN_IF_ERROR(WriteNodes(connection, rollout, stored));
       for (const DesiredChange& change : desired) {
         SEALIFT_RETURN_IF_ERROR(WriteDesired(connection, rollout, change));
       }

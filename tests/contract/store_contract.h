@@ -468,6 +468,7 @@ TEST_P(StoreContract, NodeIsInOneActiveRolloutOfAChannel) {
   ASSERT_TRUE(backend_->rollouts().Save(ended, {}).ok());
   EXPECT_TRUE(backend_->rollouts().Create(NewRollout("r4", {2})).ok());
   EXPECT_EQ(backend_->rollouts().ListActive()->size(), 2u);
+  EXPECT_EQ(*backend_->rollouts().CountActive(), 2u);
   EXPECT_EQ(backend_->rollouts().ListNewest(9)->size(), 3u);
 }
 
@@ -541,6 +542,8 @@ TEST_P(StoreContract, SaveOfAnOldRevisionIsRefusedWhole) {
   Enrol(1);
   const Rollout rollout = *backend_->rollouts().Create(NewRollout("r1", {1}));
   ASSERT_TRUE(backend_->rollouts().Save(rollout, {}).ok());
+  EXPECT_EQ(*backend_->rollouts().Revision("r1"), rollout.revision + 1);
+  EXPECT_EQ(ReasonOf(backend_->rollouts().Revision("r").status()), Reason::kRolloutUnknown);
   Rollout stale = rollout;
   stale.state = RolloutState::kDone;
   EXPECT_EQ(backend_->rollouts().Save(stale, {{Id(1), Desired{"stable", "2", {Digest(2)}}}}).code(),

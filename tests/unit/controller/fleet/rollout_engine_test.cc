@@ -65,6 +65,8 @@ class FakeRollouts final : public RolloutStore {
     for (const auto& [id, rollout] : rollouts_) all.push_back(rollout);
     return all;
   }
+  Result<std::size_t> CountActive() override { return std::size_t{0}; }
+  Result<std::uint64_t> Revision(const std::string& id) override { return Get(id)->revision; }
   Result<std::vector<RolloutSummary>> ListNewest(std::size_t) override {
     return std::vector<RolloutSummary>();
   }

@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include <functional>
+#include <map>
 
 namespace sealift::controller {
 namespace {
@@ -53,6 +54,16 @@ std::map<NodeId, Node> Fleet(std::vector<Node> nodes) {
     fleet.emplace(id, std::move(node));
   }
   return fleet;
+}
+
+Evaluation Evaluate(const Rollout& rollout, const std::map<NodeId, Node>& fleet, UnixMillis now) {
+  return Evaluate(
+      rollout,
+      [&](const NodeId& id) {
+        const auto found = fleet.find(id);
+        return found == fleet.end() ? nullptr : &found->second;
+      },
+      now);
 }
 
 Rollout ToV2(std::vector<std::string> sizes, int nodes) {
