@@ -105,6 +105,14 @@ Result<OnlineKeys> OpenOnlineKeys(const ControllerConfig& config, const Clock& c
           : IssueServerCertificate(config, tls->public_key(), node_ca, node_ca_certificate, clock.Now()));
   SEALIFT_ASSIGN_OR_RETURN(std::string key, TlsKeyReference(config, *ring));
   SEALIFT_ASSIGN_OR_RETURN(auto release, OpenReleaseKeys(config));
+  // Expiry is told of the certificate that is served: a daemon that runs for a year needs a restart.
+  hsm::Inventory inventory = ring->inventory();
+  SEALIFT_ASSIGN_OR_RETURN(const hsm::InventoryKey* served, ring->KeyFor("controller-tls"));
+  for (hsm::InventoryKey& one : inventory.keys) {
+    if (one.key_id != served->key_id) continue;
+    one.has_certificate = true;
+    one.not_after = server.not_after();
+  }
   return OnlineKeys{.tuf = std::move(tuf),
                     .node_ca = std::move(node_ca),
                     .node_ca_certificate = node_ca_certificate,
@@ -114,7 +122,7 @@ Result<OnlineKeys> OpenOnlineKeys(const ControllerConfig& config, const Clock& c
                     .orders_roots = std::move(orders_roots),
                     .tls = {.certificate_chain = server.Pem(), .key = std::move(key)},
                     .journal = ring->journal(),
-                    .inventory = ring->inventory(),
+                    .inventory = std::move(inventory),
                     .release = std::move(release)};
 }
 

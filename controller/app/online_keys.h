@@ -34,7 +34,8 @@ struct OnlineKeys {
   // Records all of the above; the newest checkpoint goes into each TUF timestamp. Null in tests without
   // token.
   std::shared_ptr<hsm::Journal> journal;
-  // What the set's folder says of all its keys: when their certificates end.
+  // What the set's folder says of all its keys: when their certificates end. Of 'controller-tls' when the one
+  // that is served ends.
   hsm::Inventory inventory;
   // Of OpenReleaseKeys.
   std::shared_ptr<hsm::KeyRing> release;

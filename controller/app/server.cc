@@ -197,7 +197,12 @@ Status ControllerServer::Parts::OpenBuildHost() {
   own_repository = std::make_unique<LocalUploader>(*repository, *content);
   build_host = std::make_unique<BuildHost>(
       std::move(options), keys.release, own_repository.get(),
-      [this] { return RecordReleases(*repository, *content, stores->releases()); }, clock);
+      [this] {
+        // Published it is; what cannot be recorded is in the log.
+        (void)RecordReleases(*repository, *content, stores->releases());
+        return OkStatus();
+      },
+      clock);
   return OkStatus();
 }
 
@@ -214,6 +219,7 @@ void ControllerServer::Parts::MakeServices(NodeAttestor* given_attestor) {
   desk = std::make_unique<RequestDesk>(RequestDeskParts{.requests = stores->requests(),
                                                         .escrow = stores->escrow(),
                                                         .nodes = stores->nodes(),
+                                                        .certificates = stores->certificates(),
                                                         .clock = clock,
                                                         .operator_cas = keys.operator_cas,
                                                         .orders = keys.orders,

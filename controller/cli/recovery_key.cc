@@ -66,6 +66,7 @@ Status PrintRecoveryKeys(const v1::FetchRecoveryKeyResponse& fetched, const v1::
   // Newest first: an older key of the same volume is replaced already.
   std::set<std::string> seen;
   std::vector<std::pair<escrow::Subject, SecretBytes>> keys;
+  Status failed;
   for (const v1::FetchRecoveryKeyResponse::Blob& blob : fetched.blobs()) {
     SEALIFT_ASSIGN_OR_RETURN(const escrow::EscrowedKey escrowed, escrow::Parse(blob.blob()));
     const escrow::Subject& subject = escrowed.subject;
@@ -76,12 +77,18 @@ Status PrintRecoveryKeys(const v1::FetchRecoveryKeyResponse& fetched, const v1::
     }
     if (!arguments.volume.empty() && subject.volume != arguments.volume) continue;
     if (!seen.insert(subject.volume + " " + subject.luks_uuid).second) continue;
-    SEALIFT_ASSIGN_OR_RETURN(SecretBytes key,
-                             Decrypt(*ring, escrowed,
-                                     fmt::format("recovery key of node {} volume {} request {}",
-                                                 asked.node.text(), subject.volume, asked.id)));
-    keys.emplace_back(subject, std::move(key));
+    Result<SecretBytes> key = Decrypt(*ring, escrowed,
+                                      fmt::format("recovery key of node {} volume {} request {}",
+                                                  asked.node.text(), subject.volume, asked.id));
+    if (key.ok()) {
+      keys.emplace_back(subject, *std::move(key));
+      continue;
+    }
+    // As of a volume from before the machine was installed again: the others are none the worse for it.
+    failed = Annotate(key.status(), fmt::format("volume {} (LUKS {})", subject.volume, subject.luks_uuid));
+    std::fprintf(stderr, "sealift: %s\n", Describe(failed).c_str());
   }
+  if (keys.empty() && !failed.ok()) return failed;
   if (keys.empty()) {
     return MakeError(Code::kNotFound, Reason::kRecoveryKeyUnknown,
                      fmt::format("read recovery key: none of volume '{}'", arguments.volume));
@@ -90,7 +97,7 @@ Status PrintRecoveryKeys(const v1::FetchRecoveryKeyResponse& fetched, const v1::
   for (std::size_t i = 0; i < keys.size(); ++i)
     PrintOne(keys[i].first, keys[i].second, session.json(), i == 0);
   if (session.json()) std::printf("]}\n");
-  return OkStatus();
+  return failed;
 }
 
 }  // namespace sealift::cli

@@ -101,7 +101,9 @@ class MeasuredImage {
 
  private:
   uki::ContentSource ContentsOf(const efi::PeSection& section) const {
-    return source_.Part(section.raw_offset, std::min(section.virtual_size, section.raw_size));
+    // The offset of a section without bytes says nothing.
+    return source_.Part(section.raw_size == 0 ? 0 : section.raw_offset,
+                        std::min(section.virtual_size, section.raw_size));
   }
   // Of device trees the stub takes any one.
   Result<bool> Agrees(const efi::PeSection& section, const Sha256Digest& expected) {
