@@ -2,7 +2,7 @@
 
 #include <algorithm>
 
-#include "node-agent/update/state_store.h"
+#include "shared/base/foreign_text.h"
 #include "shared/base/subprocess.h"
 #include "shared/base/untrusted_files.h"
 

@@ -6,6 +6,7 @@
 
 #include "sealift/v1/enrolment.grpc.pb.h"
 #include "sealift/v1/node.grpc.pb.h"
+#include "shared/base/foreign_text.h"
 #include "shared/wire/channel.h"
 #include "shared/wire/convert.h"
 #include "shared/wire/grpc_status.h"
@@ -19,6 +20,9 @@ constexpr std::chrono::milliseconds kMaxPoll = std::chrono::hours(24);
 constexpr std::size_t kNonceBytes = 32;
 constexpr int kMaxOrders = 16;
 constexpr std::size_t kMaxOrderBytes = 64u << 10;
+// What the controller takes.
+constexpr std::size_t kMaxReasonBytes = 64;
+constexpr std::size_t kMaxMessageBytes = 512;
 
 Status BadAnswer(std::string_view rpc, std::string_view why) {
   return MakeError(Code::kInternal, Reason::kMalformed,
@@ -127,8 +131,8 @@ void FillMachine(const MachineReport& from, v1::CheckInRequest& to) {
     v1::OrderOutcome& one = *to.add_order_outcomes();
     one.set_request_digest(wire::ToWire(outcome.request_digest));
     one.set_state(static_cast<v1::OrderOutcome::State>(outcome.state));
-    one.set_reason(outcome.reason);
-    one.set_message(outcome.message);
+    one.set_reason(Shorten(outcome.reason, kMaxReasonBytes));
+    one.set_message(Shorten(outcome.message, kMaxMessageBytes));
     one.set_at_unix_ms(ToUnixMs(outcome.at));
   }
   if (from.epoch) {
@@ -141,11 +145,11 @@ void FillMachine(const MachineReport& from, v1::CheckInRequest& to) {
   }
   for (const VolumeReport& volume : from.volumes) {
     v1::VolumeStatus& one = *to.add_volumes();
-    one.set_name(volume.name);
+    one.set_name(Shorten(volume.name, kMaxReasonBytes));
     one.set_state(static_cast<v1::VolumeStatus::State>(volume.state));
     one.set_luks_uuid(volume.luks_uuid);
-    one.set_reason(volume.reason);
-    one.set_message(volume.message);
+    one.set_reason(Shorten(volume.reason, kMaxReasonBytes));
+    one.set_message(Shorten(volume.message, kMaxMessageBytes));
     one.set_without_pcr7(volume.without_pcr7);
   }
 }

@@ -6,6 +6,7 @@
 
 #include "node-agent/update/update_engine.h"
 #include "node-agent/update/update_policy.h"
+#include "shared/base/foreign_text.h"
 #include "shared/base/log.h"
 #include "shared/tuf/journal_watch.h"
 

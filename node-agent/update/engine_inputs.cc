@@ -2,6 +2,7 @@
 #include <algorithm>
 
 #include "node-agent/update/update_engine.h"
+#include "shared/base/foreign_text.h"
 #include "shared/base/log.h"
 
 namespace sealift::agent {

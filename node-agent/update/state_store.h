@@ -125,7 +125,5 @@ Status CheckFailure(const VersionFailure& failure);
 Status CheckChange(const StateChange& change);
 // What a store holds after the change: the model that every implementation follows.
 void ApplyChange(const StateChange& change, NodeState& state);
-// Makes a text of foreign origin storable: valid UTF-8, no control characters, at most `max_bytes`.
-std::string Shorten(std::string_view text, std::size_t max_bytes);
 
 }  // namespace sealift::agent
