@@ -231,7 +231,7 @@ MachineReport Agent::Machine() {
   MachineReport report{.order_nonce = parts_.orders.Nonce(),
                        .order_outcomes = parts_.orders.outcomes(),
                        .epoch = std::nullopt,
-                       .volumes = ReadVolumeReports(options_.runtime, !options_.volumes_bind_secure_boot)};
+                       .volumes = ReadVolumeReports(options_.runtime)};
   if (!options_.volumes_encrypted)
     report.volumes.push_back({.name = "persistent", .state = VolumeState::kPlain});
   const auto state = ReadEpochState(options_.runtime);

@@ -34,7 +34,6 @@ struct AgentOptions {
   std::filesystem::path install_record;
   // For what is told of volumes.
   bool volumes_encrypted = true;
-  bool volumes_bind_secure_boot = true;
   // Waits after a failed or pending enrolment, and after a failed check-in.
   std::chrono::milliseconds enrol_first = std::chrono::seconds(2);
   std::chrono::milliseconds enrol_most = std::chrono::seconds(60);

@@ -208,7 +208,7 @@ Status RunLoop(const Settings& settings, const std::string& boot_id, const std::
   DeviceMapper mapper;
   SystemMounts mounts;
   VolumeKeeper volumes({.vault = *vault, .mapper = mapper, .mounts = mounts});
-  VolumeRecoveryKeys recovery_keys(settings.runtime, volumes);
+  VolumeRecoveryKeys recovery_keys(settings.runtime, settings.volumes_encrypted, volumes);
   const auto mounted = [&place] { return place.CheckMounted().ok(); };
   EscrowKeeper escrow({.book = settings.state / kEscrowBookName,
                        .replace_mark = settings.state / kReplaceRecoveryName,
@@ -235,8 +235,7 @@ Status RunLoop(const Settings& settings, const std::string& boot_id, const std::
                .runtime = settings.runtime,
                .identity_file = settings.state / kIdentityFileName,
                .install_record = settings.state / kInstallRecordName,
-               .volumes_encrypted = settings.volumes_encrypted,
-               .volumes_bind_secure_boot = settings.volumes_bind_secure_boot},
+               .volumes_encrypted = settings.volumes_encrypted},
               {.tpm = *tpm.tpm,
                .tls_signer = tpm.tls_signer,
                .enrolment = *enrolment,

@@ -4,29 +4,26 @@
 
 #include <algorithm>
 
-#include "node-agent/volume/system_volumes.h"
 #include "node-agent/volume/unlock.h"
 
 namespace sealift::agent {
 
-Result<std::vector<escrow::EscrowedKey>> VolumeRecoveryKeys::List() { return ReadEscrowedKeys(runtime_); }
+Result<std::vector<escrow::EscrowedKey>> VolumeRecoveryKeys::List() {
+  if (!encrypted_) return std::vector<escrow::EscrowedKey>();
+  return ReadEscrowedKeys(runtime_);
+}
 
+// Goes by what the early boot has proven, not by names and tokens on disks.
 Status VolumeRecoveryKeys::DropOthers(const std::string& volume, std::uint32_t keep_slot) {
-  Status last = MakeError(Code::kNotFound, Reason::kVolumeMissing,
-                          fmt::format("remove old recovery keys: no partition is named '{}'", volume));
-  const auto partitions = PartitionsByLabel();
-  const auto [first, end] = partitions.equal_range(volume);
-  for (auto one = first; one != end; ++one) {
-    const auto header = keeper_.ReadHeader(one->second, volume);
-    const bool holds_it =
-        header.ok() && std::ranges::any_of(header->recoveries, [&](const escrow::EscrowedKey& key) {
-          return key.subject.slot == keep_slot;
-        });
-    if (!holds_it) continue;
-    last = keeper_.DropRecovery(one->second, volume, keep_slot);
-    if (last.ok()) return last;
+  SEALIFT_ASSIGN_OR_RETURN(const std::vector<OpenVolume> open, ReadOpenVolumes(runtime_));
+  const auto found =
+      std::ranges::find_if(open, [&](const OpenVolume& one) { return one.header.name == volume; });
+  if (found == open.end()) {
+    return MakeError(Code::kNotFound, Reason::kVolumeMissing,
+                     fmt::format("remove old recovery keys: the TPM opened no volume '{}'", volume));
   }
-  return last;
+  return keeper_.DropRecovery(
+      found->device, {.luks_uuid = found->header.luks_uuid, .tpm = found->slot, .recovery = keep_slot});
 }
 
 }  // namespace sealift::agent

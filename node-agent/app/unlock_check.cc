@@ -33,7 +33,14 @@ Result<SecureBootNow> ReadSecureBoot(EfiVariables& variables) {
 }  // namespace
 
 Status MachineUnlockCheck::WillUnlock(const StagedImage& image, const NextEvents& events) {
-  SEALIFT_ASSIGN_OR_RETURN(const std::vector<VolumeHeader> volumes, ReadOpenVolumes(places_.runtime));
+  // An early boot of an image with encrypted volumes always leaves word: without it nothing can be proven.
+  const Result<std::vector<OpenVolume>> open = ReadOpenVolumes(places_.runtime);
+  if (!open.ok()) {
+    return MakeError(Code::kFailedPrecondition, Reason::kVolumeWouldStayLocked,
+                     "prove that the image will unlock: " + MessageOf(open.status()));
+  }
+  std::vector<VolumeHeader> volumes;
+  for (const OpenVolume& one : *open) volumes.push_back(one.header);
   if (volumes.empty()) {
     log::Warning("the TPM opened no volume in this boot: nothing to prove for the next",
                  {{"version", image.version()}});

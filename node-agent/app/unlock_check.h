@@ -11,7 +11,8 @@ namespace sealift::agent {
 
 // Borrows its parts. Reads the image from the ESP, what the early boot left in the runtime folder, the event
 // log and the firmware's variables; asks the TPM for PCR 7. A machine whose disks were not opened by the TPM
-// in this boot (recovery key) has nothing to lose: no image is refused then.
+// in this boot (recovery key) has nothing to lose: no image is refused then. One whose early boot left no
+// word is not believed to be such.
 class MachineUnlockCheck final : public UnlockCheck {
  public:
   struct Places {

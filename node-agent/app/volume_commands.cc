@@ -1,6 +1,7 @@
 #include "node-agent/app/volume_commands.h"
 
 #include <fmt/format.h>
+#include <sys/stat.h>
 #include <termios.h>
 #include <unistd.h>
 
@@ -105,13 +106,53 @@ bool IsMapped(const std::string& name) {
   return std::filesystem::exists(std::filesystem::path(kMappedFolder) / name, error);
 }
 
+bool IsMounted(const MountRule& rule) {
+  struct stat target {};
+  struct stat mapped {};
+  return ::stat(rule.target.c_str(), &target) == 0 &&
+         ::stat((std::filesystem::path(kMappedFolder) / rule.volume).c_str(), &mapped) == 0 &&
+         target.st_dev == mapped.st_rdev;
+}
+
+// What opened in the early boot and could not be mounted then. The first error.
+Status MountMapped(Mounts& mounts) {
+  Status first = OkStatus();
+  for (const MountRule& rule : CosVolumes()) {
+    if (!IsMapped(rule.volume) || IsMounted(rule)) continue;
+    const Status mounted =
+        mounts.Mount(std::filesystem::path(kMappedFolder) / rule.volume, rule.fs_type, rule.target);
+    if (first.ok()) first = mounted;
+  }
+  return first;
+}
+
+// Required ones that lie nowhere.
+Status CheckAllMapped() {
+  for (const MountRule& rule : CosVolumes()) {
+    if (IsMapped(rule.volume)) continue;
+    return MakeError(
+        Code::kNotFound, Reason::kVolumeMissing,
+        fmt::format("open volume '{}': no partition of this name holds one of ours", rule.volume));
+  }
+  return OkStatus();
+}
+
 Status FirstMissing(const UnlockReport& report) {
   return report.missing.empty() ? OkStatus() : report.missing.begin()->second;
 }
 
+// Of required volumes and of others.
+Status FirstProblem(const UnlockReport& report) {
+  for (const VolumeOutcome& one : report.volumes) {
+    if (!one.status.ok()) return one.status;
+    if (!one.mount.ok()) return one.mount;
+  }
+  return FirstMissing(report);
+}
+
 void Tell(const UnlockReport& report) {
   for (const VolumeOutcome& one : report.volumes)
-    if (one.status.ok()) std::cout << "volume " << one.name << ": open\n";
+    if (one.status.ok() && one.mount.ok()) std::cout << "volume " << one.name << ": open\n";
   for (const auto& [name, status] : report.missing)
     std::cerr << "sealift-agent: volume " << name << ": " << Describe(status) << "\n"
               << ReasonAdvice(ReasonOf(status)) << "\n";
@@ -152,8 +193,9 @@ UnlockOptions Options(const UnlockSettings& unlock, const std::shared_ptr<TpmDev
 }
 
 // Opens by recovery keys what the TPM left closed: each volume has one of its own, so lines are read until
-// all are open or none follows.
-Status OpenByRecoveryKeys(Machine& machine, std::multimap<std::string, std::filesystem::path> closed) {
+// all are open or none follows. `report`: what was opened is added.
+Status OpenByRecoveryKeys(Machine& machine, std::multimap<std::string, std::filesystem::path> closed,
+                          UnlockReport& report) {
   Status problem = OkStatus();
   while (!closed.empty()) {
     std::cerr << "still closed:";
@@ -169,11 +211,20 @@ Status OpenByRecoveryKeys(Machine& machine, std::multimap<std::string, std::file
         ++one;
         continue;
       }
-      std::cout << "volume " << name << ": open\n";
+      VolumeOutcome outcome{.name = name,
+                            .device = device,
+                            .status = OkStatus(),
+                            .luks_uuid = opened->luks_uuid,
+                            .bindings = {},
+                            .recoveries = {},
+                            .recovered = true};
       for (const MountRule& rule : CosVolumes()) {
         if (rule.volume == name)
-          SEALIFT_RETURN_IF_ERROR(machine.mounts.Mount(opened->mapped, rule.fs_type, rule.target));
+          outcome.mount = machine.mounts.Mount(opened->mapped, rule.fs_type, rule.target);
       }
+      if (outcome.mount.ok()) std::cout << "volume " << name << ": open\n";
+      report.volumes.push_back(std::move(outcome));
+      SEALIFT_RETURN_IF_ERROR(report.volumes.back().mount);
       one = closed.erase(one);
     }
   }
@@ -181,6 +232,54 @@ Status OpenByRecoveryKeys(Machine& machine, std::multimap<std::string, std::file
   if (!problem.ok()) return problem;
   return MakeError(Code::kUnauthenticated, Reason::kRecoveryKeyWrong,
                    "open volumes: no recovery key was given");
+}
+
+// For the running agent, which otherwise cannot tell this from an early boot that never ran.
+Status NothingOpened(const UnlockSettings& unlock, const Status& why) {
+  UnlockReport report;
+  for (const MountRule& rule : CosVolumes()) report.missing[rule.volume] = why;
+  if (const Status written = WriteUnlockState(unlock.settings.runtime, report); !written.ok())
+    log::Error("state of the volumes was not left", {{"error", Describe(written)}});
+  return why;
+}
+
+Result<UnlockReport> UnlockAtBoot(const UnlockSettings& unlock) {
+  SEALIFT_ASSIGN_OR_RETURN(const RunningImage image, Image(unlock));
+  const std::unique_ptr<Machine> machine = Machine::Open(unlock.settings.tcti);
+  UnlockOptions options = Options(unlock, machine->device);
+  SEALIFT_ASSIGN_OR_RETURN(options.image_epoch, ReadImageEpoch(unlock.settings.epoch));
+  const std::unique_ptr<ResetOrders> resets =
+      MakeResetOrders(unlock.settings, machine->device, *machine->counters, machine->clock);
+  return UnlockVolumes(
+      options, image,
+      {.keeper = *machine->keeper,
+       .counters = *machine->counters,
+       .mounts = machine->mounts,
+       .clock = machine->clock,
+       .resets = resets.get(),
+       .partitions = [] { return PartitionsByLabel(); },
+       .opened =
+           [&unlock](const UnlockReport& report) {
+             if (const Status written = WriteUnlockState(unlock.settings.runtime, report); !written.ok())
+               log::Error("state of the volumes was not left", {{"error", Describe(written)}});
+           }});
+}
+
+// By the TPM, where this image may.
+Result<UnlockReport> UnlockLater(const UnlockSettings& unlock, Machine& machine,
+                                 const std::multimap<std::string, std::filesystem::path>& closed) {
+  SEALIFT_ASSIGN_OR_RETURN(const RunningImage image, Image(unlock));
+  UnlockOptions options{.required = CosVolumes()};
+  std::erase_if(options.required, [&](const MountRule& rule) { return !closed.contains(rule.volume); });
+  options.device_timeout = {};
+  SEALIFT_ASSIGN_OR_RETURN(options.image_epoch, ReadImageEpoch(unlock.settings.epoch));
+  return UnlockVolumes(options, image,
+                       {.keeper = *machine.keeper,
+                        .counters = *machine.counters,
+                        .mounts = machine.mounts,
+                        .clock = machine.clock,
+                        .resets = nullptr,
+                        .partitions = [&closed] { return closed; }});
 }
 
 }  // namespace
@@ -196,27 +295,19 @@ Status RunUnlock(const UnlockSettings& unlock) {
     std::cout << "started from a medium: nothing is unlocked\n";
     return OkStatus();
   }
-  SEALIFT_ASSIGN_OR_RETURN(const RunningImage image, Image(unlock));
-  const std::unique_ptr<Machine> machine = Machine::Open(unlock.settings.tcti);
-  UnlockOptions options = Options(unlock, machine->device);
-  SEALIFT_ASSIGN_OR_RETURN(options.image_epoch, ReadImageEpoch(unlock.settings.epoch));
-  const std::unique_ptr<ResetOrders> resets =
-      MakeResetOrders(unlock.settings, machine->device, *machine->counters, machine->clock);
-  SEALIFT_ASSIGN_OR_RETURN(const UnlockReport report,
-                           UnlockVolumes(options, image,
-                                         {.keeper = *machine->keeper,
-                                          .counters = *machine->counters,
-                                          .mounts = machine->mounts,
-                                          .clock = machine->clock,
-                                          .resets = resets.get(),
-                                          .partitions = [] { return PartitionsByLabel(); }}));
-  Tell(report);
-  SEALIFT_RETURN_IF_ERROR(WriteUnlockState(unlock.settings.runtime, report));
-  return FirstMissing(report);
+  const Result<UnlockReport> report = UnlockAtBoot(unlock);
+  if (!report.ok()) return NothingOpened(unlock, report.status());
+  Tell(*report);
+  SEALIFT_RETURN_IF_ERROR(WriteUnlockState(unlock.settings.runtime, *report));
+  return FirstMissing(*report);
 }
 
 Status RunUnlockAll(const UnlockSettings& unlock, bool ask) {
   SEALIFT_RETURN_IF_ERROR(ForbidCoreDumps());
+  if (!unlock.settings.volumes_encrypted) {
+    std::cout << "volumes are not encrypted in this image\n";
+    return OkStatus();
+  }
   const auto partitions = [] {
     auto found = PartitionsByLabel();
     std::erase_if(found, [](const auto& one) { return IsMapped(one.first); });
@@ -226,39 +317,31 @@ Status RunUnlockAll(const UnlockSettings& unlock, bool ask) {
   std::multimap<std::string, std::filesystem::path> closed = partitions();
   std::erase_if(closed,
                 [&](const auto& one) { return !machine->keeper->ReadHeader(one.second, one.first).ok(); });
+  const Status mounted = MountMapped(machine->mounts);
   if (closed.empty()) {
+    SEALIFT_RETURN_IF_ERROR(mounted);
+    SEALIFT_RETURN_IF_ERROR(CheckAllMapped());
     std::cout << "every volume of this machine is open\n";
     return OkStatus();
   }
-  Status by_tpm = OkStatus();
-  const Result<RunningImage> image = Image(unlock);
-  if (image.ok()) {
-    UnlockOptions options{.required = CosVolumes()};
-    std::erase_if(options.required, [&](const MountRule& rule) { return !closed.contains(rule.volume); });
-    options.device_timeout = {};
-    SEALIFT_ASSIGN_OR_RETURN(options.image_epoch, ReadImageEpoch(unlock.settings.epoch));
-    const Result<UnlockReport> report = UnlockVolumes(options, *image,
-                                                      {.keeper = *machine->keeper,
-                                                       .counters = *machine->counters,
-                                                       .mounts = machine->mounts,
-                                                       .clock = machine->clock,
-                                                       .resets = nullptr,
-                                                       .partitions = [&] { return closed; }});
-    by_tpm = report.status();
-    if (report.ok()) {
-      for (const VolumeOutcome& one : report->volumes)
-        if (!one.status.ok() && by_tpm.ok()) by_tpm = one.status;
-      Tell(*report);
-    } else {
-      std::cerr << "sealift-agent: " << Describe(by_tpm) << "\n";
-    }
+  Result<UnlockReport> report = UnlockLater(unlock, *machine, closed);
+  const Status by_tpm = report.ok() ? FirstProblem(*report) : report.status();
+  if (report.ok()) {
+    Tell(*report);
   } else {
-    by_tpm = image.status();
     std::cerr << "sealift-agent: " << Describe(by_tpm) << "\n";
   }
-  if (by_tpm.ok() || !ask) return by_tpm;
-  std::erase_if(closed, [](const auto& one) { return IsMapped(one.first); });
-  return OpenByRecoveryKeys(*machine, std::move(closed));
+  UnlockReport now = report.ok() ? *std::move(report) : UnlockReport();
+  Status result = by_tpm;
+  if (!by_tpm.ok() && ask) {
+    std::erase_if(closed, [](const auto& one) { return IsMapped(one.first); });
+    // What stayed closed until here is told by what becomes of it now.
+    std::erase_if(now.volumes, [&](const VolumeOutcome& one) { return !one.status.ok(); });
+    now.missing.clear();
+    if (!closed.empty()) result = OpenByRecoveryKeys(*machine, std::move(closed), now);
+  }
+  SEALIFT_RETURN_IF_ERROR(AddUnlockState(unlock.settings.runtime, now));
+  return result.ok() ? mounted : result;
 }
 
 Result<std::string> DescribeVolumes(const UnlockSettings& unlock, bool json) {
@@ -296,7 +379,10 @@ Result<std::string> DescribeVolumes(const UnlockSettings& unlock, bool json) {
     }
     list.push_back(std::move(one));
   }
-  if (json) return nlohmann::ordered_json{{"volumes", std::move(list)}}.dump(2) + "\n";
+  if (json)
+    return nlohmann::ordered_json{{"volumes", std::move(list)}}.dump(
+               2, ' ', false, nlohmann::ordered_json::error_handler_t::replace) +
+           "\n";
   return text.empty() ? "no volumes\n" : text;
 }
 

@@ -5,6 +5,7 @@
 
 #include "node-agent/volume/unlock.h"
 #include "shared/base/files.h"
+#include "shared/base/foreign_text.h"
 #include "shared/base/ids.h"
 #include "shared/base/log.h"
 
@@ -29,7 +30,20 @@ json ReadObject(const std::filesystem::path& file) {
 std::string Text(const json& object, const char* key, std::size_t max_bytes) {
   const auto found = object.find(key);
   if (found == object.end() || !found->is_string()) return {};
-  return found->get_ref<const std::string&>().substr(0, max_bytes);
+  return Shorten(found->get_ref<const std::string&>(), max_bytes);
+}
+
+bool IsTrue(const json& object, const char* key) {
+  const auto found = object.find(key);
+  return found != object.end() && found->is_boolean() && found->get<bool>();
+}
+
+bool DoesWithoutPcr7(const json& volume) {
+  const auto bindings = volume.find("bindings");
+  return bindings != volume.end() && bindings->is_array() &&
+         std::ranges::any_of(*bindings, [](const json& binding) {
+           return binding.is_object() && Text(binding, "secure_boot", kMaxTextBytes).empty();
+         });
 }
 
 VolumeState StateFor(const std::string& reason) {
@@ -40,7 +54,7 @@ VolumeState StateFor(const std::string& reason) {
 
 }  // namespace
 
-std::vector<VolumeReport> ReadVolumeReports(const std::filesystem::path& runtime, bool without_pcr7) {
+std::vector<VolumeReport> ReadVolumeReports(const std::filesystem::path& runtime) {
   const json state = ReadObject(runtime / kVolumesStateName);
   std::vector<VolumeReport> reports;
   const auto volumes = state.find("volumes");
@@ -51,10 +65,12 @@ std::vector<VolumeReport> ReadVolumeReports(const std::filesystem::path& runtime
                           .luks_uuid = Text(volume, "luks_uuid", kMaxTextBytes),
                           .reason = Text(volume, "reason", kMaxTextBytes),
                           .message = Text(volume, "message", kMaxMessageBytes),
-                          .without_pcr7 = without_pcr7};
-      const auto open = volume.find("open");
-      const bool is_open = open != volume.end() && open->is_boolean() && open->get<bool>();
-      report.state = is_open ? VolumeState::kOpen : StateFor(report.reason);
+                          .without_pcr7 = DoesWithoutPcr7(volume)};
+      // One that opened and was not mounted is of no use to anybody: it has a reason.
+      report.state = !report.reason.empty()        ? StateFor(report.reason)
+                     : IsTrue(volume, "open")      ? VolumeState::kOpen
+                     : IsTrue(volume, "recovered") ? VolumeState::kRecovered
+                                                   : StateFor(report.reason);
       reports.push_back(std::move(report));
     }
   }
@@ -63,10 +79,10 @@ std::vector<VolumeReport> ReadVolumeReports(const std::filesystem::path& runtime
   for (const auto& [name, why] : missing->items()) {
     const bool told = std::ranges::find(reports, name, &VolumeReport::name) != reports.end();
     if (told || reports.size() >= kMaxVolumes || !why.is_string()) continue;
-    reports.push_back({.name = name.substr(0, kMaxTextBytes),
+    reports.push_back({.name = Shorten(name, kMaxTextBytes),
                        .state = VolumeState::kMissing,
                        .reason = std::string(ReasonId(Reason::kVolumeMissing)),
-                       .message = why.get_ref<const std::string&>().substr(0, kMaxMessageBytes)});
+                       .message = Shorten(why.get_ref<const std::string&>(), kMaxMessageBytes)});
   }
   return reports;
 }

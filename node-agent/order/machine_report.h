@@ -33,6 +33,7 @@ struct VolumeReport {
   std::string luks_uuid;
   std::string reason;
   std::string message;
+  // Some token of it does without: as the volume is, whatever the running image demands.
   bool without_pcr7 = false;
 };
 
@@ -52,7 +53,7 @@ struct InstallRecord {
 
 // From what the early boot left in the runtime folder (node-agent/volume/unlock.h); at most 16. Empty where
 // it left nothing.
-std::vector<VolumeReport> ReadVolumeReports(const std::filesystem::path& runtime, bool without_pcr7);
+std::vector<VolumeReport> ReadVolumeReports(const std::filesystem::path& runtime);
 // The installer's record in the state folder; nothing where there is none, or it is not well formed.
 std::optional<InstallRecord> ReadInstallRecord(const std::filesystem::path& file);
 

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 #include <libcryptsetup.h>
 
+#include <algorithm>
 #include <array>
 #include <cerrno>
 #include <chrono>
@@ -19,6 +20,8 @@ namespace {
 
 constexpr std::uint32_t kSectorBytes = 512;
 constexpr std::uint32_t kIterations = 1000;
+// What a header may ask for: whoever writes one decides how long the early boot computes.
+constexpr std::uint64_t kMaxIterations = 10 * kIterations;
 constexpr std::string_view kLuksMagic("LUKS\xba\xbe", 6);
 constexpr std::string_view kSecondMagic("SKUL\xba\xbe", 6);
 // Where the second copy of a LUKS2 header may lie, by the size of the first (LUKS2 format 1.1.2, 2.1).
@@ -72,6 +75,57 @@ crypt_pbkdf_type Pbkdf() {
 
 const char* Text(const SecretBytes& secret) {
   return reinterpret_cast<const char*>(secret.ExposeSecret().data());
+}
+
+// Lower-case, as the library makes it.
+bool IsUuid(std::string_view text) {
+  if (text.size() != 36) return false;
+  for (std::size_t i = 0; i < text.size(); ++i) {
+    const bool dash = i == 8 || i == 13 || i == 18 || i == 23;
+    const char c = text[i];
+    if (dash ? c != '-' : !((c >= '0' && c <= '9') || (c >= 'a' && c <= 'f'))) return false;
+  }
+  return true;
+}
+
+// PBKDF2 with SHA-256 and not more rounds than we may ever ask for.
+bool IsCheapPbkdf2(const nlohmann::json& kdf) {
+  const auto rounds = kdf.find("iterations");
+  return kdf.value("type", "") == CRYPT_KDF_PBKDF2 && kdf.value("hash", "") == "sha256" &&
+         rounds != kdf.end() && rounds->is_number_unsigned() &&
+         rounds->get<std::uint64_t>() <= kMaxIterations;
+}
+
+// Whether opening the slot proves knowledge of its passphrase, at no great cost: an area in a null cipher
+// opens with any, and gives a volume key that whoever planted it knows.
+bool IsOurKindOfSlot(const nlohmann::json& slot) {
+  if (!slot.is_object()) return false;
+  const auto part = [&](const char* name) {
+    const auto found = slot.find(name);
+    return found != slot.end() && found->is_object() ? *found : nlohmann::json::object();
+  };
+  nlohmann::json area = part("area");
+  area.erase("offset");
+  area.erase("size");
+  const nlohmann::json expected = {
+      {"type", "raw"}, {"encryption", kVolumeCipher}, {"key_size", kVolumeKeyBytes}};
+  const nlohmann::json size = kVolumeKeyBytes;
+  const auto key_size = slot.find("key_size");
+  try {
+    return slot.value("type", "") == "luks2" && key_size != slot.end() && *key_size == size &&
+           area == expected && part("af").value("hash", "") == "sha256" && IsCheapPbkdf2(part("kdf"));
+  } catch (const nlohmann::json::exception&) {
+    // A member of another type.
+    return false;
+  }
+}
+
+bool IsOurKindOfDigest(const nlohmann::json& digest) {
+  try {
+    return digest.is_object() && IsCheapPbkdf2(digest);
+  } catch (const nlohmann::json::exception&) {
+    return false;
+  }
 }
 
 // Whether any copy of a LUKS header can be told on the device.
@@ -141,14 +195,16 @@ Result<LuksHeader> LuksHeader::Load(const std::filesystem::path& device) {
   const char* type = crypt_get_type(header.handle_.get());
   if (type == nullptr || std::strcmp(type, CRYPT_LUKS2) != 0)
     return refuse(Reason::kVolumeForeign, "it is another kind of encrypted volume");
-  SEALIFT_RETURN_IF_ERROR(header.CheckSegments());
+  SEALIFT_RETURN_IF_ERROR(header.CheckMetadata());
+  // Raw bytes of the header, which go into messages and JSON.
+  if (!IsUuid(header.uuid())) return refuse(Reason::kVolumeForeign, "its UUID is none");
   const crypt_pbkdf_type pbkdf = Pbkdf();
   SEALIFT_RETURN_IF_ERROR(
       Check(crypt_set_pbkdf_type(header.handle_.get(), &pbkdf), "use PBKDF2", "crypt_set_pbkdf_type"));
   return header;
 }
 
-Status LuksHeader::CheckSegments() const {
+Status LuksHeader::CheckMetadata() const {
   const auto refuse = [&](std::string_view why) {
     return MakeError(Code::kFailedPrecondition, Reason::kVolumeNotEncrypted,
                      fmt::format("read volume {}: {}", device_.string(), why));
@@ -171,6 +227,14 @@ Status LuksHeader::CheckSegments() const {
   const nlohmann::json& config = metadata["config"];
   if (config.is_object() && config.contains("requirements"))
     return refuse("it asks for more than plain encryption");
+  const auto slots = metadata.find("keyslots");
+  const auto digests = metadata.find("digests");
+  if (slots == metadata.end() || !slots->is_object() ||
+      !std::all_of(slots->begin(), slots->end(), IsOurKindOfSlot))
+    return refuse("it has a key slot that is not as this agent makes them");
+  if (digests == metadata.end() || !digests->is_object() || digests->size() != 1 ||
+      !IsOurKindOfDigest(*digests->begin()))
+    return refuse("it has other than one digest as this agent makes them");
   if (crypt_get_volume_key_size(handle_.get()) != static_cast<int>(kVolumeKeyBytes))
     return refuse("its volume key is not of 512 bits");
   return OkStatus();
@@ -221,6 +285,15 @@ std::vector<std::uint32_t> LuksHeader::Slots() const {
       slots.push_back(static_cast<std::uint32_t>(slot));
   }
   return slots;
+}
+
+std::string LuksHeader::SlotSalt(std::uint32_t slot) const {
+  const char* raw = nullptr;
+  if (crypt_dump_json(handle_.get(), &raw, 0) < 0 || raw == nullptr) return "";
+  const nlohmann::json metadata = nlohmann::json::parse(raw, nullptr, /*allow_exceptions=*/false);
+  const auto at = nlohmann::json::json_pointer("/keyslots/" + std::to_string(slot) + "/kdf/salt");
+  if (!metadata.is_object() || !metadata.contains(at) || !metadata[at].is_string()) return "";
+  return metadata[at].get<std::string>();
 }
 
 std::vector<LuksHeader::Token> LuksHeader::Tokens(std::string_view type) const {

@@ -45,6 +45,8 @@ class LuksHeader {
   Status RemoveSlot(std::uint32_t slot);
   // Those in use, ascending.
   std::vector<std::uint32_t> Slots() const;
+  // Random, of the slot's PBKDF2; another whenever a slot is made. Empty for a slot that is not in use.
+  std::string SlotSalt(std::uint32_t slot) const;
 
   struct Token {
     int number = 0;
@@ -67,7 +69,7 @@ class LuksHeader {
   LuksHeader(std::unique_ptr<crypt_device, Free> handle, std::filesystem::path device)
       : handle_(std::move(handle)), device_(std::move(device)) {}
   static Result<LuksHeader> Open(const std::filesystem::path& device);
-  Status CheckSegments() const;
+  Status CheckMetadata() const;
 
   std::unique_ptr<crypt_device, Free> handle_;
   std::filesystem::path device_;

@@ -4,6 +4,7 @@
 #include <sys/mount.h>
 
 #include <cerrno>
+#include <chrono>
 #include <system_error>
 
 #include "node-agent/volume/luks_header.h"
@@ -17,6 +18,9 @@ namespace {
 
 // fsck(8): below this all is well, or was mended.
 constexpr int kFsckUncorrected = 4;
+// Two of them, the wait for disks and for the TPM, and a reset fit into sealift-unlock.service's time. A
+// journal is replayed in seconds; what takes longer is left to the mount, or to somebody at the console.
+constexpr std::chrono::seconds kFsckLimit{90};
 constexpr std::size_t kMaxUeventBytes = 64u << 10;
 
 // The value of "KEY=value" in a uevent file; empty where it has none.
@@ -33,7 +37,7 @@ std::string ValueOf(std::string_view text, std::string_view key) {
 
 void Mend(const std::filesystem::path& device, const std::string& type) {
   if (!type.starts_with("ext")) return;
-  const auto checked = RunCommand({.argv = {"fsck." + type, "-p", device.string()}});
+  const auto checked = RunCommand({.argv = {"fsck." + type, "-p", device.string()}, .timeout = kFsckLimit});
   if (!checked.ok()) {
     if (ReasonOf(checked.status()) != Reason::kToolMissing)
       log::Warning("file system was not checked", {{"error", Describe(checked.status())}});

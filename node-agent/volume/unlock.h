@@ -65,11 +65,17 @@ std::vector<MountRule> CosVolumes();
 struct VolumeOutcome {
   std::string name;
   std::filesystem::path device;
-  // OK: mapped, and mounted where a rule says so.
+  // OK: proven and mapped.
   Status status;
+  // OK: mounted, or no rule says where.
+  Status mount = OkStatus();
   std::string luks_uuid;
+  // The TPM's key slot.
+  std::uint32_t slot = 0;
   std::vector<VolumeBound> bindings;
   std::vector<escrow::EscrowedKey> recoveries;
+  // Opened by its recovery key, unproven.
+  bool recovered = false;
 };
 
 struct UnlockReport {
@@ -82,7 +88,7 @@ struct UnlockReport {
   std::string reset;
   // Every candidate: a refused one with a required volume's name is reported beside the one that opened.
   std::vector<VolumeOutcome> volumes;
-  // Required ones that did not open, with the reason that explains it best.
+  // Required ones that did not open or mount, with the reason that explains it best.
   std::map<std::string, Status> missing;
 };
 
@@ -95,6 +101,9 @@ struct UnlockParts {
   ResetOrders* resets = nullptr;
   // PartitionsByLabel.
   std::function<std::multimap<std::string, std::filesystem::path>()> partitions;
+  // Called when volumes were opened and nothing is mounted yet, which may take long (fsck): what is known by
+  // then should not be lost when somebody loses patience. May be empty.
+  std::function<void(const UnlockReport&)> opened = nullptr;
 };
 
 // Opens all that proves itself. Errors, with nothing opened: FAILED_PRECONDITION/EPOCH_TOO_LOW,
@@ -104,6 +113,9 @@ Result<UnlockReport> UnlockVolumes(const UnlockOptions& options, const RunningIm
 
 // "<runtime>/epoch" and "<runtime>/volumes.json". Errors: those of WriteFileAtomically.
 Status WriteUnlockState(const std::filesystem::path& runtime, const UnlockReport& report);
+// What was opened later in the same boot: takes the place of what was told of these devices; the epoch stays.
+// Errors: those of WriteFileAtomically.
+Status AddUnlockState(const std::filesystem::path& runtime, const UnlockReport& report);
 
 // What the early boot left for the running agent. Errors: FAILED_PRECONDITION/EPOCH_UNUSABLE when it left
 // nothing (no encrypted volume) or something else.
@@ -115,10 +127,16 @@ struct EpochState {
 };
 Result<EpochState> ReadEpochState(const std::filesystem::path& runtime);
 // The volumes that the TPM opened in this boot, and what they are bound to: what the next image must open.
-// None where the early boot came to nothing. Errors: FAILED_PRECONDITION/EPOCH_UNUSABLE when it left
-// something else.
-Result<std::vector<VolumeHeader>> ReadOpenVolumes(const std::filesystem::path& runtime);
-// The recovery keys of this machine's volumes, to be escrowed. Errors: as ReadEpochState.
+// Errors: FAILED_PRECONDITION/EPOCH_UNUSABLE when it left nothing or something else.
+struct OpenVolume {
+  std::filesystem::path device;
+  // The TPM's key slot.
+  std::uint32_t slot = 0;
+  // With the bindings, but no recovery keys.
+  VolumeHeader header;
+};
+Result<std::vector<OpenVolume>> ReadOpenVolumes(const std::filesystem::path& runtime);
+// The recovery keys of the volumes that the TPM opened, to be escrowed. Errors: as ReadOpenVolumes.
 Result<std::vector<escrow::EscrowedKey>> ReadEscrowedKeys(const std::filesystem::path& runtime);
 
 // The image's epoch. Errors: FAILED_PRECONDITION/EPOCH_UNUSABLE when there is none or it is no number.

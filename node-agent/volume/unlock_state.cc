@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <charconv>
 #include <nlohmann/json.hpp>
 
@@ -35,6 +36,13 @@ std::string Member(const ordered_json& object, const char* name) {
   return text == nullptr ? std::string() : *text;
 }
 
+// By the TPM, in this boot.
+bool IsOpen(const ordered_json& volume) {
+  if (!volume.is_object()) return false;
+  const auto open = volume.find("open");
+  return open != volume.end() && open->is_boolean() && open->get<bool>();
+}
+
 Result<VolumeBound> ReadBinding(const ordered_json& binding) {
   if (!binding.is_object() || !binding.contains("signed_pcrs") || !binding["signed_pcrs"].is_array())
     return Unusable("a binding names no registers");
@@ -70,8 +78,36 @@ Result<std::vector<PublicKey>> ReadPolicyKeys(const std::filesystem::path& file)
   return keys;
 }
 
+// Names and messages come from headers and tools: bytes that are no UTF-8 must not end the early boot.
 Status Write(const std::filesystem::path& file, const ordered_json& json) {
-  return WriteFileAtomically(file, AsBytes(json.dump() + "\n"));
+  return WriteFileAtomically(
+      file, AsBytes(json.dump(-1, ' ', false, ordered_json::error_handler_t::replace) + "\n"));
+}
+
+ordered_json VolumeJson(const VolumeOutcome& one) {
+  ordered_json volume{{"name", one.name},
+                      {"device", one.device.string()},
+                      {"luks_uuid", one.luks_uuid},
+                      {"open", one.status.ok() && !one.recovered}};
+  if (one.recovered) volume["recovered"] = true;
+  if (const Status& why = one.status.ok() ? one.mount : one.status; !why.ok()) {
+    volume["reason"] = ReasonIdOf(why);
+    volume["message"] = MessageOf(why);
+  }
+  volume["slot"] = one.slot;
+  ordered_json bindings = ordered_json::array();
+  for (const VolumeBound& bound : one.bindings) {
+    ordered_json binding{{"policy_key", Base64Encode(bound.policy_key.spki_der())},
+                         {"signed_pcrs", bound.signed_pcrs}};
+    if (bound.secure_boot.has_value()) binding["secure_boot"] = bound.secure_boot->hex();
+    bindings.push_back(std::move(binding));
+  }
+  volume["bindings"] = std::move(bindings);
+  ordered_json recoveries = ordered_json::array();
+  for (const escrow::EscrowedKey& key : one.recoveries)
+    recoveries.push_back(ordered_json::parse(escrow::Format(key)));
+  volume["recovery_keys"] = std::move(recoveries);
+  return volume;
 }
 
 }  // namespace
@@ -79,29 +115,7 @@ Status Write(const std::filesystem::path& file, const ordered_json& json) {
 Status WriteUnlockState(const std::filesystem::path& runtime, const UnlockReport& report) {
   SEALIFT_RETURN_IF_ERROR(MakeDirectories(runtime));
   ordered_json volumes = ordered_json::array();
-  for (const VolumeOutcome& one : report.volumes) {
-    ordered_json recoveries = ordered_json::array();
-    for (const escrow::EscrowedKey& key : one.recoveries)
-      recoveries.push_back(ordered_json::parse(escrow::Format(key)));
-    ordered_json volume{{"name", one.name},
-                        {"device", one.device.string()},
-                        {"luks_uuid", one.luks_uuid},
-                        {"open", one.status.ok()}};
-    if (!one.status.ok()) {
-      volume["reason"] = ReasonIdOf(one.status);
-      volume["message"] = MessageOf(one.status);
-    }
-    ordered_json bindings = ordered_json::array();
-    for (const VolumeBound& bound : one.bindings) {
-      ordered_json binding{{"policy_key", Base64Encode(bound.policy_key.spki_der())},
-                           {"signed_pcrs", bound.signed_pcrs}};
-      if (bound.secure_boot.has_value()) binding["secure_boot"] = bound.secure_boot->hex();
-      bindings.push_back(std::move(binding));
-    }
-    volume["bindings"] = std::move(bindings);
-    volume["recovery_keys"] = std::move(recoveries);
-    volumes.push_back(std::move(volume));
-  }
+  for (const VolumeOutcome& one : report.volumes) volumes.push_back(VolumeJson(one));
   ordered_json missing = ordered_json::object();
   for (const auto& [name, status] : report.missing) missing[name] = Describe(status);
   SEALIFT_RETURN_IF_ERROR(
@@ -113,6 +127,28 @@ Status WriteUnlockState(const std::filesystem::path& runtime, const UnlockReport
                                            {"value", report.counter},
                                            {"epoch", report.epoch},
                                            {"image", report.image_epoch}});
+}
+
+Status AddUnlockState(const std::filesystem::path& runtime, const UnlockReport& report) {
+  SEALIFT_RETURN_IF_ERROR(MakeDirectories(runtime));
+  Result<ordered_json> before = ReadState(runtime / kVolumesStateName);
+  ordered_json state = before.ok() ? *std::move(before) : ordered_json::object();
+  if (!state["volumes"].is_array()) state["volumes"] = ordered_json::array();
+  if (!state["missing"].is_object()) state["missing"] = ordered_json::object();
+  ordered_json volumes = ordered_json::array();
+  for (const ordered_json& one : state["volumes"]) {
+    const bool again = std::ranges::any_of(report.volumes, [&](const VolumeOutcome& now) {
+      return one.is_object() && Member(one, "device") == now.device.string();
+    });
+    if (!again) volumes.push_back(one);
+  }
+  for (const VolumeOutcome& one : report.volumes) {
+    volumes.push_back(VolumeJson(one));
+    if (one.status.ok() && one.mount.ok()) state["missing"].erase(one.name);
+  }
+  for (const auto& [name, status] : report.missing) state["missing"][name] = Describe(status);
+  state["volumes"] = std::move(volumes);
+  return Write(runtime / kVolumesStateName, state);
 }
 
 Result<EpochState> ReadEpochState(const std::filesystem::path& runtime) {
@@ -128,23 +164,24 @@ Result<EpochState> ReadEpochState(const std::filesystem::path& runtime) {
   return state;
 }
 
-Result<std::vector<VolumeHeader>> ReadOpenVolumes(const std::filesystem::path& runtime) {
-  std::error_code error;
-  std::vector<VolumeHeader> volumes;
-  if (!std::filesystem::exists(runtime / kVolumesStateName, error)) return volumes;
+Result<std::vector<OpenVolume>> ReadOpenVolumes(const std::filesystem::path& runtime) {
   SEALIFT_ASSIGN_OR_RETURN(const ordered_json json, ReadState(runtime / kVolumesStateName));
+  std::vector<OpenVolume> volumes;
   const auto listed = json.find("volumes");
   if (listed == json.end() || !listed->is_array()) return Unusable("it lists no volumes");
   for (const ordered_json& one : *listed) {
-    if (!one.is_object() || one.value("open", ordered_json()) != true) continue;
-    VolumeHeader volume;
-    volume.name = Member(one, "name");
-    volume.luks_uuid = Member(one, "luks_uuid");
+    if (!IsOpen(one)) continue;
+    OpenVolume volume{.device = Member(one, "device"), .header = {}};
+    volume.header.name = Member(one, "name");
+    volume.header.luks_uuid = Member(one, "luks_uuid");
+    const auto slot = one.find("slot");
     const auto bindings = one.find("bindings");
-    if (bindings == one.end() || !bindings->is_array()) return Unusable("a volume lists no bindings");
+    if (slot == one.end() || !slot->is_number_unsigned() || bindings == one.end() || !bindings->is_array())
+      return Unusable("a volume lists no bindings");
+    volume.slot = slot->get<std::uint32_t>();
     for (const ordered_json& binding : *bindings) {
       SEALIFT_ASSIGN_OR_RETURN(VolumeBound bound, ReadBinding(binding));
-      volume.bindings.push_back(std::move(bound));
+      volume.header.bindings.push_back(std::move(bound));
     }
     volumes.push_back(std::move(volume));
   }
@@ -157,10 +194,13 @@ Result<std::vector<escrow::EscrowedKey>> ReadEscrowedKeys(const std::filesystem:
   const auto volumes = json.find("volumes");
   if (volumes == json.end() || !volumes->is_array()) return Unusable("it lists no volumes");
   for (const ordered_json& volume : *volumes) {
-    if (!volume.is_object() || !volume.contains("recovery_keys") || !volume["recovery_keys"].is_array())
+    if (!IsOpen(volume)) continue;
+    if (!volume.contains("recovery_keys") || !volume["recovery_keys"].is_array())
       return Unusable("a volume lists no recovery keys");
     for (const ordered_json& key : volume["recovery_keys"]) {
-      SEALIFT_ASSIGN_OR_RETURN(escrow::EscrowedKey parsed, escrow::Parse(key.dump()));
+      SEALIFT_ASSIGN_OR_RETURN(
+          escrow::EscrowedKey parsed,
+          escrow::Parse(key.dump(-1, ' ', false, ordered_json::error_handler_t::replace)));
       keys.push_back(std::move(parsed));
     }
   }

@@ -41,11 +41,16 @@ SecretBytes Payload(const SecretBytes& secret, std::uint64_t epoch_base) {
   return SecretBytes(std::move(payload));
 }
 
-std::vector<SealedToken> SealedTokens(const LuksHeader& header) {
-  std::vector<SealedToken> tokens;
+struct NumberedSealed {
+  int number = 0;
+  SealedToken token;
+};
+
+std::vector<NumberedSealed> SealedTokens(const LuksHeader& header) {
+  std::vector<NumberedSealed> tokens;
   for (const LuksHeader::Token& token : header.Tokens(kSealedTokenType)) {
     Result<SealedToken> parsed = ParseSealedToken(token.json);
-    if (parsed.ok()) tokens.push_back(*std::move(parsed));
+    if (parsed.ok()) tokens.push_back({.number = token.number, .token = *std::move(parsed)});
   }
   return tokens;
 }
@@ -66,9 +71,9 @@ std::vector<NumberedRecovery> RecoveryTokens(const LuksHeader& header) {
 }
 
 Status CheckName(const std::filesystem::path& device, const std::string& name,
-                 const std::vector<SealedToken>& tokens) {
+                 const std::vector<NumberedSealed>& tokens) {
   if (tokens.empty()) return Refuse(Reason::kVolumeForeign, device, "it has no token of this agent");
-  for (const SealedToken& token : tokens) {
+  for (const auto& [number, token] : tokens) {
     if (token.volume != name)
       return Refuse(Reason::kVolumeForeign, device,
                     fmt::format("it is volume '{}' and not '{}'", token.volume, name));
@@ -107,13 +112,39 @@ Result<SignedPcrs> Approval(const std::filesystem::path& device, const RunningIm
                   moving[11].hex(), moving[12].hex(), moving[13].hex()));
 }
 
+// What a weaker binding lacks.
+bool DemandsSecureBoot(const SealedToken& token) { return token.policy.literal.contains(kSecureBootPcr); }
+
 bool SameDigest(const Sha256Digest& a, const Sha256Digest& b) {
   return CRYPTO_memcmp(a.bytes.data(), b.bytes.data(), a.bytes.size()) == 0;
 }
 
+// That a recovery key can be escrowed at all, before anything is lost for it.
+Status TryEscrow(const std::string& name, const EscrowTo& to) {
+  const escrow::Subject subject{.ek_digest = to.ek_digest,
+                                .volume = name,
+                                .luks_uuid = "00000000-0000-0000-0000-000000000000",
+                                .slot = 0};
+  return escrow::Escrow(escrow::MakeRecoveryKey(), subject, to.key, to.oaep).status();
+}
+
+// Whether this machine wrote the token, for this volume and what is in that slot now.
+bool IsProven(const LuksHeader& header, const std::string& name, ByteView secret,
+              const RecoveryToken& token) {
+  const escrow::Subject& subject = token.escrowed.subject;
+  return subject.slot == token.slot && subject.volume == name && subject.luks_uuid == header.uuid() &&
+         SameDigest(token.tag, RecoveryTag(secret, escrow::Format(token.escrowed), token.order,
+                                           header.SlotSalt(token.slot)));
+}
+
 }  // namespace
 
+bool UnsealedVolume::HasRecoveryFor(std::string_view order) const {
+  return std::ranges::find(orders_, order) != orders_.end();
+}
+
 Result<MadeVolume> VolumeKeeper::Make(const VolumeSpec& spec, const MakeOptions& options) {
+  SEALIFT_RETURN_IF_ERROR(TryEscrow(spec.name, options.escrow));
   SEALIFT_ASSIGN_OR_RETURN(LuksHeader header, LuksHeader::Format(spec.device, spec.name));
   const SecretBytes secret(RandomBytes(kSecretBytes));
   const SecretBytes passphrase = DeriveKey(secret.ExposeSecret(), kPassphrasePurpose);
@@ -127,10 +158,14 @@ Result<MadeVolume> VolumeKeeper::Make(const VolumeSpec& spec, const MakeOptions&
   MadeVolume made{
       .facts = {.name = spec.name, .luks_uuid = header.uuid(), .device = spec.device, .mapped = {}},
       .recovery = {}};
-  SEALIFT_ASSIGN_OR_RETURN(made.recovery, AddRecoverySlot(header, spec.name, volume_key, options.escrow));
+  const Inside inside{.name = spec.name, .secret = secret.ExposeSecret(), .volume_key = volume_key};
+  SEALIFT_ASSIGN_OR_RETURN(made.recovery, AddRecoverySlot(header, inside, options.escrow, ""));
   SEALIFT_ASSIGN_OR_RETURN(made.facts.mapped, parts_.mapper.Map(spec.device, spec.name, volume_key));
-  SEALIFT_RETURN_IF_ERROR(parts_.mounts.MakeFileSystem(made.facts.mapped, spec.fs_type, spec.fs_label));
-  return made;
+  const Status filled = parts_.mounts.MakeFileSystem(made.facts.mapped, spec.fs_type, spec.fs_label);
+  if (filled.ok()) return made;
+  // The first error says more than one of the second step.
+  static_cast<void>(parts_.mapper.Unmap(spec.name));
+  return filled;
 }
 
 Status VolumeKeeper::AddBinding(LuksHeader& header, const std::string& name, const VolumeBinding& binding,
@@ -148,23 +183,25 @@ Status VolumeKeeper::AddBinding(LuksHeader& header, const std::string& name, con
   return header.SetToken(-1, FormatSealedToken(token));
 }
 
-Result<escrow::EscrowedKey> VolumeKeeper::AddRecoverySlot(LuksHeader& header, const std::string& name,
-                                                          const SecretBytes& volume_key, const EscrowTo& to) {
+Result<escrow::EscrowedKey> VolumeKeeper::AddRecoverySlot(LuksHeader& header, const Inside& inside,
+                                                          const EscrowTo& to, const std::string& order) {
   const SecretBytes recovery = escrow::MakeRecoveryKey();
-  SEALIFT_ASSIGN_OR_RETURN(const std::uint32_t slot, header.AddSlot(recovery, &volume_key));
+  SEALIFT_ASSIGN_OR_RETURN(const std::uint32_t slot, header.AddSlot(recovery, &inside.volume_key));
   const escrow::Subject subject{
-      .ek_digest = to.ek_digest, .volume = name, .luks_uuid = header.uuid(), .slot = slot};
+      .ek_digest = to.ek_digest, .volume = inside.name, .luks_uuid = header.uuid(), .slot = slot};
   SEALIFT_ASSIGN_OR_RETURN(escrow::EscrowedKey escrowed, escrow::Escrow(recovery, subject, to.key, to.oaep));
-  SEALIFT_RETURN_IF_ERROR(header.SetToken(-1, FormatRecoveryToken({.slot = slot, .escrowed = escrowed})));
+  const Sha256Digest tag = RecoveryTag(inside.secret, escrow::Format(escrowed), order, header.SlotSalt(slot));
+  SEALIFT_RETURN_IF_ERROR(header.SetToken(
+      -1, FormatRecoveryToken({.slot = slot, .escrowed = escrowed, .order = order, .tag = tag})));
   return escrowed;
 }
 
 Result<VolumeHeader> VolumeKeeper::ReadHeader(const std::filesystem::path& device, const std::string& name) {
   SEALIFT_ASSIGN_OR_RETURN(const LuksHeader header, LuksHeader::Load(device));
-  const std::vector<SealedToken> tokens = SealedTokens(header);
+  const std::vector<NumberedSealed> tokens = SealedTokens(header);
   SEALIFT_RETURN_IF_ERROR(CheckName(device, name, tokens));
   VolumeHeader read{.name = name, .luks_uuid = header.uuid(), .bindings = {}, .recoveries = {}};
-  for (const SealedToken& token : tokens) {
+  for (const auto& [number, token] : tokens) {
     VolumeBound bound{.policy_key = token.policy.policy_key,
                       .signed_pcrs = token.policy.signed_pcrs,
                       .secure_boot = std::nullopt};
@@ -187,7 +224,7 @@ Result<UnsealedVolume> VolumeKeeper::Unseal(const std::filesystem::path& device,
                            parts_.vault.ReadPcrs(std::array<std::uint32_t, 4>{7, 11, 12, 13}));
   Status refusal =
       Refuse(Reason::kVolumeLocked, device, "it is bound to another PCR policy key than this image's");
-  for (const SealedToken& token : SealedTokens(header)) {
+  for (const auto& [number, token] : SealedTokens(header)) {
     if (token.volume != name || !(token.policy.policy_key == image.policy_key)) continue;
     refusal = CheckStrength(device, token.policy, image.bind_secure_boot);
     if (!refusal.ok()) continue;
@@ -214,6 +251,12 @@ Result<UnsealedVolume> VolumeKeeper::Unseal(const std::filesystem::path& device,
     volume.secret_ = SecretBytes(secret);
     volume.slot_ = token.slot;
     volume.tag_ = token.tag;
+    volume.header_.recoveries.clear();
+    for (NumberedRecovery& recovery : RecoveryTokens(header)) {
+      if (!IsProven(header, name, secret, recovery.token)) continue;
+      volume.orders_.push_back(recovery.token.order);
+      volume.header_.recoveries.push_back(std::move(recovery.token.escrowed));
+    }
     return volume;
   }
   return refusal;
@@ -240,24 +283,64 @@ Result<VolumeFacts> VolumeKeeper::Open(const UnsealedVolume& volume) {
   return facts;
 }
 
+Result<std::size_t> VolumeKeeper::RemoveForeignTokens(const UnsealedVolume& volume,
+                                                      const RunningImage& image) {
+  SEALIFT_ASSIGN_OR_RETURN(LuksHeader header, LuksHeader::Load(volume.device_));
+  std::vector<int> foreign;
+  for (const LuksHeader::Token& one : header.Tokens(kSealedTokenType)) {
+    const Result<SealedToken> token = ParseSealedToken(one.json);
+    const bool ours = token.ok() && token->slot == volume.slot_ && token->volume == volume.header_.name &&
+                      SameDigest(token->tag, volume.tag_) &&
+                      CheckStrength(volume.device_, token->policy, image.bind_secure_boot).ok();
+    if (!ours) foreign.push_back(one.number);
+  }
+  for (const LuksHeader::Token& one : header.Tokens(kRecoveryTokenType)) {
+    const Result<RecoveryToken> token = ParseRecoveryToken(one.json);
+    if (!token.ok() || !IsProven(header, volume.header_.name, volume.secret_.ExposeSecret(), *token))
+      foreign.push_back(one.number);
+  }
+  for (const int number : foreign) SEALIFT_RETURN_IF_ERROR(header.RemoveToken(number));
+  return foreign.size();
+}
+
 Result<std::size_t> VolumeKeeper::AddBindings(const UnsealedVolume& volume, const RunningImage& image) {
   SEALIFT_ASSIGN_OR_RETURN(LuksHeader header, LuksHeader::Load(volume.device_));
+  std::vector<NumberedSealed> tokens = SealedTokens(header);
+  // One release that lets go of PCR 7 must not open the disk of a machine that had it for good.
+  const bool secure_boot =
+      image.bind_secure_boot ||
+      std::ranges::any_of(tokens, [](const NumberedSealed& one) { return DemandsSecureBoot(one.token); });
   tpm::PcrValues literal;
-  if (image.bind_secure_boot) {
+  if (secure_boot) {
     SEALIFT_ASSIGN_OR_RETURN(literal, parts_.vault.ReadPcrs(std::array{kSecureBootPcr}));
   }
-  std::vector<SealedToken> tokens = SealedTokens(header);
-  std::size_t tokens_now = tokens.size();
+  const auto named = [&](const SealedToken& token) {
+    return token.policy.policy_key == image.policy_key ||
+           std::ranges::find(image.accepted_keys, token.policy.policy_key) != image.accepted_keys.end();
+  };
+  const auto make_room = [&]() -> Status {
+    auto least = std::ranges::find_if(tokens, [&](const NumberedSealed& one) { return !named(one.token); });
+    if (least == tokens.end()) {
+      least = std::ranges::find_if(
+          tokens, [&](const NumberedSealed& one) { return one.token.policy.literal != literal; });
+    }
+    if (least == tokens.end())
+      return Refuse(Reason::kVolumeLocked, volume.device_,
+                    "its header has no room for another PCR policy key");
+    SEALIFT_RETURN_IF_ERROR(header.RemoveToken(least->number));
+    tokens.erase(least);
+    return OkStatus();
+  };
   std::size_t added = 0;
   for (const PublicKey& key : image.accepted_keys) {
-    const bool bound = std::ranges::any_of(tokens, [&](const SealedToken& token) {
-      return token.policy.policy_key == key && token.policy.literal == literal;
+    const bool bound = std::ranges::any_of(tokens, [&](const NumberedSealed& one) {
+      return one.token.policy.policy_key == key && one.token.policy.literal == literal;
     });
-    if (bound || tokens_now >= kMaxSealedTokens) continue;
-    SEALIFT_RETURN_IF_ERROR(AddBinding(
-        header, volume.header_.name, {.policy_key = key, .bind_secure_boot = image.bind_secure_boot},
-        volume.slot_, Payload(volume.secret_, volume.epoch_base_), volume.tag_));
-    ++tokens_now;
+    if (bound) continue;
+    if (tokens.size() + added >= kMaxSealedTokens) SEALIFT_RETURN_IF_ERROR(make_room());
+    SEALIFT_RETURN_IF_ERROR(AddBinding(header, volume.header_.name,
+                                       {.policy_key = key, .bind_secure_boot = secure_boot}, volume.slot_,
+                                       Payload(volume.secret_, volume.epoch_base_), volume.tag_));
     ++added;
   }
   return added;
@@ -281,36 +364,50 @@ Result<VolumeFacts> VolumeKeeper::OpenByRecoveryKey(const std::filesystem::path&
   return facts;
 }
 
-Result<escrow::EscrowedKey> VolumeKeeper::AddRecovery(const UnsealedVolume& volume, const EscrowTo& to) {
+Result<escrow::EscrowedKey> VolumeKeeper::AddRecovery(const UnsealedVolume& volume, const EscrowTo& to,
+                                                      const std::string& order) {
   SEALIFT_ASSIGN_OR_RETURN(const SecretBytes key, ProvenKey(volume));
   SEALIFT_ASSIGN_OR_RETURN(LuksHeader header, LuksHeader::Load(volume.device_));
-  return AddRecoverySlot(header, volume.header_.name, key, to);
+  const Inside inside{
+      .name = volume.header_.name, .secret = volume.secret_.ExposeSecret(), .volume_key = key};
+  return AddRecoverySlot(header, inside, to, order);
 }
 
-Status VolumeKeeper::DropRecovery(const std::filesystem::path& device, const std::string& name,
-                                  std::uint32_t keep_slot) {
+Status VolumeKeeper::DropRecovery(const std::filesystem::path& device, const OpenSlots& keep) {
   SEALIFT_ASSIGN_OR_RETURN(LuksHeader header, LuksHeader::Load(device));
-  const std::vector<SealedToken> sealed = SealedTokens(header);
-  SEALIFT_RETURN_IF_ERROR(CheckName(device, name, sealed));
-  const std::vector<NumberedRecovery> recoveries = RecoveryTokens(header);
-  if (std::ranges::none_of(recoveries,
-                           [&](const NumberedRecovery& one) { return one.token.slot == keep_slot; })) {
+  if (header.uuid() != keep.luks_uuid) {
+    return MakeError(
+        Code::kFailedPrecondition, Reason::kVolumeForeign,
+        fmt::format("remove recovery keys of volume {}: it is another than was opened", device.string()));
+  }
+  const std::vector<std::uint32_t> slots = header.Slots();
+  const auto used = [&](std::uint32_t slot) { return std::ranges::find(slots, slot) != slots.end(); };
+  if (keep.recovery == keep.tpm || !used(keep.recovery) || !used(keep.tpm)) {
     return MakeError(
         Code::kNotFound, Reason::kRecoveryKeyUnknown,
-        fmt::format("keep recovery slot {} of volume {}: it is none", keep_slot, device.string()));
+        fmt::format("keep recovery slot {} of volume {}: it is none", keep.recovery, device.string()));
   }
-  for (const std::uint32_t slot : header.Slots()) {
-    const bool tpm = std::ranges::any_of(sealed, [&](const SealedToken& one) { return one.slot == slot; });
-    if (!tpm && slot != keep_slot) SEALIFT_RETURN_IF_ERROR(header.RemoveSlot(slot));
+  for (const std::uint32_t slot : slots)
+    if (slot != keep.tpm && slot != keep.recovery) SEALIFT_RETURN_IF_ERROR(header.RemoveSlot(slot));
+  for (const LuksHeader::Token& one : header.Tokens(kRecoveryTokenType)) {
+    const Result<RecoveryToken> token = ParseRecoveryToken(one.json);
+    if (!token.ok() || token->slot != keep.recovery) SEALIFT_RETURN_IF_ERROR(header.RemoveToken(one.number));
   }
-  for (const NumberedRecovery& one : recoveries)
-    if (one.token.slot != keep_slot) SEALIFT_RETURN_IF_ERROR(header.RemoveToken(one.number));
   return OkStatus();
 }
 
 Result<std::uint64_t> NewEpochBase(TpmCounters& counters, std::uint64_t epoch) {
-  SEALIFT_ASSIGN_OR_RETURN(const std::uint64_t value, counters.DefineCounter(kEpochCounter));
-  // Modulo 2^64: a young counter may be below the epoch.
+  SEALIFT_ASSIGN_OR_RETURN(std::uint64_t value, counters.DefineCounter(kEpochCounter));
+  if (value < epoch && epoch - value > kMaxEpochSteps) {
+    return MakeError(
+        Code::kFailedPrecondition, Reason::kEpochUnusable,
+        fmt::format("begin with epoch {}: this machine's counter stands at {} and is raised by at "
+                    "most {} at once",
+                    epoch, value, kMaxEpochSteps));
+  }
+  while (value < epoch) {
+    SEALIFT_ASSIGN_OR_RETURN(value, counters.IncrementCounter(kEpochCounter));
+  }
   return value - epoch;
 }
 

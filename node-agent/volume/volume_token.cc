@@ -13,6 +13,8 @@ constexpr int kFormat = 1;
 constexpr std::size_t kMaxTokenBytes = 16u << 10;
 constexpr std::uint32_t kMaxSlot = 31;
 constexpr std::uint32_t kPcrCount = 24;
+constexpr std::size_t kMaxVolumeName = 36;
+constexpr std::size_t kMaxOrderBytes = 64;
 
 Status Foreign(std::string_view why) {
   return MakeError(Code::kInvalidArgument, Reason::kVolumeForeign,
@@ -24,6 +26,12 @@ Result<ordered_json> Object(std::string_view json) {
   ordered_json object = ordered_json::parse(json, nullptr, /*allow_exceptions=*/false);
   if (!object.is_object()) return Foreign("it is no JSON object");
   return object;
+}
+
+bool IsVolumeName(std::string_view name) {
+  return !name.empty() && name.size() <= kMaxVolumeName &&
+         name.find_first_not_of("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_") ==
+             std::string_view::npos;
 }
 
 const std::string* Text(const ordered_json& object, const char* name) {
@@ -86,6 +94,11 @@ Result<tpm::PcrValues> Literal(const ordered_json& object) {
 
 }  // namespace
 
+bool IsOrderId(std::string_view text) {
+  return !text.empty() && text.size() <= kMaxOrderBytes &&
+         text.find_first_not_of("abcdefghijklmnopqrstuvwxyz0123456789-") == std::string_view::npos;
+}
+
 std::string FormatSealedToken(const SealedToken& token) {
   ordered_json literal = ordered_json::object();
   for (const auto& [pcr, value] : token.policy.literal) literal[std::to_string(pcr)] = value.hex();
@@ -114,7 +127,8 @@ Result<SealedToken> ParseSealedToken(std::string_view json) {
   const std::string* volume = Text(object, "volume");
   const std::string* tag_text = Text(object, "tag");
   const auto tag = Sha256Digest::FromHex(tag_text == nullptr ? "" : *tag_text);
-  if (volume == nullptr || !tag.ok()) return Foreign("it names no volume, or has no tag");
+  if (volume == nullptr || !IsVolumeName(*volume) || !tag.ok())
+    return Foreign("it names no volume, or has no tag");
   SEALIFT_ASSIGN_OR_RETURN(const Bytes key_der, Base64(object, "policy_key"));
   Result<PublicKey> key = PublicKey::FromDer(key_der);
   if (!key.ok()) return Foreign("its policy key does not parse");
@@ -140,6 +154,8 @@ std::string FormatRecoveryToken(const RecoveryToken& token) {
   object["keyslots"] = ordered_json::array({std::to_string(token.slot)});
   object["format"] = kFormat;
   object["escrow"] = ordered_json::parse(escrow::Format(token.escrowed));
+  if (!token.order.empty()) object["order"] = token.order;
+  object["tag"] = token.tag.hex();
   return object.dump();
 }
 
@@ -148,8 +164,19 @@ Result<RecoveryToken> ParseRecoveryToken(std::string_view json) {
   SEALIFT_ASSIGN_OR_RETURN(const std::uint32_t slot, Slot(object));
   const auto escrowed = object.find("escrow");
   if (escrowed == object.end()) return Foreign("it has no escrowed key");
-  SEALIFT_ASSIGN_OR_RETURN(escrow::EscrowedKey key, escrow::Parse(escrowed->dump()));
-  return RecoveryToken{.slot = slot, .escrowed = std::move(key)};
+  // Strings that are no UTF-8 would make a plain dump throw.
+  SEALIFT_ASSIGN_OR_RETURN(
+      escrow::EscrowedKey key,
+      escrow::Parse(escrowed->dump(-1, ' ', false, ordered_json::error_handler_t::replace)));
+  const std::string* tag_text = Text(object, "tag");
+  const auto tag = Sha256Digest::FromHex(tag_text == nullptr ? "" : *tag_text);
+  if (!tag.ok()) return Foreign("it has no tag");
+  const std::string* order = Text(object, "order");
+  if (order != nullptr && !IsOrderId(*order)) return Foreign("it names no order");
+  return RecoveryToken{.slot = slot,
+                       .escrowed = std::move(key),
+                       .order = order == nullptr ? std::string() : *order,
+                       .tag = *tag};
 }
 
 }  // namespace sealift::agent

@@ -30,7 +30,14 @@ struct SealedToken {
 struct RecoveryToken {
   std::uint32_t slot = 0;
   escrow::EscrowedKey escrowed;
+  // Id of the order that asked for it; empty for the one made with the volume. At most 64 of [a-z0-9-].
+  std::string order;
+  // RecoveryTag, under the volume's secret: whoever has the disk alone can write a token, but not this.
+  Sha256Digest tag;
 };
+
+// What RecoveryToken::order may be.
+bool IsOrderId(std::string_view text);
 
 std::string FormatSealedToken(const SealedToken& token);
 // Errors: INVALID_ARGUMENT/VOLUME_FOREIGN.

@@ -34,6 +34,8 @@ class RecordingMounts final : public agent::Mounts {
  public:
   Status MakeFileSystem(const std::filesystem::path& device, const std::string& type,
                         const std::string& label) override {
+    if (!unmakeable.empty() && label == unmakeable)
+      return MakeError(Code::kFailedPrecondition, Reason::kToolFailed, "mkfs: no space");
     made.push_back(type + " " + label + " on " + device.string());
     return OkStatus();
   }
@@ -52,6 +54,8 @@ class RecordingMounts final : public agent::Mounts {
   std::map<std::filesystem::path, std::string> mounted;
   // Name of a mapped device whose mount fails.
   std::string broken;
+  // Label of a file system that cannot be made.
+  std::string unmakeable;
 };
 
 }  // namespace sealift::test

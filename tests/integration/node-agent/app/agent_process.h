@@ -134,6 +134,9 @@ class AgentProcess : public testing::Test {
     Put("os-release", AsBytes("IMAGE_VERSION=" + version + "\n"));
     Put("boot-id", AsBytes(fmt::format("boot-{}\n", ++boots_)));
     fs::remove_all(root() / "run");
+    fs::create_directories(root() / "run");
+    // What an early boot leaves that found no disk.
+    Put("run/volumes.json", AsBytes(R"({"volumes":[],"missing":{},"reset":""})"));
     fs::remove(root() / "rebooted");
   }
 

@@ -144,6 +144,17 @@ TEST_F(AgentProcess, WithoutTheStatePartitionItReportsAndChangesNothing) {
   EXPECT_TRUE(fs::is_empty(root() / "state"));
 }
 
+// The image has encrypted volumes and nobody says what became of them: whether the next one opens them cannot
+// be told.
+TEST_F(AgentProcess, ArmsNothingWithoutWordOfTheEarlyBoot) {
+  fs::remove(root() / "run/volumes.json");
+  auto process = Start();
+  ASSERT_TRUE(Eventually([&] { return !ReasonTold("2.0").empty(); })) << State();
+  EXPECT_EQ(ReasonTold("2.0"), "VOLUME_WOULD_STAY_LOCKED");
+  EXPECT_FALSE(fs::exists(root() / "efi/loader/entries/active+3.conf"));
+  EXPECT_FALSE(fs::exists(root() / "rebooted"));
+}
+
 TEST_F(AgentProcess, SaysEverythingThatIsWrongWithItsConfiguration) {
   Put("bad.toml", AsBytes("[controller]\naddress = 'nowhere'\nsurprise = 1\n[update]\nboot_tries = 0\n"));
   const auto checked =
@@ -154,6 +165,15 @@ TEST_F(AgentProcess, SaysEverythingThatIsWrongWithItsConfiguration) {
                            "controller.surprise", "tuf.root_json", "update.boot_tries"}) {
     EXPECT_NE(checked->err.find(path), std::string::npos) << path << " in " << checked->err;
   }
+  // It would be found out when a recovery key is made, with the disk already wiped.
+  WriteConfig("/proc", "[escrow]\npublic_pem = '''\n" +
+                           SoftwareSigner::Generate(KeyType::kEcP256).value()->public_key().Pem() + "'''\n");
+  const auto unusable =
+      RunCommand({.argv = {kAgent, "run", "--check-config", "--config", (root() / "node.toml").string()}});
+  ASSERT_TRUE(unusable.ok());
+  EXPECT_EQ(unusable->exit_code, 1);
+  EXPECT_NE(unusable->err.find("escrow.public_pem: must be an RSA key"), std::string::npos) << unusable->err;
+  WriteConfig();
   const auto good =
       RunCommand({.argv = {kAgent, "run", "--check-config", "--config", (root() / "node.toml").string()}});
   ASSERT_TRUE(good.ok());

@@ -4,6 +4,8 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <functional>
+
 #include "tests/integration/node-agent/volume/volume_machine.h"
 
 namespace sealift::agent {
@@ -18,13 +20,29 @@ using ::testing::UnorderedElementsAre;
 // An order that somebody verified; good until consumed.
 class OneReset final : public ResetOrders {
  public:
-  Result<std::string> Pending() override { return id; }
+  Result<std::string> Pending() override { return pending.ok() ? Result<std::string>(id) : pending; }
   Status Consume(const std::string& consumed) override {
     EXPECT_EQ(consumed, id);
-    id.clear();
-    return OkStatus();
+    if (consume.ok()) id.clear();
+    return consume;
   }
   std::string id = "order-1";
+  Status pending = OkStatus();
+  Status consume = OkStatus();
+};
+
+// Time passes while somebody waits for it.
+class PatientClock final : public Clock {
+ public:
+  UnixMillis Now() const override { return FromUnixMs(0); }
+  std::chrono::steady_clock::time_point Steady() const override { return now_; }
+  bool SleepFor(std::chrono::milliseconds duration, std::stop_token) override {
+    now_ += duration;
+    return true;
+  }
+
+ private:
+  std::chrono::steady_clock::time_point now_;
 };
 
 class UnlockTest : public test::VolumeMachine {
@@ -50,8 +68,9 @@ class UnlockTest : public test::VolumeMachine {
   Result<UnlockReport> Unlock(std::uint64_t image_epoch = 5, ResetOrders* resets = nullptr) {
     mapper_.mapped.clear();
     mounts_.mounted.clear();
-    FakeClock clock{FromUnixMs(0)};
-    UnlockOptions options{.required = CosVolumes(), .image_epoch = image_epoch, .device_timeout = {}};
+    PatientClock clock;
+    UnlockOptions options{
+        .required = CosVolumes(), .image_epoch = image_epoch, .device_timeout = device_timeout_};
     options.escrow = [this] { return Result<EscrowTo>(Options().escrow); };
     options.replace_recovery = folder_.path() / kReplaceRecoveryName;
     RunningImage image = Image();
@@ -62,7 +81,8 @@ class UnlockTest : public test::VolumeMachine {
                           .mounts = mounts_,
                           .clock = clock,
                           .resets = resets,
-                          .partitions = [this] { return partitions_; }});
+                          .partitions = [this] { return look_ ? look_() : partitions_; },
+                          .opened = opened_});
   }
 
   std::uint64_t base_ = 0;
@@ -71,6 +91,9 @@ class UnlockTest : public test::VolumeMachine {
   std::map<std::string, Bytes> keys_;
   std::vector<PublicKey> accepted_;
   std::multimap<std::string, std::filesystem::path> partitions_;
+  std::function<std::multimap<std::string, std::filesystem::path>()> look_;
+  std::chrono::milliseconds device_timeout_{};
+  std::function<void(const UnlockReport&)> opened_;
 };
 
 TEST_F(UnlockTest, OpensAndMountsBothAndTellsTheEpoch) {
@@ -90,11 +113,15 @@ TEST_F(UnlockTest, OpensAndMountsBothAndTellsTheEpoch) {
   const auto open = ReadOpenVolumes(folder_.path() / "run");
   ASSERT_TRUE(open.ok()) << Describe(open.status());
   ASSERT_EQ(open->size(), 2u);
-  EXPECT_EQ(open->front().name, "oem");
-  EXPECT_EQ(open->front().bindings.front().policy_key, key_->public_key());
-  EXPECT_EQ(open->front().bindings.front().secure_boot,
+  EXPECT_EQ(open->front().device, oem_.facts.device);
+  EXPECT_EQ(open->front().header.name, "oem");
+  EXPECT_EQ(open->front().header.luks_uuid, oem_.facts.luks_uuid);
+  EXPECT_NE(open->front().slot, oem_.recovery.subject.slot);
+  EXPECT_EQ(open->front().header.bindings.front().policy_key, key_->public_key());
+  EXPECT_EQ(open->front().header.bindings.front().secure_boot,
             vault_->ReadPcrs(std::array<std::uint32_t, 1>{7})->at(7));
-  EXPECT_TRUE(ReadOpenVolumes(folder_.path() / "never")->empty());
+  // That nothing is known of is not that nothing is there.
+  EXPECT_EQ(ReasonIdFrom(ReadOpenVolumes(folder_.path() / "never")), "EPOCH_UNUSABLE");
   EXPECT_THAT(ReadEscrowedKeys(folder_.path() / "run").value(),
               ElementsAre(oem_.recovery, persistent_.recovery));
 }
@@ -202,6 +229,67 @@ TEST_F(UnlockTest, AFileSystemThatDoesNotMountIsMissing) {
   const auto report = Unlock();
   ASSERT_TRUE(report.ok());
   EXPECT_EQ(ReasonIdOf(report->missing.at("persistent")), "VOLUME_DAMAGED");
+  ASSERT_EQ(report->volumes.size(), 2u);
+  EXPECT_TRUE(report->volumes[0].mount.ok());
+  EXPECT_EQ(ReasonIdOf(report->volumes[1].mount), "VOLUME_DAMAGED");
+}
+
+// A check of the file system may take longer than whoever waits for it.
+TEST_F(UnlockTest, WhatOpenedIsToldBeforeAnythingIsMounted) {
+  const auto runtime = folder_.path() / "run";
+  bool called = false;
+  opened_ = [&](const UnlockReport& report) {
+    called = true;
+    EXPECT_TRUE(mounts_.mounted.empty());
+    ASSERT_TRUE(WriteUnlockState(runtime, report).ok());
+    EXPECT_EQ(ReadOpenVolumes(runtime)->size(), 2u);
+    for (const VolumeOutcome& one : report.volumes) EXPECT_FALSE(one.mount.ok()) << one.name;
+  };
+  ASSERT_TRUE(Unlock().ok());
+  EXPECT_TRUE(called);
+}
+
+TEST_F(UnlockTest, ALookAlikeDoesNotEndTheWaitForTheRealDisk) {
+  device_timeout_ = std::chrono::seconds(30);
+  const auto plain = Device("aaa-plain");
+  int looks = 0;
+  look_ = [&] {
+    partitions_ = {{"oem", oem_.facts.device}, {"persistent", plain}};
+    if (++looks > 3) partitions_.insert({"persistent", persistent_.facts.device});
+    return partitions_;
+  };
+  const auto report = Unlock();
+  ASSERT_TRUE(report.ok());
+  EXPECT_TRUE(report->missing.empty());
+  EXPECT_EQ(mapper_.mapped["persistent"].device, persistent_.facts.device);
+}
+
+TEST_F(UnlockTest, WhatIsOpenedLaterTakesThePlaceOfWhatWasToldBefore) {
+  const auto runtime = folder_.path() / "run";
+  partitions_ = {{"oem", oem_.facts.device}, {"persistent", Device("plain")}};
+  ASSERT_TRUE(WriteUnlockState(runtime, *Unlock()).ok());
+  ASSERT_EQ(ReadOpenVolumes(runtime)->size(), 1u);
+  UnlockReport later{.volumes = {{.name = "persistent",
+                                  .device = folder_.path() / "plain",
+                                  .status = OkStatus(),
+                                  .luks_uuid = persistent_.facts.luks_uuid,
+                                  .bindings = {},
+                                  .recoveries = {},
+                                  .recovered = true}}};
+  ASSERT_TRUE(AddUnlockState(runtime, later).ok());
+  // The TPM opened one alone, and the epoch is still known.
+  EXPECT_EQ(ReadOpenVolumes(runtime)->size(), 1u);
+  EXPECT_EQ(ReadEpochState(runtime)->epoch, 5u);
+  const std::string text = ReadTextFile(runtime / kVolumesStateName, 1u << 20).value();
+  EXPECT_THAT(text, HasSubstr("\"recovered\":true"));
+  EXPECT_THAT(text, HasSubstr("\"missing\":{}"));
+  EXPECT_THAT(text, ::testing::Not(HasSubstr("VOLUME_NOT_ENCRYPTED")));
+}
+
+TEST_F(UnlockTest, BytesThatAreNoTextDoNotEndTheBoot) {
+  UnlockReport report{.missing = {{"oem", MakeError(Code::kNotFound, Reason::kVolumeMissing, "\xff\xfe")}}};
+  ASSERT_TRUE(WriteUnlockState(folder_.path() / "run", report).ok());
+  EXPECT_TRUE(ReadOpenVolumes(folder_.path() / "run")->empty());
 }
 
 TEST_F(UnlockTest, OtherEncryptedPartitionsAreOpenedButNotMounted) {
@@ -237,6 +325,53 @@ TEST_F(UnlockTest, AResetOrderMakesPersistentAnewOnceAndKeepsOem) {
             "RECOVERY_KEY_WRONG");
 }
 
+// The old volume is gone by then: nothing may be written to the new one, since the next boot makes it anew.
+TEST_F(UnlockTest, AResetWhoseOrderStaysGoodLeavesTheVolumeClosed) {
+  OneReset order;
+  order.consume = MakeError(Code::kUnavailable, Reason::kTpmUnavailable, "count: no answer");
+  const auto report = Unlock(5, &order);
+  ASSERT_TRUE(report.ok()) << Describe(report.status());
+  EXPECT_EQ(report->reset, "");
+  EXPECT_EQ(ReasonIdOf(report->missing.at("persistent")), "TPM_UNAVAILABLE");
+  EXPECT_THAT(mounts_.mounted, ElementsAre(Pair("/oem", "ext4 /dev/mapper/oem")));
+}
+
+TEST_F(UnlockTest, AResetThatCannotBeCarriedOutKeepsNothingClosed) {
+  OneReset order;
+  order.pending = MakeError(Code::kUnavailable, Reason::kTpmUnavailable, "read counter: no answer");
+  ASSERT_TRUE(Unlock(5, &order).ok());
+  EXPECT_EQ(mounts_.mounted.size(), 2u);
+  order.pending = OkStatus();
+  mounts_.unmakeable = "COS_PERSISTENT";
+  const auto report = Unlock(5, &order);
+  ASSERT_TRUE(report.ok()) << Describe(report.status());
+  EXPECT_TRUE(mounts_.mounted.contains("/oem"));
+}
+
+TEST_F(UnlockTest, AResetBindsToTheOtherKeysInTheSameBoot) {
+  const auto next = SoftwareSigner::Generate(KeyType::kRsa).value();
+  accepted_ = {key_->public_key(), next->public_key()};
+  OneReset order;
+  const auto report = Unlock(5, &order);
+  ASSERT_TRUE(report.ok());
+  ASSERT_EQ(report->reset, "order-1");
+  for (const VolumeOutcome& one : report->volumes) EXPECT_EQ(one.bindings.size(), 2u) << one.name;
+  EXPECT_TRUE(keeper_->Unseal(persistent_.facts.device, "persistent", Image(*next)).ok());
+}
+
+// The image's epoch counts from the first moment, and no base is above its counter: a controller believes no
+// such one.
+TEST_F(UnlockTest, ANewBaseBeginsWithTheImagesEpoch) {
+  const std::uint64_t counter = counters_->ReadCounter(kEpochCounter).value();
+  EXPECT_EQ(NewEpochBase(*counters_, 0).value(), counter);
+  EXPECT_EQ(NewEpochBase(*counters_, counter).value(), 0u);
+  // A young counter is counted up.
+  EXPECT_EQ(NewEpochBase(*counters_, counter + 7).value(), 0u);
+  EXPECT_EQ(counters_->ReadCounter(kEpochCounter).value(), counter + 7);
+  EXPECT_EQ(ReasonIdFrom(NewEpochBase(*counters_, counter + 7 + kMaxEpochSteps + 1)), "EPOCH_UNUSABLE");
+  EXPECT_EQ(counters_->ReadCounter(kEpochCounter).value(), counter + 7);
+}
+
 TEST_F(UnlockTest, ARefusedEpochCarriesOutNoReset) {
   ASSERT_TRUE(counters_->IncrementCounter(kEpochCounter).ok());
   OneReset order;
@@ -257,11 +392,21 @@ TEST_F(UnlockTest, ResetMendsADamagedHeaderButNotOneOfSeveralStrangers) {
 }
 
 TEST_F(UnlockTest, AddsNewRecoveryKeysWhereTheyAreAskedForAndOnce) {
-  ASSERT_TRUE(WriteFileAtomically(folder_.path() / kReplaceRecoveryName, {}).ok());
+  const auto ask = [&](std::string_view order) {
+    ASSERT_TRUE(WriteFileAtomically(folder_.path() / kReplaceRecoveryName, AsBytes(order)).ok());
+  };
+  ask("");
   for (int boot = 0; boot < 2; ++boot) {
     const auto report = Unlock();
     ASSERT_TRUE(report.ok());
     for (const VolumeOutcome& one : report->volumes) EXPECT_EQ(one.recoveries.size(), 2u) << one.name << boot;
+  }
+  // Another order, while two are there: keys that were never acknowledged keep nobody from new ones.
+  ask("0123456789abcdef\n");
+  for (int boot = 0; boot < 2; ++boot) {
+    const auto report = Unlock();
+    ASSERT_TRUE(report.ok());
+    for (const VolumeOutcome& one : report->volumes) EXPECT_EQ(one.recoveries.size(), 3u) << one.name << boot;
   }
 }
 

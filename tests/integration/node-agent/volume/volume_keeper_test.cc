@@ -5,11 +5,11 @@
 #include <gtest/gtest.h>
 
 #include <fstream>
-#include <functional>
 #include <nlohmann/json.hpp>
 
 #include "node-agent/volume/luks_header.h"
 #include "node-agent/volume/volume_token.h"
+#include "shared/base/files.h"
 #include "shared/crypto/hash.h"
 #include "tests/integration/node-agent/volume/volume_machine.h"
 #include "tests/support/status_matchers.h"
@@ -21,35 +21,6 @@ namespace {
 using test::kDeviceBytes;
 using test::ReasonIdFrom;
 using ::testing::HasSubstr;
-
-// Rewrites the metadata of both copies of a LUKS2 header with right checksums, as whoever holds the disk can:
-// nothing in the header is authenticated (LUKS2 format 1.1.2, section 2).
-void EditMetadata(const std::filesystem::path& device,
-                  const std::function<void(nlohmann::ordered_json&)>& edit) {
-  constexpr std::size_t kSizeAt = 8;
-  constexpr std::size_t kChecksumAt = 0x1C0;
-  constexpr std::size_t kJsonAt = 4096;
-  std::fstream file(device, std::ios::binary | std::ios::in | std::ios::out);
-  std::string head(16384, '\0');
-  file.read(head.data(), static_cast<std::streamsize>(head.size()));
-  ByteReader reader(AsBytes(head).subspan(kSizeAt), ByteReader::Endian::kBig);
-  ASSERT_EQ(reader.U64(), head.size());
-  for (const std::size_t copy : {std::size_t{0}, head.size()}) {
-    std::string bytes(head.size(), '\0');
-    file.seekg(static_cast<std::streamoff>(copy));
-    file.read(bytes.data(), static_cast<std::streamsize>(bytes.size()));
-    auto json = nlohmann::ordered_json::parse(bytes.substr(kJsonAt, bytes.find('\0', kJsonAt) - kJsonAt));
-    edit(json);
-    const std::string text = json.dump();
-    bytes.replace(kJsonAt, std::string::npos, bytes.size() - kJsonAt, '\0');
-    bytes.replace(kJsonAt, text.size(), text);
-    bytes.replace(kChecksumAt, 64, 64, '\0');
-    const Sha256Digest checksum = Sha256(AsBytes(bytes));
-    bytes.replace(kChecksumAt, 32, ToText(checksum.view()));
-    file.seekp(static_cast<std::streamoff>(copy));
-    file.write(bytes.data(), static_cast<std::streamsize>(bytes.size()));
-  }
-}
 
 class VolumeKeeperTest : public test::VolumeMachine {};
 
@@ -119,7 +90,7 @@ TEST_F(VolumeKeeperTest, ReplacesTheRecoveryKeyNewFirst) {
   const auto old_text = escrow::Open(made.recovery, escrow_key_).value().ExposeSecret();
   const auto volume = keeper_->Unseal(made.facts.device, "persistent", Image());
   ASSERT_TRUE(volume.ok());
-  const auto added = keeper_->AddRecovery(*volume, Options().escrow);
+  const auto added = keeper_->AddRecovery(*volume, Options().escrow, "order-1");
   ASSERT_TRUE(added.ok()) << Describe(added.status());
   EXPECT_NE(added->subject.slot, made.recovery.subject.slot);
   EXPECT_EQ(keeper_->ReadHeader(made.facts.device, "persistent")->recoveries.size(), 2u);
@@ -130,8 +101,16 @@ TEST_F(VolumeKeeperTest, ReplacesTheRecoveryKeyNewFirst) {
   };
   const SecretBytes first = escrow::Open(made.recovery, escrow_key_).value();
   EXPECT_TRUE(opens(first));
-  EXPECT_EQ(ReasonIdFrom(keeper_->DropRecovery(made.facts.device, "persistent", 17)), "RECOVERY_KEY_UNKNOWN");
-  ASSERT_TRUE(keeper_->DropRecovery(made.facts.device, "persistent", added->subject.slot).ok());
+  VolumeKeeper::OpenSlots keep{.luks_uuid = made.facts.luks_uuid, .tpm = volume->slot(), .recovery = 17};
+  EXPECT_EQ(ReasonIdFrom(keeper_->DropRecovery(made.facts.device, keep)), "RECOVERY_KEY_UNKNOWN");
+  keep.recovery = keep.tpm;
+  EXPECT_EQ(ReasonIdFrom(keeper_->DropRecovery(made.facts.device, keep)), "RECOVERY_KEY_UNKNOWN");
+  keep.recovery = added->subject.slot;
+  keep.luks_uuid = "00000000-0000-0000-0000-000000000000";
+  EXPECT_EQ(ReasonIdFrom(keeper_->DropRecovery(made.facts.device, keep)), "VOLUME_FOREIGN");
+  EXPECT_TRUE(opens(first));
+  keep.luks_uuid = made.facts.luks_uuid;
+  ASSERT_TRUE(keeper_->DropRecovery(made.facts.device, keep).ok());
   EXPECT_FALSE(opens(first));
   EXPECT_TRUE(opens(escrow::Open(*added, escrow_key_).value()));
   EXPECT_EQ(keeper_->ReadHeader(made.facts.device, "persistent")->recoveries.size(), 1u);
@@ -216,41 +195,20 @@ TEST_F(VolumeKeeperTest, OneSpoiltCopyOfTheHeaderIsMended) {
   EXPECT_TRUE(UnsealAndOpen(made.facts.device, "persistent").ok());
 }
 
-TEST_F(VolumeKeeperTest, RefusesAHeaderThatWouldMapPlaintext) {
-  const MadeVolume made = Make();
-  const auto backup = folder_.path() / "backup";
-  std::filesystem::copy_file(made.facts.device, backup);
-  const auto with = [&](const std::function<void(nlohmann::ordered_json&)>& edit) {
-    std::filesystem::copy_file(backup, made.facts.device, std::filesystem::copy_options::overwrite_existing);
-    EditMetadata(made.facts.device, edit);
-    return UnsealAndOpen(made.facts.device, "persistent");
-  };
-  EXPECT_TRUE(with([](auto&) {}).ok());
-  mapper_.mapped.clear();
-  // A cipher that encrypts nothing.
-  EXPECT_EQ(ReasonIdFrom(with([](auto& json) { json["segments"]["0"]["encryption"] = "cipher_null-ecb"; })),
-            "VOLUME_NOT_ENCRYPTED");
-  EXPECT_EQ(ReasonIdFrom(with([](auto& json) { json["segments"]["0"]["encryption"] = "aes-ecb"; })),
-            "VOLUME_NOT_ENCRYPTED");
-  // A second segment in clear, as in a decryption under way.
-  EXPECT_EQ(ReasonIdFrom(with([](auto& json) {
-              json["segments"]["0"]["size"] = "1048576";
-              json["segments"]["1"] = {{"type", "linear"}, {"offset", "17825792"}, {"size", "dynamic"}};
-            })),
-            "VOLUME_NOT_ENCRYPTED");
-  EXPECT_EQ(ReasonIdFrom(with([](auto& json) {
-              json["segments"]["0"] = {{"type", "linear"}, {"offset", "16777216"}, {"size", "dynamic"}};
-              json["digests"]["0"]["segments"] = nlohmann::ordered_json::array();
-            })),
-            "VOLUME_NOT_ENCRYPTED");
-  // Another place of the data: the ciphertext of our own file system, moved.
-  EXPECT_EQ(ReasonIdFrom(with([](auto& json) { json["segments"]["0"]["iv_tweak"] = "8"; })),
-            "VOLUME_NOT_ENCRYPTED");
-  EXPECT_EQ(ReasonIdFrom(with([](auto& json) {
-              json["config"]["requirements"]["mandatory"] =
-                  nlohmann::ordered_json::array({"online-reencrypt-v2"});
-            })),
-            "VOLUME_DAMAGED");
+TEST_F(VolumeKeeperTest, AnEscrowKeyThatCannotEncryptLeavesTheDiskAlone) {
+  const auto device = Device("disk");
+  const Bytes before = ReadFile(device, kDeviceBytes).value();
+  MakeOptions options = Options();
+  options.escrow.key = SoftwareSigner::Generate(KeyType::kEcP256).value()->public_key();
+  EXPECT_EQ(ReasonIdFrom(keeper_->Make({.device = device, .name = "persistent", .fs_label = "X"}, options)),
+            "KEY_MISMATCH");
+  EXPECT_EQ(ReadFile(device, kDeviceBytes).value(), before);
+}
+
+TEST_F(VolumeKeeperTest, AFileSystemThatIsNotMadeLeavesNothingMapped) {
+  mounts_.unmakeable = "COS_X";
+  EXPECT_FALSE(
+      keeper_->Make({.device = Device("disk"), .name = "persistent", .fs_label = "COS_X"}, Options()).ok());
   EXPECT_TRUE(mapper_.mapped.empty());
 }
 
