@@ -46,7 +46,7 @@ Status AgentOrderActions::Check(const order::ChangeRequest& request) {
       return parts_.volumes_encrypted ? OkStatus()
                                       : NotHere("this image has no encrypted volume to make anew");
     case order::Action::kRaiseEpoch: {
-      SEALIFT_RETURN_IF_ERROR(ReadEpochState(parts_.runtime).status());
+      SEALIFT_RETURN_IF_ERROR(CheckEpochStep(EpochOf(request)));
       SEALIFT_ASSIGN_OR_RETURN(const BootInventory inventory, BlessedInventory());
       return parts_.epochs.CheckRaise(inventory, EpochOf(request));
     }
@@ -60,6 +60,17 @@ Status AgentOrderActions::Check(const order::ChangeRequest& request) {
       return OkStatus();
   }
   return NotHere("an action of another version");
+}
+
+// Each step is a write of the TPM's memory, by the one thread that does everything else, too.
+Status AgentOrderActions::CheckEpochStep(std::uint64_t epoch) {
+  SEALIFT_ASSIGN_OR_RETURN(const EpochState state, ReadEpochState(parts_.runtime));
+  SEALIFT_ASSIGN_OR_RETURN(const std::uint64_t counter, parts_.counters.ReadCounter(kEpochCounter));
+  const std::uint64_t now = counter - state.base;
+  if (epoch <= now || epoch - now <= kMaxEpochSteps) return OkStatus();
+  return MakeError(
+      Code::kFailedPrecondition, Reason::kOrderUnsupported,
+      fmt::format("raise epoch from {} to {}: at most {} steps at once", now, epoch, kMaxEpochSteps));
 }
 
 Status AgentOrderActions::RaiseEpoch(std::uint64_t epoch) {
@@ -99,6 +110,9 @@ Result<bool> AgentOrderActions::Perform(const order::ChangeRequest& request) {
   }
   return NotHere("an action of another version");
 }
+
+// Only recovery keys take that long.
+Result<bool> AgentOrderActions::HasEnded(const std::string&) { return parts_.escrow.HasReplaced(); }
 
 Status AgentOrderActions::StageReset(const std::string& envelope) {
   return WriteResetOrder(parts_.esp, envelope);

@@ -35,12 +35,14 @@ class AgentOrderActions final : public OrderActions {
 
   Status Check(const order::ChangeRequest& request) override;
   Result<bool> Perform(const order::ChangeRequest& request) override;
+  Result<bool> HasEnded(const std::string& request_id) override;
   Status StageReset(const std::string& envelope) override;
   Status DropReset() override;
   std::optional<OrderOutcome> ResetOutcome() override;
   Status RequestReboot(const std::string& why) override;
 
  private:
+  Status CheckEpochStep(std::uint64_t epoch);
   Status RaiseEpoch(std::uint64_t epoch);
   Result<BootInventory> BlessedInventory() const;
 

@@ -56,27 +56,31 @@ Status EscrowKeeper::Save() {
 Status EscrowKeeper::Step(const Send& send) {
   if (settled_ || !places_.mounted()) return OkStatus();
   Load();
-  const auto keys = keys_.List();
-  if (!keys.ok()) {
-    // No encrypted volume: nothing to bring anywhere.
-    settled_ = true;
-    return OkStatus();
+  SEALIFT_ASSIGN_OR_RETURN(const std::vector<escrow::EscrowedKey> keys, keys_.List());
+  Status first = OkStatus();
+  for (const escrow::EscrowedKey& key : keys) {
+    const Status brought = Bring(key, send);
+    if (first.ok()) first = brought;
+    // One that is refused keeps no other waiting; a controller that is away does.
+    if (brought.code() == Code::kUnavailable || brought.code() == Code::kDeadlineExceeded) return first;
   }
-  for (const escrow::EscrowedKey& key : *keys) {
-    const std::string digest = DigestOf(key);
-    if (book_.acknowledged.contains(digest) || book_.dropped.contains(digest)) continue;
-    SEALIFT_ASSIGN_OR_RETURN(const Sha256Digest stored, send(key));
-    if (stored.hex() != digest) {
-      return MakeError(Code::kDataLoss, Reason::kEscrowMalformed,
-                       fmt::format("escrow recovery key of '{}': the controller acknowledged another one",
-                                   key.subject.volume));
-    }
-    book_.acknowledged.insert(digest);
-    SEALIFT_RETURN_IF_ERROR(Save());
-    log::Info("recovery key is in escrow", {{"key", digest}});
+  SEALIFT_RETURN_IF_ERROR(DropReplaced(keys));
+  settled_ = first.ok() && book_.replacing.empty();
+  return first;
+}
+
+Status EscrowKeeper::Bring(const escrow::EscrowedKey& key, const Send& send) {
+  const std::string digest = DigestOf(key);
+  if (book_.acknowledged.contains(digest) || book_.dropped.contains(digest)) return OkStatus();
+  SEALIFT_ASSIGN_OR_RETURN(const Sha256Digest stored, send(key));
+  if (stored.hex() != digest) {
+    return MakeError(Code::kDataLoss, Reason::kEscrowMalformed,
+                     fmt::format("escrow recovery key of '{}': the controller acknowledged another one",
+                                 key.subject.volume));
   }
-  SEALIFT_RETURN_IF_ERROR(DropReplaced(*keys));
-  settled_ = book_.replacing.empty();
+  book_.acknowledged.insert(digest);
+  SEALIFT_RETURN_IF_ERROR(Save());
+  log::Info("recovery key is in escrow", {{"key", digest}});
   return OkStatus();
 }
 
@@ -119,13 +123,13 @@ Result<bool> EscrowKeeper::Replace(const std::string& id) {
   }
   Load();
   if (book_.order == id && book_.replacing.empty()) return true;
-  const auto keys = keys_.List();
-  if (!keys.ok() || keys->empty()) {
+  SEALIFT_ASSIGN_OR_RETURN(const std::vector<escrow::EscrowedKey> keys, keys_.List());
+  if (keys.empty()) {
     return MakeError(Code::kNotFound, Reason::kRecoveryKeyUnknown,
                      "replace recovery keys: this machine has no encrypted volume");
   }
   if (book_.order != id) {
-    for (const escrow::EscrowedKey& key : *keys) {
+    for (const escrow::EscrowedKey& key : keys) {
       const std::string digest = DigestOf(key);
       if (!book_.dropped.contains(digest)) book_.replacing.insert(digest);
     }
@@ -133,10 +137,22 @@ Result<bool> EscrowKeeper::Replace(const std::string& id) {
     SEALIFT_RETURN_IF_ERROR(Save());
   }
   settled_ = false;
-  // Again after a cut is fine: the early boot looks only whether it is there.
-  if (!std::filesystem::exists(places_.replace_mark))
-    SEALIFT_RETURN_IF_ERROR(WriteFileAtomically(places_.replace_mark, AsBytes(id + "\n"), 0600));
+  // Again after a cut is fine: the early boot makes one new key for each id.
+  SEALIFT_RETURN_IF_ERROR(WriteFileAtomically(places_.replace_mark, AsBytes(id + "\n"), 0600));
   return false;
+}
+
+Result<bool> EscrowKeeper::HasReplaced() {
+  if (!places_.mounted()) {
+    return MakeError(Code::kUnavailable, Reason::kStateMissing,
+                     "replace recovery keys: the state partition is not mounted");
+  }
+  Load();
+  if (book_.order.empty()) {
+    return MakeError(Code::kFailedPrecondition, Reason::kRecoveryKeyUnknown,
+                     "replace recovery keys: what was to be replaced is not known any more");
+  }
+  return book_.replacing.empty();
 }
 
 }  // namespace sealift::agent

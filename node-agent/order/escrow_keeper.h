@@ -24,7 +24,8 @@ inline constexpr std::string_view kEscrowBookName = "escrow.json";
 class RecoveryKeys {
  public:
   virtual ~RecoveryKeys() = default;
-  // Errors: FAILED_PRECONDITION/EPOCH_UNUSABLE where no volume is encrypted.
+  // Those that the early boot has proven; none where no volume is encrypted. Errors:
+  // FAILED_PRECONDITION/EPOCH_UNUSABLE when it left no word that can be read.
   virtual Result<std::vector<escrow::EscrowedKey>> List() = 0;
   // Removes every recovery slot of the volume but this one.
   virtual Status DropOthers(const std::string& volume, std::uint32_t keep_slot) = 0;
@@ -44,15 +45,19 @@ class EscrowKeeper {
   };
   EscrowKeeper(Places places, RecoveryKeys& keys) : places_(std::move(places)), keys_(keys) {}
 
-  // Sends what is not acknowledged, one call each; then removes what was replaced. Errors: the first of the
-  // calls'; try again later. DATA_LOSS/ESCROW_MALFORMED when the controller acknowledges something else.
+  // Sends what is not acknowledged, one call each; then removes what was replaced. Errors: those of List; the
+  // first of the calls'; try again later. DATA_LOSS/ESCROW_MALFORMED when the controller acknowledges
+  // something else.
   Status Step(const Send& send);
   // Every key is acknowledged and none waits for its removal.
   bool settled() const { return settled_; }
 
   // For order `id`: true when its replacement has ended. Errors: NOT_FOUND/RECOVERY_KEY_UNKNOWN when there is
-  // nothing to replace; FAILED_PRECONDITION/STATE_MISSING.
+  // nothing to replace; FAILED_PRECONDITION/STATE_MISSING; those of List.
   Result<bool> Replace(const std::string& id);
+  // Whether the last replacement has ended; one that began later includes those before. Errors:
+  // FAILED_PRECONDITION/RECOVERY_KEY_UNKNOWN when none is known of; UNAVAILABLE/STATE_MISSING.
+  Result<bool> HasReplaced();
 
  private:
   struct Book {
@@ -66,6 +71,7 @@ class EscrowKeeper {
   };
   void Load();
   Status Save();
+  Status Bring(const escrow::EscrowedKey& key, const Send& send);
   Status DropReplaced(const std::vector<escrow::EscrowedKey>& keys);
 
   const Places places_;

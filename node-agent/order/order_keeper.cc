@@ -4,6 +4,7 @@
 
 #include <algorithm>
 
+#include "shared/base/foreign_text.h"
 #include "shared/base/log.h"
 #include "shared/tpm/structures.h"
 
@@ -40,30 +41,36 @@ Bytes OrderKeeper::Nonce() {
   return order::NonceFor(*ek, *counter);
 }
 
-Result<order::VerifiedOrder> OrderKeeper::Verify(const std::string& envelope, std::uint64_t orders) {
+Result<order::VerifiedOrder> OrderKeeper::Verify(const std::string& envelope, std::uint64_t orders,
+                                                 UnixMillis at) {
   SEALIFT_ASSIGN_OR_RETURN(const Sha256Digest ek, EkDigest());
   return order::VerifyOrder(envelope, {.orders_root = *settings_.orders_root,
                                        .ek_digest = ek,
                                        .nonce = order::NonceFor(ek, orders),
-                                       .now = seams_.clock.Now()});
+                                       .now = at});
 }
 
 // --- what the record says, and what of it is true
 
-OrderStage OrderKeeper::StageByCounter() {
+Result<OrderStage> OrderKeeper::StageByCounter() {
   request_.reset();
-  if (Nonce().empty()) return OrderStage::kNone;
-  const auto believe = [&](std::uint64_t orders) {
-    const auto verified = Verify(record_.envelope, orders);
+  if (Nonce().empty()) {
+    return MakeError(Code::kUnavailable, Reason::kTpmUnavailable,
+                     "go on with order: the TPM does not tell this machine's nonce");
+  }
+  const auto believe = [&](std::uint64_t orders, UnixMillis at) {
+    const auto verified = Verify(record_.envelope, orders, at);
     if (!verified.ok()) return false;
     request_ = verified->request();
     digest_ = verified->digest();
     return true;
   };
-  if (believe(*counter_))
+  const UnixMillis now = seams_.clock.Now();
+  if (believe(*counter_, now))
     return record_.stage == OrderStage::kStaged ? OrderStage::kStaged : OrderStage::kAccepted;
-  // The counter was raised and the power went before that was written down.
-  if (*counter_ > 0 && record_.stage != OrderStage::kStaged && believe(*counter_ - 1))
+  // Its nonce was spent while it was good, and maybe the power went before that was written down.
+  const UnixMillis accepted = record_.accepted == UnixMillis{} ? now : std::min(record_.accepted, now);
+  if (*counter_ > 0 && record_.stage != OrderStage::kStaged && believe(*counter_ - 1, accepted))
     return OrderStage::kConsumed;
   return OrderStage::kNone;
 }
@@ -72,24 +79,32 @@ void OrderKeeper::Resume() {
   std::vector<OrderOutcome> untold = std::move(record_.outcomes);
   record_ = seams_.log.Load();
   for (OrderOutcome& one : untold) {
-    if (!Knows(one.request_digest)) record_.outcomes.push_back(std::move(one));
+    if (!Knows(one.request_digest)) Push(std::move(one));
   }
   if (const auto reset = seams_.actions.ResetOutcome()) {
     std::erase_if(record_.outcomes,
                   [&](const OrderOutcome& one) { return one.request_digest == reset->request_digest; });
-    record_.outcomes.push_back(*reset);
+    Push(*reset);
     if (const Status saved = Save(); !saved.ok())
       log::Warning("outcome of an order not kept", {{"error", Describe(saved)}});
   }
+  unproven_ = false;
   if (record_.stage == OrderStage::kNone) {
-    // What an earlier boot carried out, or left: the file alone does nothing any more.
+    // What an earlier boot carried out, or left: the file alone does nothing any more. Without the state
+    // partition it cannot be told whether it was.
+    if (!seams_.log.Available()) return;
     if (const Status dropped = seams_.actions.DropReset(); !dropped.ok())
       log::Warning("old reset order stays", {{"error", Describe(dropped)}});
     return;
   }
-  if (!settings_.orders_root) return;
-  const OrderStage stage = StageByCounter();
-  if (stage == OrderStage::kNone) {
+  if (settings_.orders_root) Prove();
+}
+
+void OrderKeeper::Prove() {
+  const Result<OrderStage> stage = StageByCounter();
+  unproven_ = !stage.ok();
+  if (!stage.ok()) return;
+  if (*stage == OrderStage::kNone) {
     log::Warning("order in hand dropped: it does not verify any more");
     const auto label = order::ReadOrderLabel(record_.envelope);
     if (label.ok() && !Knows(label->digest)) {
@@ -102,7 +117,7 @@ void OrderKeeper::Resume() {
     static_cast<void>(Save());
     return;
   }
-  record_.stage = stage;
+  record_.stage = *stage;
 }
 
 // --- new orders
@@ -122,8 +137,10 @@ void OrderKeeper::TakeOne(const std::string& envelope) {
     log::Warning("order refused", {{"error", Describe(label.status())}});
     return;
   }
-  if (Knows(label->digest) || Nonce().empty()) return;
-  const auto verified = Verify(envelope, *counter_);
+  const bool waits = std::ranges::any_of(
+      record_.waiting, [&](const WaitingOrder& one) { return one.request_digest == label->digest; });
+  if (waits || Knows(label->digest) || Nonce().empty()) return;
+  const auto verified = Verify(envelope, *counter_, seams_.clock.Now());
   if (!verified.ok()) {
     if (verified.status().code() == Code::kUnavailable) return;
     return Tell(label->digest, OutcomeState::kRefused, verified.status());
@@ -147,7 +164,9 @@ Status OrderKeeper::Begin(const order::VerifiedOrder& order, const std::string& 
   digest_ = order.digest();
   record_.stage = OrderStage::kAccepted;
   record_.envelope = envelope;
+  record_.accepted = seams_.clock.Now();
   attempts_ = 0;
+  unproven_ = false;
   looked_at_.reset();
   staged_at_.reset();
   return Save();
@@ -156,6 +175,15 @@ Status OrderKeeper::Begin(const order::VerifiedOrder& order, const std::string& 
 // --- the order in hand
 
 void OrderKeeper::Step() {
+  FollowWaiting();
+  if (unproven_) {
+    const auto now = seams_.clock.Steady();
+    if (looked_at_ && now - *looked_at_ < settings_.look_again_after) return;
+    looked_at_ = now;
+    Prove();
+    if (unproven_) return;
+    looked_at_.reset();
+  }
   if (record_.stage == OrderStage::kAccepted && request_) {
     if (IsReset(*request_)) {
       if (const Status staged = seams_.actions.StageReset(record_.envelope); !staged.ok())
@@ -166,7 +194,13 @@ void OrderKeeper::Step() {
     } else {
       const auto raised = seams_.counters.IncrementCounter(kOrderCounter);
       counter_.reset();
-      if (!raised.ok()) return End(OutcomeState::kFailed, raised.status());
+      if (!raised.ok()) {
+        if (raised.status().code() != Code::kUnavailable || ++attempts_ >= settings_.max_attempts)
+          return End(OutcomeState::kFailed, raised.status());
+        // Whether it counted can be told when it answers again.
+        unproven_ = true;
+        return;
+      }
       counter_ = *raised;
       record_.stage = OrderStage::kConsumed;
       if (const Status saved = Save(); !saved.ok()) return;
@@ -181,12 +215,26 @@ void OrderKeeper::Perform() {
   if (looked_at_ && now - *looked_at_ < settings_.look_again_after) return;
   looked_at_ = now;
   const Result<bool> done = seams_.actions.Perform(*request_);
-  if (done.ok()) {
-    if (*done) End(OutcomeState::kDone, OkStatus());
-    return;
-  }
+  if (done.ok()) return *done ? End(OutcomeState::kDone, OkStatus()) : Wait();
   if (done.status().code() == Code::kUnavailable && ++attempts_ < settings_.max_attempts) return;
   End(OutcomeState::kFailed, done.status());
+}
+
+// Others are taken meanwhile: it may be long until somebody reboots this machine.
+void OrderKeeper::Wait() {
+  if (record_.waiting.size() >= kMaxWaiting) record_.waiting.erase(record_.waiting.begin());
+  record_.waiting.push_back({.request_digest = digest_, .request_id = request_->id});
+  End(OutcomeState::kAccepted, OkStatus());
+}
+
+void OrderKeeper::FollowWaiting() {
+  const std::vector<WaitingOrder> waiting = record_.waiting;
+  for (const WaitingOrder& one : waiting) {
+    const Result<bool> ended = seams_.actions.HasEnded(one.request_id);
+    if (ended.ok() ? !*ended : ended.status().code() == Code::kUnavailable) continue;
+    std::erase(record_.waiting, one);
+    Tell(one.request_digest, ended.ok() ? OutcomeState::kDone : OutcomeState::kFailed, ended.status());
+  }
 }
 
 void OrderKeeper::AwaitReset() {
@@ -210,9 +258,20 @@ void OrderKeeper::AwaitReset() {
     log::Error("reboot for a reset order failed", {{"error", Describe(asked)}});
 }
 
+// The early boot spends the nonce of a reset that it carries out. One that came to nothing would stay good,
+// and a copy of it on the ESP would wipe the machine months later.
+void OrderKeeper::SpendNonce() {
+  const auto raised = seams_.counters.IncrementCounter(kOrderCounter);
+  counter_.reset();
+  if (!raised.ok())
+    log::Error("nonce of a failed reset was not spent", {{"error", Describe(raised.status())}});
+}
+
 void OrderKeeper::End(OutcomeState state, const Status& status) {
-  if (record_.stage == OrderStage::kStaged || (request_ && IsReset(*request_)))
+  if (record_.stage == OrderStage::kStaged || (request_ && IsReset(*request_))) {
     static_cast<void>(seams_.actions.DropReset());
+    if (state != OutcomeState::kDone) SpendNonce();
+  }
   record_.stage = OrderStage::kNone;
   record_.envelope.clear();
   request_.reset();
@@ -226,14 +285,18 @@ bool OrderKeeper::Knows(const Sha256Digest& digest) const {
                              [&](const OrderOutcome& one) { return one.request_digest == digest; });
 }
 
+void OrderKeeper::Push(OrderOutcome outcome) {
+  if (record_.outcomes.size() >= kMaxOutcomes) record_.outcomes.erase(record_.outcomes.begin());
+  record_.outcomes.push_back(std::move(outcome));
+}
+
 void OrderKeeper::Tell(const Sha256Digest& digest, OutcomeState state, const Status& status) {
   std::erase_if(record_.outcomes, [&](const OrderOutcome& one) { return one.request_digest == digest; });
-  if (record_.outcomes.size() >= kMaxOutcomes) record_.outcomes.erase(record_.outcomes.begin());
-  record_.outcomes.push_back({.request_digest = digest,
-                              .state = state,
-                              .reason = status.ok() ? "" : ReasonIdOf(status),
-                              .message = status.ok() ? "" : MessageOf(status).substr(0, kMaxMessageBytes),
-                              .at = seams_.clock.Now()});
+  Push({.request_digest = digest,
+        .state = state,
+        .reason = status.ok() ? "" : ReasonIdOf(status),
+        .message = status.ok() ? "" : Shorten(MessageOf(status), kMaxMessageBytes),
+        .at = seams_.clock.Now()});
   if (status.ok()) {
     log::Info("order", {{"key", digest.hex()}, {"state", fmt::format("{}", static_cast<int>(state))}});
   } else {

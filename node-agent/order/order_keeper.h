@@ -6,7 +6,12 @@
 // An order names the machine's nonce, which is made of a TPM counter (order::NonceFor). Each step is on the
 // disk before its effect: accepted, then the counter is raised (the order is never good again), then the
 // effect, then the outcome. A record that was planted or rolled back is worth nothing: what is gone on with
-// after a cut verifies under the nonce of now, or the one before.
+// after a cut verifies under the nonce of now, or the one before. While the TPM cannot be asked nothing is
+// dropped and nothing done. Whatever ends a reset spends its nonce, so that no copy of the order is good
+// again.
+//
+// One order is in hand; an effect that goes on over reboots (new recovery keys) is told as accepted and waits
+// beside others.
 //
 // Not thread-safe: one thread owns it. Borrows its seams.
 #pragma once
@@ -65,14 +70,20 @@ class OrderKeeper {
 
  private:
   Result<Sha256Digest> EkDigest();
-  Result<order::VerifiedOrder> Verify(const std::string& envelope, std::uint64_t orders);
+  Result<order::VerifiedOrder> Verify(const std::string& envelope, std::uint64_t orders, UnixMillis at);
   void TakeOne(const std::string& envelope);
-  // kNone when the order in the record is none of ours.
-  OrderStage StageByCounter();
+  // kNone when the order in the record is none of ours. Errors: UNAVAILABLE while the TPM does not answer.
+  Result<OrderStage> StageByCounter();
+  // Goes on from the record, once it can be told what of it is true.
+  void Prove();
+  void SpendNonce();
+  void FollowWaiting();
+  void Wait();
   Status Begin(const order::VerifiedOrder& order, const std::string& envelope);
   void Perform();
   void AwaitReset();
   void End(OutcomeState state, const Status& status);
+  void Push(OrderOutcome outcome);
   void Tell(const Sha256Digest& digest, OutcomeState state, const Status& status);
   bool Knows(const Sha256Digest& digest) const;
   Status Save();
@@ -89,6 +100,8 @@ class OrderKeeper {
   std::optional<std::chrono::steady_clock::time_point> staged_at_;
   std::optional<std::chrono::steady_clock::time_point> reboot_asked_;
   int attempts_ = 0;
+  // What the record says of the order in hand was not proven by this process yet.
+  bool unproven_ = false;
 };
 
 }  // namespace sealift::agent

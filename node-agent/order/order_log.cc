@@ -67,9 +67,14 @@ Result<OrderOutcome> ParseOutcome(std::string_view text) {
 std::string SerializeOrderRecord(const OrderRecord& record) {
   json outcomes = json::array();
   for (const OrderOutcome& outcome : record.outcomes) outcomes.push_back(OutcomeJson(outcome));
+  json waiting = json::array();
+  for (const WaitingOrder& one : record.waiting)
+    waiting.push_back({{"request", one.request_digest.hex()}, {"id", one.request_id}});
   return Dump({{"stage", static_cast<int>(record.stage)},
                {"envelope", record.envelope},
+               {"accepted", ToUnixMs(record.accepted)},
                {"boot", record.boot_id},
+               {"waiting", waiting},
                {"outcomes", outcomes}});
 }
 
@@ -83,6 +88,17 @@ Result<OrderRecord> ParseOrderRecord(std::string_view text) {
     record.boot_id = value.at("boot").get<std::string>();
     if (record.envelope.size() > order::kMaxEnvelopeBytes || record.boot_id.size() > 64)
       return Malformed("too long a text");
+    // Not in records of earlier versions.
+    record.accepted = FromUnixMs(value.value("accepted", std::int64_t{0}));
+    const json waiting = value.value("waiting", json::array());
+    if (!waiting.is_array() || waiting.size() > kMaxWaiting) return Malformed("too many orders that wait");
+    for (const json& one : waiting) {
+      WaitingOrder order{.request_digest = {}, .request_id = one.at("id").get<std::string>()};
+      SEALIFT_ASSIGN_OR_RETURN(order.request_digest,
+                               Sha256Digest::FromHex(one.at("request").get<std::string>()));
+      if (order.request_id.size() > 64) return Malformed("too long a text");
+      record.waiting.push_back(std::move(order));
+    }
     const json& outcomes = value.at("outcomes");
     if (!outcomes.is_array() || outcomes.size() > kMaxOutcomes) return Malformed("too many outcomes");
     for (const json& one : outcomes) {
@@ -94,7 +110,8 @@ Result<OrderRecord> ParseOrderRecord(std::string_view text) {
 }
 
 OrderRecord FileOrderLog::Load() {
-  if (!mounted_() || !std::filesystem::exists(file_)) return {};
+  std::error_code error;
+  if (!mounted_() || (!std::filesystem::exists(file_, error) && !error)) return {};
   const auto text = ReadTextFile(file_, kMaxLogBytes);
   auto record = text.ok() ? ParseOrderRecord(*text) : Result<OrderRecord>(text.status());
   if (record.ok()) return *std::move(record);

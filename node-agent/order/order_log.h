@@ -17,6 +17,7 @@ class FileOrderLog final : public OrderLog {
   FileOrderLog(std::filesystem::path file, std::function<bool()> mounted)
       : file_(std::move(file)), mounted_(std::move(mounted)) {}
   OrderRecord Load() override;
+  bool Available() override { return mounted_(); }
   Status Save(const OrderRecord& record) override;
 
  private:

@@ -33,6 +33,11 @@ Result<std::string> EspResetOrders::Pending() {
     return std::string();
   }
   const std::string envelope = ToText(*bytes);
+  // A TPM may take seconds; a file that is no order at all is not worth them.
+  if (const auto label = order::ReadOrderLabel(envelope); !label.ok()) {
+    Refuse(envelope, label.status());
+    return std::string();
+  }
   // Without them no order is this machine's. Its volumes open all the same.
   const Result<std::uint64_t> orders = parts_.counters.ReadCounter(kOrderCounter);
   const Result<Sha256Digest> ek = parts_.ek_digest();

@@ -85,12 +85,42 @@ TEST_F(EscrowKeeperTest, AnAcknowledgementOfSomethingElseIsNone) {
 }
 
 TEST_F(EscrowKeeperTest, MachinesWithoutVolumesHaveNothingToBring) {
-  keys_.problem = MakeError(Code::kFailedPrecondition, Reason::kEpochUnusable, "no volume");
   ASSERT_TRUE(Step().ok());
   EXPECT_TRUE(keeper_->settled());
   EXPECT_EQ(ReasonOf(keeper_->Replace("order").status()), Reason::kRecoveryKeyUnknown);
+  EXPECT_EQ(ReasonOf(keeper_->HasReplaced().status()), Reason::kRecoveryKeyUnknown);
   mounted_ = false;
   EXPECT_EQ(ReasonOf(keeper_->Replace("order").status()), Reason::kStateMissing);
+}
+
+// That the list cannot be read is not that it is empty.
+TEST_F(EscrowKeeperTest, AListThatCannotBeReadIsToldAndReadAgain) {
+  keys_.problem = MakeError(Code::kFailedPrecondition, Reason::kEpochUnusable, "volumes.json: EIO");
+  EXPECT_EQ(ReasonOf(Step()), Reason::kEpochUnusable);
+  EXPECT_FALSE(keeper_->settled());
+  EXPECT_EQ(ReasonOf(keeper_->Replace("order").status()), Reason::kEpochUnusable);
+  keys_.problem = OkStatus();
+  keys_.keys = {Key("persistent", 1)};
+  ASSERT_TRUE(Step().ok());
+  EXPECT_EQ(sent_.size(), 1u);
+  EXPECT_TRUE(keeper_->settled());
+}
+
+TEST_F(EscrowKeeperTest, AKeyThatIsRefusedKeepsNoOtherWaiting) {
+  keys_.keys = {Key("oem", 1), Key("persistent", 1)};
+  const auto step = [&] {
+    return keeper_->Step([this](const escrow::EscrowedKey& key) -> Result<Sha256Digest> {
+      if (key.subject.volume == "oem")
+        return MakeError(Code::kInvalidArgument, Reason::kEscrowMalformed, "not of this machine");
+      sent_.push_back(key);
+      return Sha256(AsBytes(escrow::Format(key)));
+    });
+  };
+  EXPECT_EQ(ReasonOf(step()), Reason::kEscrowMalformed);
+  EXPECT_EQ(sent_.size(), 1u);
+  EXPECT_FALSE(keeper_->settled());
+  EXPECT_FALSE(step().ok());
+  EXPECT_EQ(sent_.size(), 1u);
 }
 
 // Order, next boot, acknowledgement, removal: never without a key that somebody can use.
@@ -98,6 +128,7 @@ TEST_F(EscrowKeeperTest, AnOldKeyGoesOnlyWhenTheNewOneIsAcknowledged) {
   keys_.keys = {Key("oem", 1), Key("persistent", 1)};
   ASSERT_TRUE(Step().ok());
   EXPECT_FALSE(keeper_->Replace("order").value());
+  EXPECT_FALSE(keeper_->HasReplaced().value());
   EXPECT_TRUE(Marked());
   ASSERT_TRUE(Step().ok());
   EXPECT_TRUE(keys_.dropped.empty()) << "this boot has no new keys";
@@ -118,6 +149,7 @@ TEST_F(EscrowKeeperTest, AnOldKeyGoesOnlyWhenTheNewOneIsAcknowledged) {
             (std::vector<std::pair<std::string, std::uint32_t>>{{"oem", 2}, {"persistent", 2}}));
   EXPECT_FALSE(Marked());
   EXPECT_TRUE(keeper_->settled());
+  EXPECT_TRUE(keeper_->HasReplaced().value());
   EXPECT_TRUE(keeper_->Replace("order").value());
   // The next boot lists what is left; nothing is sent or removed again.
   Start();
@@ -195,21 +227,27 @@ TEST(MachineReportTest, ReadsWhatEarlyBootAndInstallerLeftAndForgivesTheRest) {
   const auto put = [&](const std::string& name, const std::string& text) {
     ASSERT_TRUE(WriteFileAtomically(folder.path() / name, AsBytes(text)).ok());
   };
-  EXPECT_TRUE(ReadVolumeReports(folder.path(), false).empty());
-  put("volumes.json", R"({"volumes":[{"name":"oem","luks_uuid":"u","open":true,"recovery_keys":[]},
+  EXPECT_TRUE(ReadVolumeReports(folder.path()).empty());
+  put("volumes.json", R"({"volumes":[{"name":"oem","luks_uuid":"u","open":true,"recovery_keys":[],
+       "bindings":[{"secure_boot":"aa"},{}]},
       {"name":"persistent","luks_uuid":"","open":false,"reason":"VOLUME_FOREIGN","message":"planted"},
-      {"name":"data","open":false,"reason":"VOLUME_LOCKED"}, 7], "missing":{"persistent":"x","swap":"gone"}})");
-  const auto volumes = ReadVolumeReports(folder.path(), true);
-  ASSERT_EQ(volumes.size(), 4u);
+      {"name":"data","open":false,"reason":"VOLUME_LOCKED"}, 7,
+      {"name":"half","open":true,"reason":"VOLUME_DAMAGED","bindings":[{"secure_boot":"aa"}]},
+      {"name":"typed","open":false,"recovered":true}], "missing":{"persistent":"x","swap":"gone"}})");
+  const auto volumes = ReadVolumeReports(folder.path());
+  ASSERT_EQ(volumes.size(), 6u);
   EXPECT_EQ(volumes[0].state, VolumeState::kOpen);
   EXPECT_TRUE(volumes[0].without_pcr7);
   EXPECT_EQ(volumes[1].state, VolumeState::kRefused);
   EXPECT_EQ(volumes[1].reason, "VOLUME_FOREIGN");
   EXPECT_EQ(volumes[2].state, VolumeState::kLocked);
-  EXPECT_EQ(volumes[3].name, "swap");
-  EXPECT_EQ(volumes[3].state, VolumeState::kMissing);
+  EXPECT_EQ(volumes[3].state, VolumeState::kRefused) << "open, and not mounted";
+  EXPECT_FALSE(volumes[3].without_pcr7);
+  EXPECT_EQ(volumes[4].state, VolumeState::kRecovered);
+  EXPECT_EQ(volumes[5].name, "swap");
+  EXPECT_EQ(volumes[5].state, VolumeState::kMissing);
   put("volumes.json", "[");
-  EXPECT_TRUE(ReadVolumeReports(folder.path(), false).empty());
+  EXPECT_TRUE(ReadVolumeReports(folder.path()).empty());
 
   EXPECT_FALSE(ReadInstallRecord(folder.path() / "install.json"));
   put("install.json",

@@ -53,6 +53,7 @@ class MemoryCounters final : public TpmCounters {
   Result<std::uint64_t> ReadCounter(std::uint32_t) override { return Value(); }
   Result<std::uint64_t> IncrementCounter(std::uint32_t handle) override {
     EXPECT_EQ(handle, kOrderCounter);
+    if (!broken.ok()) return broken;
     SEALIFT_RETURN_IF_ERROR(power_.Step());
     return ++value;
   }
@@ -71,7 +72,8 @@ class MemoryCounters final : public TpmCounters {
 class MemoryOrderLog final : public OrderLog {
  public:
   explicit MemoryOrderLog(Power& power) : power_(power) {}
-  OrderRecord Load() override { return record; }
+  OrderRecord Load() override { return available ? record : OrderRecord(); }
+  bool Available() override { return available; }
   Status Save(const OrderRecord& changed) override {
     SEALIFT_RETURN_IF_ERROR(power_.Step());
     // As the file would give it back.
@@ -79,6 +81,7 @@ class MemoryOrderLog final : public OrderLog {
     return OkStatus();
   }
   OrderRecord record;
+  bool available = true;
 
  private:
   Power& power_;
@@ -93,8 +96,13 @@ class RecordedActions final : public OrderActions {
     performed.push_back(request);
     return result;
   }
+  Result<bool> HasEnded(const std::string& request_id) override {
+    asked_after.push_back(request_id);
+    return ended;
+  }
   Status StageReset(const std::string& envelope) override {
     SEALIFT_RETURN_IF_ERROR(power_.Step());
+    SEALIFT_RETURN_IF_ERROR(stage);
     staged = envelope;
     return OkStatus();
   }
@@ -110,7 +118,10 @@ class RecordedActions final : public OrderActions {
 
   Status possible;
   Result<bool> result = true;
+  Result<bool> ended = false;
+  std::vector<std::string> asked_after;
   std::vector<order::ChangeRequest> performed;
+  Status stage;
   std::string staged;
   std::optional<OrderOutcome> early;
   int reboots = 0;

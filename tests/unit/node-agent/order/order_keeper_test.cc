@@ -1,5 +1,6 @@
 #include "node-agent/order/order_keeper.h"
 
+#include "shared/crypto/hash.h"
 #include "tests/unit/node-agent/order/order_fixture.h"
 
 namespace sealift::agent {
@@ -83,19 +84,91 @@ TEST_F(OrderKeeperTest, WithoutARootOrACounterThereAreNoOrders) {
   EXPECT_TRUE(none.outcomes().empty());
 }
 
-TEST_F(OrderKeeperTest, AnEffectThatTakesTimeIsGoneOnWith) {
+// New recovery keys wait for somebody to reboot the machine; until then it obeys others, a reset above all.
+TEST_F(OrderKeeperTest, AnEffectThatTakesBootsWaitsBesideOthers) {
   actions_.result = false;
   const std::string order = Order(order::Action::kReplaceRecoveryKey);
   keeper_->TakeOrders({order});
-  EXPECT_TRUE(keeper_->busy());
-  EXPECT_TRUE(keeper_->outcomes().empty());
-  keeper_->TakeOrders({Order(order::Action::kRetry, {{"version", "1"}})});
-  EXPECT_EQ(actions_.performed.back().action, order::Action::kReplaceRecoveryKey) << "one at a time";
+  EXPECT_FALSE(keeper_->busy());
+  EXPECT_EQ(Outcome(order).state, OutcomeState::kAccepted);
+  keeper_->OnKnown({DigestOf(order)});
+  keeper_->TakeOrders({order});
+  EXPECT_EQ(actions_.performed.size(), 1u) << "again";
+  EXPECT_TRUE(keeper_->outcomes().empty()) << "it is neither refused nor begun anew";
+  order::ChangeRequest reset = world_.Request(order::Action::kReset);
+  reset.nonce = keeper_->Nonce();
+  const std::string second = world_.Order(reset);
+  keeper_->TakeOrders({second});
+  EXPECT_EQ(actions_.staged, second);
+
+  Start("boot-2");
+  keeper_->Step();
+  actions_.ended = MakeError(Code::kUnavailable, Reason::kStateMissing, "not mounted yet");
+  keeper_->Step();
+  EXPECT_EQ(log_.record.waiting.size(), 1u);
+  actions_.ended = true;
+  keeper_->Step();
+  EXPECT_EQ(Outcome(order).state, OutcomeState::kDone);
+  EXPECT_EQ(actions_.asked_after.back(), order::ReadOrderLabel(order)->request.id);
+  EXPECT_TRUE(log_.record.waiting.empty());
+}
+
+TEST_F(OrderKeeperTest, ATpmThatDoesNotAnswerDropsNoOrder) {
+  const std::string order = Order(order::Action::kRetry, {{"version", "1"}});
+  actions_.result = MakeError(Code::kUnavailable, Reason::kEspIo, "not now");
+  keeper_->TakeOrders({order});
+  ASSERT_EQ(log_.record.stage, OrderStage::kConsumed);
+  counters_.broken = MakeError(Code::kUnavailable, Reason::kTpmUnavailable, "in lockout");
   Start("boot-2");
   actions_.result = true;
   keeper_->Step();
+  EXPECT_TRUE(keeper_->busy());
+  EXPECT_TRUE(keeper_->outcomes().empty());
+  EXPECT_EQ(actions_.performed.size(), 1u) << "nothing is done that is not proven";
+  counters_.broken = OkStatus();
+  clock_.Advance(std::chrono::seconds(6));
+  keeper_->Step();
   EXPECT_EQ(Outcome(order).state, OutcomeState::kDone);
   EXPECT_EQ(counters_.value, 8u);
+}
+
+TEST_F(OrderKeeperTest, ACounterThatDoesNotCountNowIsAskedAgain) {
+  const std::string order = Order(order::Action::kRetry, {{"version", "1"}});
+  keeper_->Nonce();
+  counters_.broken = MakeError(Code::kUnavailable, Reason::kTpmUnavailable, "in lockout");
+  keeper_->TakeOrders({order});
+  EXPECT_TRUE(keeper_->busy());
+  EXPECT_TRUE(actions_.performed.empty());
+  counters_.broken = OkStatus();
+  clock_.Advance(std::chrono::seconds(6));
+  keeper_->Step();
+  EXPECT_EQ(Outcome(order).state, OutcomeState::kDone);
+  EXPECT_EQ(counters_.value, 8u);
+}
+
+// It was good when its nonce was spent: a night without power is no reason to leave it half done.
+TEST_F(OrderKeeperTest, WhatWasBegunInTimeIsGoneOnWithLate) {
+  const std::string order = Order(order::Action::kRetry, {{"version", "1"}});
+  actions_.result = MakeError(Code::kUnavailable, Reason::kEspIo, "not now");
+  keeper_->TakeOrders({order});
+  clock_.Advance(std::chrono::hours(30));
+  actions_.result = true;
+  Start("boot-2");
+  keeper_->Step();
+  EXPECT_EQ(Outcome(order).state, OutcomeState::kDone);
+  // What was only accepted is too late.
+  const std::string late = [&] {
+    order::ChangeRequest request = world_.Request(order::Action::kRetry, {{"version", "1"}});
+    request.nonce = order::NonceFor(world_.ek_, counters_.value);
+    return world_.Order(request);
+  }();
+  log_.record = {.stage = OrderStage::kAccepted,
+                 .envelope = late,
+                 .accepted = world_.now_ + std::chrono::minutes(1),
+                 .boot_id = "boot-2"};
+  Start("boot-3");
+  keeper_->Step();
+  EXPECT_EQ(Outcome(late).reason, "ORDER_EXPIRED");
 }
 
 TEST_F(OrderKeeperTest, AFailureIsTriedAgainOnlyWhereThatMayHelp) {
@@ -160,6 +233,55 @@ TEST_F(OrderKeeperTest, AResetThatTheEarlyBootDidNotCarryOutFails) {
   EXPECT_EQ(Outcome(order).state, OutcomeState::kFailed);
   EXPECT_TRUE(actions_.staged.empty());
   EXPECT_FALSE(keeper_->busy());
+  // A copy of it on the ESP would be obeyed some day.
+  EXPECT_EQ(counters_.value, 8u);
+}
+
+TEST_F(OrderKeeperTest, AResetThatWasNotStagedIsSpent) {
+  const std::string order = Order(order::Action::kReset);
+  power_ = {.steps = 0, .cut_at = 1};
+  keeper_->TakeOrders({order});
+  power_ = {};
+  Start();
+  actions_.stage = MakeError(Code::kFailedPrecondition, Reason::kEspIo, "the ESP is full");
+  keeper_->Step();
+  EXPECT_EQ(Outcome(order).state, OutcomeState::kFailed);
+  EXPECT_EQ(counters_.value, 8u);
+}
+
+// Without the state partition nobody knows what lies on the ESP.
+TEST_F(OrderKeeperTest, AStagedResetIsLeftAloneWithoutTheStatePartition) {
+  const std::string order = Order(order::Action::kReset);
+  keeper_->TakeOrders({order});
+  log_.available = false;
+  Start("boot-2");
+  keeper_->Step();
+  EXPECT_EQ(actions_.staged, order);
+  log_.available = true;
+  log_.record = {};
+  Start("boot-3");
+  EXPECT_TRUE(actions_.staged.empty());
+}
+
+TEST_F(OrderKeeperTest, OutcomesThatArePickedUpAreBounded) {
+  OrderRecord full;
+  for (std::uint8_t i = 0; i < kMaxOutcomes; ++i)
+    full.outcomes.push_back({.request_digest = Sha256(Bytes(1, i)), .state = OutcomeState::kDone});
+  log_.record = full;
+  actions_.early = OrderOutcome{Sha256(AsBytes("reset")), OutcomeState::kDone, "", "", clock_.Now()};
+  Start("boot-2");
+  EXPECT_EQ(keeper_->outcomes().size(), kMaxOutcomes);
+  EXPECT_EQ(keeper_->outcomes().back().request_digest, actions_.early->request_digest);
+  EXPECT_EQ(log_.record.outcomes.size(), kMaxOutcomes) << "and can be read again";
+}
+
+TEST_F(OrderKeeperTest, AMessageIsNotCutInsideACharacter) {
+  std::string message(511, 'x');
+  message += "\u00e4\u00e4";
+  actions_.possible = MakeError(Code::kFailedPrecondition, Reason::kEpochTooLow, message);
+  const std::string order = Order(order::Action::kRaiseEpoch, {{"epoch", "2"}});
+  keeper_->TakeOrders({order});
+  EXPECT_EQ(Outcome(order).message, std::string(511, 'x'));
 }
 
 TEST_F(OrderKeeperTest, WhyTheEarlyBootRefusedAResetIsTold) {

@@ -38,7 +38,11 @@ class ResetOrderFileTest : public OrderMachine {
                              return std::unique_ptr<FileSystem>(std::make_unique<Borrowed>(esp_));
                            },
                            .counters = counters_,
-                           .ek_digest = [this] { return Result<Sha256Digest>(world_.ek_); },
+                           .ek_digest =
+                               [this] {
+                                 ++tpm_asked_;
+                                 return Result<Sha256Digest>(world_.ek_);
+                               },
                            .orders_root = world_.root_->public_key(),
                            .clock = clock_,
                            .runtime = runtime_.path()});
@@ -54,6 +58,7 @@ class ResetOrderFileTest : public OrderMachine {
     return ParseOutcome(*text).value();
   }
 
+  int tpm_asked_ = 0;
   MemoryFileSystem esp_;
   Status mountable_;
   TempDir runtime_ = TempDir::Create("reset").value();
@@ -113,6 +118,16 @@ TEST_F(ResetOrderFileTest, ATpmWithoutTheCounterStopsNoBoot) {
   EXPECT_EQ(Left()->reason, "ORDER_FOREIGN");
 }
 
+// A TPM that hangs is asked for an order alone, not for whatever somebody left there.
+TEST_F(ResetOrderFileTest, WhatIsNoOrderCostsNoTpm) {
+  ASSERT_TRUE(WriteResetOrder(esp_, "reset").ok());
+  EXPECT_EQ(Pending(), "");
+  EXPECT_EQ(tpm_asked_, 0);
+  ASSERT_TRUE(WriteResetOrder(esp_, Order(order::Action::kReset)).ok());
+  EXPECT_NE(Pending(), "");
+  EXPECT_EQ(tpm_asked_, 1);
+}
+
 TEST_F(ResetOrderFileTest, AnEspThatCannotBeMountedStopsNoBoot) {
   mountable_ = MakeError(Code::kFailedPrecondition, Reason::kEspMissing, "no ESP");
   EXPECT_EQ(Pending(), "");
@@ -126,7 +141,9 @@ TEST(OrderLogTest, ADamagedRecordBeginsAnew) {
   const OrderRecord record{
       .stage = OrderStage::kStaged,
       .envelope = "{\"a\":1}",
+      .accepted = FromUnixMs(5),
       .boot_id = "boot",
+      .waiting = {{.request_digest = {}, .request_id = "ab"}},
       .outcomes = {{.state = OutcomeState::kFailed, .reason = "X", .at = FromUnixMs(4)}}};
   ASSERT_TRUE(log.Save(record).ok());
   EXPECT_EQ(log.Load(), record);
