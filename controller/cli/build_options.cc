@@ -39,7 +39,8 @@ void AddSourceOptions(CLI::App& verb, BuildArguments& arguments) {
   verb.add_option("--version", release.version, "Version, if not os-release's own");
   verb.add_option("--security-epoch", release.security_epoch,
                   "Epoch of the release: nodes that were raised above it refuse it, for example "
-                  "--security-epoch 3")
+                  "--security-epoch 3; at most 1000, since a machine's TPM counts there step by step")
+      ->check(CLI::Range(0u, 1000u))
       ->capture_default_str();
   verb.add_option("--zstd-level", release.zstd_level, "1 (fast) to 19 (small)")->capture_default_str();
 }

@@ -14,6 +14,7 @@
 #include "node-agent/install/tpm_volumes.h"
 #include "node-agent/tpm/esys_tpm.h"
 #include "node-agent/volume/system_volumes.h"
+#include "node-agent/volume/unlock.h"
 #include "shared/base/clock.h"
 #include "shared/base/files.h"
 #include "shared/tpm/structures.h"
@@ -241,9 +242,13 @@ class Installation {
     const std::string& escrow_pem = settings_.escrow_public_pem.empty() ? pem : settings_.escrow_public_pem;
     SEALIFT_ASSIGN_OR_RETURN(const PublicKey escrow, PublicKey::FromPem(escrow_pem));
     SEALIFT_ASSIGN_OR_RETURN(const escrow::OaepHash oaep, escrow::ParseOaepHash(settings_.escrow_oaep));
+    std::uint64_t epoch = 0;
+    if (settings_.volumes_encrypted) {
+      SEALIFT_ASSIGN_OR_RETURN(epoch, ReadImageEpoch(settings_.epoch));
+    }
     TpmVolumes volumes({.keeper = keeper, .counters = *counters, .mapper = mapper},
                        {.policy_key = pcr_key, .bind_secure_boot = settings_.volumes_bind_secure_boot},
-                       {.key = escrow, .oaep = oaep, .ek_digest = ek_digest_});
+                       {.key = escrow, .oaep = oaep, .ek_digest = ek_digest_}, epoch);
     ShellHookRunner hooks;
     Installer installer({.runner = runner_,
                          .mounts = mounts,

@@ -64,6 +64,8 @@ void ReadTrust(ConfigReader& config, Settings& settings) {
   if (!settings.escrow_public_pem.empty()) {
     const auto key = PublicKey::FromPem(settings.escrow_public_pem);
     if (!key.ok()) config.Problem("escrow.public_pem", MessageOf(key.status()));
+    // Recovery keys are encrypted to it.
+    if (key.ok() && key->type() != KeyType::kRsa) config.Problem("escrow.public_pem", "must be an RSA key");
   }
   settings.orders_root_pem = config.String("orders.root_pem", "");
   if (!settings.orders_root_pem.empty()) {

@@ -77,7 +77,10 @@ Status Installer::CheckUnchanged(const InstallPlan& plan) {
   SEALIFT_ASSIGN_OR_RETURN(const std::vector<BlockDisk> disks, ListDisks(parts_.runner));
   const auto now = std::find_if(disks.begin(), disks.end(),
                                 [&](const BlockDisk& disk) { return disk.path == plan.disk.path; });
-  if (now == disks.end() || now->bytes != plan.disk.bytes || StateOf(*now) != plan.state || now->in_use) {
+  // Names of disks move, and disks of one model are of one size.
+  const bool same = now != disks.end() && now->bytes == plan.disk.bytes && now->serial == plan.disk.serial &&
+                    now->wwn == plan.disk.wwn;
+  if (!same || StateOf(*now) != plan.state || now->in_use) {
     return MakeError(Code::kFailedPrecondition, Reason::kDiskHoldsData,
                      fmt::format("install on {}: it is another than a moment ago", DescribeDisk(plan.disk)));
   }

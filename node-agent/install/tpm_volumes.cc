@@ -3,7 +3,7 @@
 namespace sealift::agent {
 
 Status TpmVolumes::Prepare() {
-  SEALIFT_ASSIGN_OR_RETURN(options_.epoch_base, parts_.counters.DefineCounter(kEpochCounter));
+  SEALIFT_ASSIGN_OR_RETURN(options_.epoch_base, NewEpochBase(parts_.counters, image_epoch_));
   return parts_.counters.DefineCounter(kOrderCounter).status();
 }
 

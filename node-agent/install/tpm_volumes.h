@@ -16,10 +16,14 @@ class TpmVolumes final : public VolumeMaker {
     TpmCounters& counters;
     Mapper& mapper;
   };
-  TpmVolumes(Parts parts, VolumeBinding binding, EscrowTo escrow)
-      : parts_(parts), options_{.binding = std::move(binding), .escrow = std::move(escrow)} {}
+  // `image_epoch`: of the image that is installed.
+  TpmVolumes(Parts parts, VolumeBinding binding, EscrowTo escrow, std::uint64_t image_epoch)
+      : parts_(parts),
+        options_{.binding = std::move(binding), .escrow = std::move(escrow)},
+        image_epoch_(image_epoch) {}
 
-  // Makes both counters where they are missing; the epoch begins where its counter stands now.
+  // Makes both counters where they are missing. From now on the machine accepts the image's epoch and above,
+  // so that an older image does not open it. Errors: those of NewEpochBase and DefineCounter.
   Status Prepare() override;
   Result<std::filesystem::path> Make(const VolumeSpec& spec) override;
   Status Close(const std::string& name) override;
@@ -27,6 +31,7 @@ class TpmVolumes final : public VolumeMaker {
  private:
   Parts parts_;
   MakeOptions options_;
+  const std::uint64_t image_epoch_;
 };
 
 }  // namespace sealift::agent

@@ -272,8 +272,9 @@ class InstallReader {
     if (config_.reboot && config_.power_off)
       in_.Problem(root, "install", "reboot and poweroff exclude each other");
     if (config_.oem_bytes == 0) in_.Problem(root, "install.partitions.oem.size", "must not be 0");
+    // The last is what an ESP is called until the installation is complete (node-agent/install).
     std::set<std::string, std::less<>> names{std::string(kEspName), "esp", std::string(kOemName),
-                                             std::string(kPersistentName)};
+                                             std::string(kPersistentName), "sealift-unfinished"};
     std::size_t rest = config_.persistent_bytes == 0 ? 1 : 0;
     for (const ExtraPartition& extra : config_.extra) {
       if (!extra.name.empty() && !names.insert(extra.name).second)

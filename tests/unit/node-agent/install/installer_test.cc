@@ -265,6 +265,13 @@ TEST_F(InstallerTest, ADiskThatChangedSinceThePlanIsLeft) {
   machine_.lsblk =
       R"({"blockdevices":[{"path":"/dev/vda","type":"disk","size":21474836480,"ro":false,"fstype":"ext4","mountpoints":[null]}]})";
   EXPECT_EQ(ReasonOf(Install(plan)), Reason::kDiskHoldsData);
+  // Another disk of the same size under the same name.
+  for (const char* other : {"\"serial\":\"S2\"", "\"wwn\":\"0x5000\""}) {
+    const std::string lsblk = std::string(R"({"blockdevices":[{"path":"/dev/vda","type":"disk",)") + other +
+                              R"(,"size":21474836480,"ro":false,"mountpoints":[null]}]})";
+    machine_.lsblk = lsblk;
+    EXPECT_EQ(ReasonOf(Install(plan)), Reason::kDiskHoldsData) << other;
+  }
   machine_.lsblk = kLsblk;
   machine_.signatures = R"({"signatures":[{"type":"gpt"},{"type":"btrfs"}]})";
   Status status = Install(plan);

@@ -118,6 +118,9 @@ TEST(InstallConfig, NamesThatLeadElsewhereAreRefused) {
 TEST(InstallConfig, AnExtraPartitionCannotTakeTheStatesLabel) {
   EXPECT_THAT(Why("install: {extra-partitions: [{name: x, size: 9, label: COS_PERSISTENT}]}"),
               HasSubstr("the label 'COS_PERSISTENT' is taken"));
+  // The next run would take the disk for one that was cut off, and make it anew.
+  EXPECT_THAT(Why("install: {extra-partitions: [{name: sealift-unfinished, size: 9}]}"),
+              HasSubstr("the name 'sealift-unfinished' is taken"));
 }
 
 TEST(YamlTree, RefusesWhatHidesWhatIsMeant) {
