@@ -89,7 +89,7 @@ Result<std::unique_ptr<FileSystem>> OpenEsp(const Settings& settings) {
 // Keeps what EspResetOrders borrows.
 class ResetsAtBoot final : public ResetOrders {
  public:
-  ResetsAtBoot(const Settings& settings, std::shared_ptr<TpmDevice> device, TpmCounters& counters,
+  ResetsAtBoot(const Settings& settings, const std::shared_ptr<TpmDevice>& device, TpmCounters& counters,
                PublicKey orders_root, const Clock& clock, UnixMillis built)
       : clock_(clock, built),
         orders_({.open_esp = [&settings] { return OpenEsp(settings); },
