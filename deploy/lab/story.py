@@ -64,6 +64,7 @@ class Story:
             # One store for all: SoftHSM opens a single one in a program, and keys init uses all four tokens.
             self.tokens[group] = self.sealift("token", "create", "--store", self.work / "tokens", "--label", f"demo-{group}",
                                               "--pin-file", pin).strip()
+        (self.work / "tokens.json").write_text(json.dumps(self.tokens), encoding="utf-8")
         self.note("tokens", ", ".join(KEY_GROUPS))
 
     def make_keys(self):
@@ -125,6 +126,19 @@ class Story:
             self.sealift("operator", "issue", name, "--role", role, "--keys", self.keys, *self.token_arguments("custody"),
                          "--controller", self.controller.addresses["fleet"], "-o", self.work / "people" / name)
         self.publish("1.0")
+
+    def resume(self, *versions):
+        """Takes up a story that was told in this folder before: its tokens, these releases, and the controller."""
+        self.tokens = json.loads((self.work / "tokens.json").read_text(encoding="utf-8"))
+        self.releases = {version: disk.Release(self.work / f"release-{version}") for version in versions}
+        self.vendor = vm.TpmVendor(self.work / "tpm-vendor")
+        self.controller = controller_lab.Controller(self.programs, self.work / "controller", self.keys,
+                                                    [f"online={self.tokens['online']}"], self.work / "tpm-makers")
+        self.controller.start()
+        for name, _ in PEOPLE:
+            profile = self.work / "people" / name / "profile.toml"
+            others = [line for line in profile.read_text(encoding="utf-8").splitlines() if not line.startswith("address ")]
+            profile.write_text("\n".join([f'address = "{self.controller.addresses["fleet"]}"', *others, ""]), encoding="utf-8")
 
     def publish(self, version):
         self.as_operator("release", "publish", self.releases[version].tree, "--channel", CHANNEL, "--keys", self.keys,

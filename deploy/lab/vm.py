@@ -277,12 +277,16 @@ class Machine:
     forwards: guest port of 10.0.2.100 -> port of this machine's loopback. keep: it outlives this program.
     cd: an ISO in its CD drive, tried before the disk: after a failed try PCR 4 is another.
     write_log: a file that takes every write and flush of the disk (QEMU's blklogwrites; tests/e2e/write_log.py).
+    clock: what its clock says when it is switched on, as "2001-02-03T04:05:06"; else the right time.
     """
 
-    def __init__(self, node, accelerator="tcg", forwards=None, tpm=True, memory=1024, cpus=2, keep=False, cd=None, write_log=None):
+    def __init__(self, node, accelerator="tcg", forwards=None, tpm=True, memory=1024, cpus=None, keep=False, cd=None, write_log=None,
+                 clock=None):
         self.node, self.accelerator, self.forwards, self.cd = node, accelerator, forwards or {}, cd
-        self.write_log = write_log
-        self.has_tpm, self.memory, self.cpus, self.keep = tpm, memory, cpus, keep
+        self.write_log, self.clock = write_log, clock
+        self.has_tpm, self.memory, self.keep = tpm, memory, keep
+        # Emulated processors that wait for each other come to nothing where the host is busy with other things.
+        self.cpus = cpus or int(os.environ.get("SEALIFT_LAB_CPUS", "2"))
         self.processes, self.guest = [], None
         self.serial = Serial(node.folder / "serial.log", lambda: self.processes and self.processes[-1].alive())
         self.runtime = None
@@ -347,6 +351,8 @@ class Machine:
         if self.cd is not None:
             command += ["-device", "virtio-scsi-pci", "-drive", f"if=none,id=cd,format=raw,media=cdrom,readonly=on,file={self.cd}",
                         "-device", "scsi-cd,drive=cd,bootindex=0"]
+        if self.clock is not None:
+            command += ["-rtc", f"base={self.clock}"]
         network = "user,id=net,restrict=on" + "".join(
             f",guestfwd=tcp:{CONTROLLER_ADDRESS}:{guest}-cmd:socat - TCP:127.0.0.1:{host}" for guest, host in self.forwards.items())
         return command + ["-netdev", network, "-device", "virtio-net-pci,netdev=net,romfile="]
@@ -360,12 +366,12 @@ class Machine:
                 "-blockdev", f"driver=file,node-name=log-file,filename={self.write_log},cache.no-flush=on",
                 "-blockdev", "driver=blklogwrites,node-name=disk,file=disk-raw,log=log-file,log-sector-size=512"]
 
-    def _monitor(self, command):
+    def _monitor(self, command, **arguments):
         with socket.socket(socket.AF_UNIX) as monitor:
             monitor.settimeout(10 * patience())
             monitor.connect(str(self.runtime / "qmp"))
             stream = monitor.makefile("rwb")
-            for request in ({"execute": "qmp_capabilities"}, {"execute": command}):
+            for request in ({"execute": "qmp_capabilities"}, {"execute": command, "arguments": arguments}):
                 if request["execute"] == "qmp_capabilities":
                     stream.readline()  # the greeting
                 stream.write(json.dumps(request).encode() + b"\n")
@@ -380,6 +386,10 @@ class Machine:
     def reset(self):
         """Presses the reset button. Writes of the guest that were not flushed may be lost, as on a real machine."""
         self._monitor("system_reset")
+
+    def pull_medium(self):
+        """Takes the medium out of the CD drive, whatever the guest does with it."""
+        self._monitor("eject", device="cd", force=True)
 
     def boots(self):
         return self.guest.hellos()
