@@ -240,6 +240,13 @@ Result<Rollout> FleetServiceImpl::Create(const v1::CreateRolloutRequest& request
   SEALIFT_ASSIGN_OR_RETURN(const Selector selector, Selector::Parse(request.selector()));
   SEALIFT_ASSIGN_OR_RETURN(const ReleaseRecord release,
                            parts_.releases.Get(request.channel(), request.version()));
+  for (const ListedRelease& listed : parts_.repository.Releases()) {
+    if (listed.channel != release.channel || listed.version != release.version) continue;
+    if (!listed.withdrawn.has_value()) continue;
+    return MakeError(Code::kFailedPrecondition, Reason::kReleaseWithdrawn,
+                     fmt::format("create rollout of {}: the release was withdrawn: {}", release.version,
+                                 listed.withdrawn->because));
+  }
   SEALIFT_ASSIGN_OR_RETURN(const auto nodes,
                            parts_.nodes.List({.selector = selector, .limit = kMaxRolloutNodes + 1}));
   std::vector<NodeId> selected;

@@ -68,12 +68,58 @@ Result<BuiltRelease> ReadBuild(const PublishRequest& request) {
   return release;
 }
 
+// Keeps nothing: what a restored controller says is proven from the root on, beside our memory.
+class NoMemory final : public tuf::TrustedMetadataStore {
+ public:
+  Result<std::optional<std::string>> Load(std::string_view) override { return std::optional<std::string>(); }
+  Status Store(std::string_view, std::string_view) override { return OkStatus(); }
+  Status Remove(std::string_view) override { return OkStatus(); }
+};
+
+// The newest targets that were proven here. Empty when there are none.
+Result<std::optional<tuf::Targets>> SeenTargets(tuf::TrustedMetadataStore& state) {
+  SEALIFT_ASSIGN_OR_RETURN(const std::optional<std::string> text, state.Load("targets.json"));
+  if (!text.has_value()) return std::optional<tuf::Targets>();
+  SEALIFT_ASSIGN_OR_RETURN(const tuf::Envelope envelope, tuf::ParseEnvelope(*text, tuf::kMaxTargetsBytes));
+  SEALIFT_ASSIGN_OR_RETURN(tuf::Targets targets, tuf::ParseTargets(envelope));
+  return std::optional<tuf::Targets>(std::move(targets));
+}
+
+// What a restored controller lists, carried beyond everything seen here.
+Result<tuf::Targets> RestoredTargets(std::string_view trusted_root, tuf::TrustedMetadataStore& state,
+                                     Uploader& uploader, const Clock& clock) {
+  NoMemory none;
+  tuf::Targets present{.version = 0, .expires = {}, .targets = {}};
+  const Result<tuf::VerifiedTargets> verified =
+      tuf::TufClient(std::string(trusted_root), uploader.metadata(), none, clock).Refresh();
+  if (verified.ok()) {
+    present = verified->targets();
+  } else if (verified.status().code() != Code::kNotFound) {
+    return verified.status();
+  }
+  SEALIFT_ASSIGN_OR_RETURN(const std::optional<tuf::Targets> seen, SeenTargets(state));
+  if (!seen.has_value()) return present;
+  present.version = std::max(present.version, seen->version);
+  for (const ListedRelease& release : ListReleases(*seen)) {
+    if (!release.withdrawn.has_value()) continue;
+    const std::string name = ManifestTargetName(release.channel, release.version);
+    const auto listed = present.targets.find(name);
+    if (listed == present.targets.end() || WithdrawalOf(listed->second).has_value()) continue;
+    SEALIFT_RETURN_IF_ERROR(WithdrawRelease(present, release.channel, release.version, *release.withdrawn));
+  }
+  return present;
+}
+
 // The targets to extend: empty, version 0, only where neither the controller nor our own memory has any.
 Result<tuf::Targets> PresentTargets(std::string_view trusted_root, tuf::TrustedMetadataStore& state,
-                                    Uploader& uploader, const Clock& clock) {
+                                    Uploader& uploader, const Clock& clock, bool after_restore) {
   tuf::TufClient client(std::string(trusted_root), uploader.metadata(), state, clock);
   const Result<tuf::VerifiedTargets> verified = client.Refresh();
   if (verified.ok()) return verified->targets();
+  const bool went_back = ReasonOf(verified.status()) == Reason::kTufRollback;
+  if (after_restore && (went_back || verified.status().code() == Code::kNotFound)) {
+    return RestoredTargets(trusted_root, state, uploader, clock);
+  }
   if (verified.status().code() != Code::kNotFound) return verified.status();
   SEALIFT_ASSIGN_OR_RETURN(const std::optional<std::string> seen, state.Load("timestamp.json"));
   if (!seen.has_value()) return tuf::Targets{.version = 0, .expires = {}, .targets = {}};
@@ -154,7 +200,8 @@ Result<PublishOutcome> PublishRelease(const PublishRequest& request, std::string
                                       tuf::TrustedMetadataStore& state, Signer& targets_signer,
                                       Uploader& uploader, const Clock& clock) {
   SEALIFT_ASSIGN_OR_RETURN(const BuiltRelease release, ReadBuild(request));
-  SEALIFT_ASSIGN_OR_RETURN(tuf::Targets targets, PresentTargets(trusted_root, state, uploader, clock));
+  SEALIFT_ASSIGN_OR_RETURN(tuf::Targets targets,
+                           PresentTargets(trusted_root, state, uploader, clock, request.after_restore));
   SEALIFT_RETURN_IF_ERROR(CheckNewVersion(targets, release.manifest.channel, release.manifest.version));
 
   ++targets.version;
@@ -193,6 +240,50 @@ Result<PublishOutcome> PublishRelease(const PublishRequest& request, std::string
   return MakeError(Code::kDataLoss, Reason::kReleaseChanged,
                    fmt::format("look at what was published: release {} {} has another manifest",
                                outcome.channel, outcome.version));
+}
+
+Result<PublishedVersions> PublishWithdrawal(const WithdrawRequest& request, std::string_view trusted_root,
+                                            tuf::TrustedMetadataStore& state, Signer& targets_signer,
+                                            Uploader& uploader, const Clock& clock) {
+  SEALIFT_ASSIGN_OR_RETURN(tuf::Targets targets,
+                           PresentTargets(trusted_root, state, uploader, clock, request.after_restore));
+  SEALIFT_RETURN_IF_ERROR(WithdrawRelease(targets, request.channel, request.version,
+                                          {.at = clock.Now(), .because = request.because}));
+  ++targets.version;
+  targets.expires = clock.Now() + request.targets_lifetime;
+  tuf::Envelope envelope = tuf::MakeEnvelope(targets);
+  SEALIFT_RETURN_IF_ERROR(tuf::SignMetadata(
+      Role::kTargets, envelope, targets_signer,
+      fmt::format("version {} withdrawing {} {}", targets.version, request.channel, request.version)));
+  SEALIFT_RETURN_IF_ERROR(CheckTargetsKey(targets_signer, envelope, trusted_root, state));
+  SEALIFT_ASSIGN_OR_RETURN(const PublishedVersions versions, uploader.PublishTargets(envelope.Serialize()));
+  const Result<tuf::VerifiedTargets> seen =
+      tuf::TufClient(std::string(trusted_root), uploader.metadata(), state, clock).Refresh();
+  if (!seen.ok()) return Annotate(seen.status(), "look at what was published");
+  SEALIFT_ASSIGN_OR_RETURN(const ListedRelease listed,
+                           FindRelease(seen->targets(), request.channel, request.version));
+  if (listed.withdrawn.has_value()) return versions;
+  return MakeError(Code::kDataLoss, Reason::kReleaseChanged,
+                   fmt::format("look at what was published: release {} {} is still offered", request.channel,
+                               request.version));
+}
+
+Result<tuf::Targets> ListedTargets(Uploader& uploader) {
+  const auto fetch = [&](const std::string& name, std::size_t max_bytes) -> Result<tuf::Envelope> {
+    SEALIFT_ASSIGN_OR_RETURN(const std::string text, uploader.metadata().Fetch(name, max_bytes));
+    return tuf::ParseEnvelope(text, max_bytes);
+  };
+  SEALIFT_ASSIGN_OR_RETURN(const tuf::Envelope timestamp_file,
+                           fetch("timestamp.json", tuf::kMaxTimestampBytes));
+  SEALIFT_ASSIGN_OR_RETURN(const tuf::Timestamp timestamp, tuf::ParseTimestamp(timestamp_file));
+  SEALIFT_ASSIGN_OR_RETURN(
+      const tuf::Envelope snapshot_file,
+      fetch(fmt::format("{}.snapshot.json", timestamp.snapshot.version), tuf::kMaxSnapshotBytes));
+  SEALIFT_ASSIGN_OR_RETURN(const tuf::Snapshot snapshot, tuf::ParseSnapshot(snapshot_file));
+  SEALIFT_ASSIGN_OR_RETURN(
+      const tuf::Envelope targets_file,
+      fetch(fmt::format("{}.targets.json", snapshot.meta.at("targets.json").version), tuf::kMaxTargetsBytes));
+  return tuf::ParseTargets(targets_file);
 }
 
 }  // namespace sealift::controller

@@ -85,6 +85,18 @@ struct PublishRequest {
   std::function<void(std::uint64_t, std::uint64_t)> progress;
   // JSON of the newest checkpoint of the signing journal; the release carries it. Empty: none.
   std::string journal_checkpoint;
+  // The controller was restored from a backup and does not list what this build host saw last. The new
+  // targets extend what it lists, with a version above all seen here, and whatever was seen withdrawn stays
+  // so. Without it such a controller is refused with TUF_ROLLBACK.
+  bool after_restore = false;
+};
+
+struct WithdrawRequest {
+  std::string channel;
+  std::string version;
+  std::string because;
+  std::chrono::hours targets_lifetime{24 * 365};
+  bool after_restore = false;
 };
 
 struct PublishOutcome {
@@ -108,5 +120,15 @@ struct PublishOutcome {
 Result<PublishOutcome> PublishRelease(const PublishRequest& request, std::string_view trusted_root,
                                       tuf::TrustedMetadataStore& state, Signer& targets_signer,
                                       Uploader& uploader, const Clock& clock);
+
+// New targets in which the release is withdrawn (WithdrawRelease of shared/release), published and looked at
+// as PublishRelease does. Errors: those of WithdrawRelease and, but for the folder's, of PublishRelease.
+Result<PublishedVersions> PublishWithdrawal(const WithdrawRequest& request, std::string_view trusted_root,
+                                            tuf::TrustedMetadataStore& state, Signer& targets_signer,
+                                            Uploader& uploader, const Clock& clock);
+
+// What the controller lists, as it says and unproven: for people to look at.
+// Errors: those of the transport; TUF_MALFORMED, TUF_TOO_LARGE.
+Result<tuf::Targets> ListedTargets(Uploader& uploader);
 
 }  // namespace sealift::controller

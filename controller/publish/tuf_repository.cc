@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <charconv>
 
 #include "shared/base/files.h"
 #include "shared/base/log.h"
@@ -67,6 +68,7 @@ Result<std::unique_ptr<TufRepository>> TufRepository::Open(TufRepositoryOptions 
   SEALIFT_RETURN_IF_ERROR(repository->LoadRoots(trusted_root));
   SEALIFT_RETURN_IF_ERROR(repository->CheckSigners());
   SEALIFT_RETURN_IF_ERROR(repository->LoadCurrent());
+  SEALIFT_RETURN_IF_ERROR(repository->LiftVersions());
   return repository;
 }
 
@@ -149,6 +151,35 @@ Status TufRepository::LoadCurrent() {
   return OkStatus();
 }
 
+// Signed at once: nodes refuse everything below what they saw before the restore. Lifting twice, after a
+// power cut, does no harm.
+Status TufRepository::LiftVersions() {
+  const std::lock_guard publishing(publishing_);
+  const std::filesystem::path file = options_.directory / kLiftFile;
+  const Result<std::string> text = ReadTextFile(file, 64);
+  if (text.status().code() == Code::kNotFound) return OkStatus();
+  SEALIFT_RETURN_IF_ERROR(text.status());
+  const std::shared_ptr<const Current> before = current();
+  if (before == nullptr) return OkStatus();
+  std::uint32_t above = 0;
+  const auto parsed = std::from_chars(text->data(), text->data() + text->size(), above);
+  if (parsed.ec != std::errc() || above > tuf::kMaxVersion / 2) {
+    return MakeError(Code::kDataLoss, Reason::kRepositoryDamaged,
+                     fmt::format("open TUF repository: '{}' is no version", file.string()));
+  }
+  Current next = *before;
+  next.snapshot.version = std::max(next.snapshot.version, above);
+  next.timestamp.version = std::max(next.timestamp.version, above);
+  SEALIFT_RETURN_IF_ERROR(SignSnapshot(next));
+  SEALIFT_RETURN_IF_ERROR(SignTimestamp(next));
+  SetCurrent(std::move(next));
+  std::error_code error;
+  std::filesystem::remove(file, error);
+  log::Info("metadata versions were lifted after a restore",
+            {{"version", std::to_string(current()->timestamp.version)}});
+  return SyncDirectory(options_.directory);
+}
+
 Status TufRepository::AddRoot(std::string_view root_json) {
   const std::lock_guard publishing(publishing_);
   SEALIFT_ASSIGN_OR_RETURN(const tuf::Envelope envelope, tuf::ParseEnvelope(root_json, tuf::kMaxRootBytes));
@@ -195,6 +226,8 @@ Status TufRepository::CheckContent(const tuf::Targets& targets, const Current* c
   }
   for (const ListedRelease& release : ListReleases(targets)) {
     const std::string name = ManifestTargetName(release.channel, release.version);
+    // Of a release that was withdrawn the manifest alone is listed.
+    if (release.withdrawn.has_value()) continue;
     if (current != nullptr && current->targets.targets.contains(name)) continue;
     SEALIFT_ASSIGN_OR_RETURN(const Bytes bytes, content_.ReadAll(release.id.digest, kMaxManifestBytes));
     SEALIFT_ASSIGN_OR_RETURN(const Manifest manifest, ParseManifest(AsText(bytes)));

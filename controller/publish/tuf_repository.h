@@ -67,6 +67,10 @@ class PublishedRelease {
   Manifest manifest_;
 };
 
+// In a repository's folder after a restore: a decimal number. Snapshot and timestamp are signed anew with
+// higher versions when the repository is opened; the file goes away then.
+inline constexpr std::string_view kLiftFile = "lift-versions-above";
+
 class TufRepository {
  public:
   // `trusted_root`: the first root of this set of keys (DIR/tuf/1.root.json of `keys init`). Borrows content
@@ -97,7 +101,7 @@ class TufRepository {
   // of a root chain, or nothing published yet); INVALID_ARGUMENT for a name that no metadata file has.
   Result<std::string> ReadMetadata(std::string_view name) const;
 
-  // Empty before the first publication.
+  // Empty before the first publication. With those withdrawn.
   std::vector<ListedRelease> Releases() const;
   // Errors: NOT_FOUND/TUF_TARGET_UNKNOWN; those of ContentStore::Read.
   Result<PublishedRelease> LoadRelease(std::string_view channel, std::string_view version) const;
@@ -118,6 +122,7 @@ class TufRepository {
   Result<std::string> FindRoot(std::uint32_t version) const;
   Status LoadRoots(std::string_view trusted_root);
   Status LoadCurrent();
+  Status LiftVersions();
   Result<tuf::Root> VerifyNextRoot(std::string_view root_json) const;
   Status CheckSigners() const;
   Result<tuf::Targets> CheckTargets(const tuf::Envelope& envelope, const Current* current) const;

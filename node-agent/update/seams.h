@@ -65,7 +65,8 @@ class TrustedRelease {
 struct ReleaseVerdict {
   // Set when the release is usable.
   std::optional<TrustedRelease> release;
-  // Otherwise why it never will be: RELEASE_MANIFEST_INVALID, RELEASE_FILE_MISSING, RELEASE_MIXED.
+  // Otherwise why it never will be: RELEASE_MANIFEST_INVALID, RELEASE_FILE_MISSING, RELEASE_MIXED,
+  // RELEASE_WITHDRAWN.
   Status unusable;
   // What the controller's signing journal looks like beside what was seen of it: JournalWatch::See. Says
   // nothing about the release.

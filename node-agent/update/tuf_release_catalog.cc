@@ -40,6 +40,13 @@ Result<ReleaseVerdict> TufReleaseCatalog::Resolve(const DesiredRelease& desired)
                            targets.Find(ManifestTargetName(desired.channel, desired.version)));
   ReleaseVerdict verdict;
   verdict.journal = journals_.See(targets.timestamp().journal_checkpoint);
+  // Whatever the controller wants: the targets key has the last word.
+  if (const auto withdrawn = WithdrawalOf(target); withdrawn.has_value()) {
+    verdict.unusable = MakeError(Code::kFailedPrecondition, Reason::kReleaseWithdrawn,
+                                 fmt::format("use release {} of channel {}: it was withdrawn: {}",
+                                             desired.version, desired.channel, withdrawn->because));
+    return verdict;
+  }
   if (target.length > kMaxManifestBytes) {
     verdict.unusable = Mixed(desired, "the manifest is too large");
     return verdict;

@@ -66,6 +66,8 @@ std::optional<UnixMillis> PublishedAt(const tuf::Target& manifest) {
   return FromUnixMs(static_cast<std::int64_t>(ms));
 }
 
+constexpr std::size_t kMaxBecause = 200;
+
 Status Mixed(const Manifest& manifest, std::string_view what) {
   return MakeError(Code::kInvalidArgument, Reason::kReleaseMixed,
                    fmt::format("check release {} {}: {}", manifest.channel, manifest.version, what));
@@ -108,6 +110,7 @@ std::vector<ListedRelease> ListReleases(const tuf::Targets& targets) {
     release.id = ReleaseId{.digest = target.sha256};
     release.manifest_size = target.length;
     release.published = PublishedAt(target);
+    release.withdrawn = WithdrawalOf(target);
   }
   std::vector<ListedRelease> releases;
   for (auto& [key, release] : found) {
@@ -118,6 +121,52 @@ std::vector<ListedRelease> ListReleases(const tuf::Targets& targets) {
     return CompareVersions(a.version, b.version) < 0;
   });
   return releases;
+}
+
+std::optional<Withdrawal> WithdrawalOf(const tuf::Target& manifest) {
+  if (manifest.custom.empty()) return std::nullopt;
+  const Withdrawal unreadable{.at = {}, .because = ""};
+  const Result<json> custom = tuf::ParseJson(manifest.custom, {.max_bytes = 1u << 16, .max_depth = 8});
+  if (!custom.ok() || !custom->is_object()) return unreadable;
+  tuf::ObjectReader reader(*custom, "custom");
+  if (!reader.Has("withdrawn")) return std::nullopt;
+  tuf::ObjectReader mark(reader.Object("withdrawn", 16), "withdrawn");
+  const std::uint64_t ms = mark.Unsigned("unix_ms", 0, 253402300799999);
+  const std::string because = mark.String("because", kMaxBecause);
+  if (!reader.ok() || !mark.ok()) return unreadable;
+  return Withdrawal{.at = FromUnixMs(static_cast<std::int64_t>(ms)), .because = because};
+}
+
+Status WithdrawRelease(tuf::Targets& targets, std::string_view channel, std::string_view version,
+                       const Withdrawal& withdrawal) {
+  const std::string what = fmt::format("withdraw release {} {}", channel, version);
+  const auto found = targets.targets.find(ManifestTargetName(channel, version));
+  if (found == targets.targets.end()) {
+    return MakeError(Code::kNotFound, Reason::kTufTargetUnknown,
+                     fmt::format("{}: targets version {} do not list it", what, targets.version));
+  }
+  if (WithdrawalOf(found->second).has_value()) {
+    return MakeError(Code::kFailedPrecondition, Reason::kReleaseWithdrawn,
+                     fmt::format("{}: it is withdrawn already", what));
+  }
+  const bool printable = std::all_of(withdrawal.because.begin(), withdrawal.because.end(),
+                                     [](char c) { return c >= ' ' && c <= '~'; });
+  if (withdrawal.because.empty() || withdrawal.because.size() > kMaxBecause || !printable) {
+    return MakeError(Code::kInvalidArgument, Reason::kInvalidArgument,
+                     fmt::format("{}: say why in 1 to {} printable characters", what, kMaxBecause));
+  }
+  json custom = json::object();
+  if (!found->second.custom.empty()) {
+    SEALIFT_ASSIGN_OR_RETURN(custom,
+                             tuf::ParseJson(found->second.custom, {.max_bytes = 1u << 16, .max_depth = 8}));
+  }
+  custom["withdrawn"] = {{"unix_ms", ToUnixMs(withdrawal.at)}, {"because", withdrawal.because}};
+  tuf::Target manifest = found->second;
+  manifest.custom = tuf::CompactJson(custom);
+  const std::string prefix = FileTargetName(channel, version, "");
+  std::erase_if(targets.targets, [&](const auto& entry) { return entry.first.starts_with(prefix); });
+  targets.targets[ManifestTargetName(channel, version)] = std::move(manifest);
+  return OkStatus();
 }
 
 Result<ListedRelease> FindRelease(const tuf::Targets& targets, std::string_view channel,
@@ -173,6 +222,15 @@ Status CheckSuccessor(const tuf::Targets& current, const tuf::Targets& next) {
       return MakeError(Code::kFailedPrecondition, Reason::kReleaseChanged,
                        fmt::format("publish targets version {}: '{}' would change", next.version, name));
     }
+  }
+  for (const ListedRelease& release : ListReleases(current)) {
+    if (!release.withdrawn.has_value()) continue;
+    const auto after = next.targets.find(ManifestTargetName(release.channel, release.version));
+    if (after != next.targets.end() && WithdrawalOf(after->second).has_value()) continue;
+    return MakeError(
+        Code::kFailedPrecondition, Reason::kReleaseWithdrawn,
+        fmt::format("publish targets version {}: release {} {} was withdrawn and would come back",
+                    next.version, release.channel, release.version));
   }
   for (const ListedRelease& release : ListReleases(next)) {
     if (current.targets.contains(ManifestTargetName(release.channel, release.version))) continue;

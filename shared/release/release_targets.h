@@ -22,6 +22,14 @@
 
 namespace sealift {
 
+// A release that nobody may take any more: it stays listed by its manifest alone, which says so under
+// "withdrawn" of its custom member. It never comes back.
+struct Withdrawal {
+  UnixMillis at;
+  // For people; at most 200 bytes.
+  std::string because;
+};
+
 struct ListedRelease {
   std::string channel;
   std::string version;
@@ -31,7 +39,16 @@ struct ListedRelease {
   std::uint64_t total_bytes = 0;
   // Absent where the publisher did not say.
   std::optional<UnixMillis> published;
+  std::optional<Withdrawal> withdrawn;
 };
+
+// What the target of a manifest says. A mark that cannot be read is one.
+std::optional<Withdrawal> WithdrawalOf(const tuf::Target& manifest);
+
+// Marks the release and leaves its files out. Errors: NOT_FOUND/TUF_TARGET_UNKNOWN;
+// FAILED_PRECONDITION/RELEASE_WITHDRAWN when it is withdrawn already; INVALID_ARGUMENT for `because`.
+Status WithdrawRelease(tuf::Targets& targets, std::string_view channel, std::string_view version,
+                       const Withdrawal& withdrawal);
 
 // The targets of one release, by name. `manifest.channel` is set. `journal_checkpoint`: JSON object, the
 // newest checkpoint of the publisher's signing journal; the manifest's target carries it under
@@ -52,13 +69,14 @@ Status CheckManifestListed(const Manifest& manifest, const ListedRelease& releas
                            const tuf::Targets& targets);
 
 // Whether `next` may be published after `current`: its version is higher, targets that stay keep size and
-// digest, and a version that is new in a channel is higher than all that were there. Leaving out is allowed:
-// that is how a release is withdrawn.
+// digest, and a version that is new in a channel is higher than all that were there. Leaving out is allowed,
+// but for what was withdrawn: that stays, as such.
 // Errors: FAILED_PRECONDITION/TUF_ROLLBACK; ALREADY_EXISTS/RELEASE_EXISTS,
-// FAILED_PRECONDITION/RELEASE_CHANGED, FAILED_PRECONDITION/RELEASE_VERSION_LOWER.
+// FAILED_PRECONDITION/RELEASE_CHANGED, FAILED_PRECONDITION/RELEASE_WITHDRAWN,
+// FAILED_PRECONDITION/RELEASE_VERSION_LOWER.
 Status CheckSuccessor(const tuf::Targets& current, const tuf::Targets& next);
 
-// Whether `version` may be added to `channel`. Errors: the last three of CheckSuccessor's.
+// Whether `version` may be added to `channel`. Errors: RELEASE_EXISTS and RELEASE_VERSION_LOWER, as there.
 Status CheckNewVersion(const tuf::Targets& targets, std::string_view channel, std::string_view version);
 
 }  // namespace sealift

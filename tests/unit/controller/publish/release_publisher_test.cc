@@ -87,6 +87,64 @@ TEST_F(PublishTest, ControllerThatForgotCannotMakeUsStartOver) {
   EXPECT_EQ(ReasonOf(Publish("1.1").status()), Reason::kTufRollback);
 }
 
+TEST_F(PublishTest, WithdrawnReleaseIsMarkedForNodesAndStaysSo) {
+  ASSERT_TRUE(Publish("1.0").ok());
+  ASSERT_TRUE(Publish("1.1").ok());
+  LocalUploader uploader(*repository_, *content_);
+  const auto withdraw = [&](const std::string& version, const std::string& because) {
+    return PublishWithdrawal({.channel = "stable", .version = version, .because = because}, root_json_,
+                             state_, *signers_[tuf::Role::kTargets], uploader, clock_);
+  };
+  const auto versions = withdraw("1.1", "no network on r7");
+  ASSERT_TRUE(versions.ok()) << Describe(versions.status());
+  EXPECT_EQ(versions->targets, 3u);
+  EXPECT_EQ(FindRelease(Refresh()->targets(), "stable", "1.1")->withdrawn->because, "no network on r7");
+  EXPECT_EQ(ReasonOf(withdraw("1.1", "again").status()), Reason::kReleaseWithdrawn);
+  EXPECT_EQ(ReasonOf(withdraw("2.0", "unknown").status()), Reason::kTufTargetUnknown);
+  EXPECT_EQ(ReasonOf(Publish("1.1").status()), Reason::kReleaseExists);
+  // The next publication and a restart of the controller keep it.
+  ASSERT_TRUE(Publish("1.2").ok());
+  repository_ = OpenRepository().value();
+  LocalUploader again(*repository_, *content_);
+  const tuf::Targets listed = ListedTargets(again).value();
+  EXPECT_TRUE(FindRelease(listed, "stable", "1.1")->withdrawn.has_value());
+  EXPECT_FALSE(FindRelease(listed, "stable", "1.2")->withdrawn.has_value());
+}
+
+// What targets version 3 said is lost with the controller; its withdrawal is remembered here.
+TEST_F(PublishTest, AfterARestoreTheNextTargetsGoBeyondWhatWasSeen) {
+  ASSERT_TRUE(Publish("1.0").ok());
+  const std::filesystem::path kept = folder_.path() / "kept";
+  std::filesystem::copy(folder_.path() / "tuf", kept);
+  ASSERT_TRUE(Publish("1.1").ok());
+  {
+    LocalUploader uploader(*repository_, *content_);
+    ASSERT_TRUE(PublishWithdrawal({.channel = "stable", .version = "1.0", .because = "why"}, root_json_,
+                                  state_, *signers_[tuf::Role::kTargets], uploader, clock_)
+                    .ok());
+  }
+  ASSERT_TRUE(Refresh().ok());
+  std::filesystem::remove_all(folder_.path() / "tuf");
+  std::filesystem::rename(kept, folder_.path() / "tuf");
+  ASSERT_TRUE(WriteFileAtomically(folder_.path() / "tuf" / kLiftFile, AsBytes("1000")).ok());
+  repository_ = OpenRepository().value();
+  EXPECT_EQ(ReasonOf(Refresh().status()), Reason::kTufRollback) << "the node saw targets 3";
+  EXPECT_EQ(ReasonOf(Publish("1.2").status()), Reason::kTufRollback) << "and so did the build host";
+  LocalUploader uploader(*repository_, *content_);
+  const auto published = PublishRelease(
+      {.build_directory = Build("1.2"), .channel = "stable", .progress = {}, .after_restore = true},
+      root_json_, state_, *signers_[tuf::Role::kTargets], uploader, clock_);
+  ASSERT_TRUE(published.ok()) << Describe(published.status());
+  EXPECT_EQ(published->versions.targets, 4u);
+  EXPECT_GT(published->versions.timestamp, 1001u);
+  const auto seen = Refresh();
+  ASSERT_TRUE(seen.ok()) << Describe(seen.status());
+  EXPECT_TRUE(FindRelease(seen->targets(), "stable", "1.2").ok());
+  EXPECT_TRUE(FindRelease(seen->targets(), "stable", "1.0")->withdrawn.has_value());
+  EXPECT_FALSE(std::filesystem::exists(folder_.path() / "tuf" / kLiftFile));
+  ASSERT_TRUE(Publish("1.3").ok());
+}
+
 TEST_F(PublishTest, ForgedPresentTargetsAreNotExtended) {
   ASSERT_TRUE(Publish("1.0").ok());
   // The controller's own keys sign targets that list a planted object.

@@ -70,6 +70,15 @@ class Catalog : public testing::Test {
   TufReleaseCatalog catalog_{repository_.FirstRoot(), repository_.source, store_, clock_, manifests_};
 };
 
+// However the controller orders it: the targets key has the last word.
+TEST_F(Catalog, WithdrawnReleaseIsOfNoUseThoughOrdered) {
+  Publish(ManifestOf("2.0"), "2.0");
+  EXPECT_EQ(Unusable(), "NONE");
+  ASSERT_TRUE(WithdrawRelease(repository_.targets, "stable", "2.0", {.at = {}, .because = "why"}).ok());
+  repository_.PublishNext();
+  EXPECT_EQ(Unusable(), "RELEASE_WITHDRAWN");
+}
+
 TEST_F(Catalog, FindsAReleaseWithItsIdImageAndTime) {
   const Manifest manifest = ManifestOf("2.0");
   Publish(manifest, "2.0");

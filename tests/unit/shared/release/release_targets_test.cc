@@ -51,10 +51,52 @@ TEST(ReleaseTargets, ListsReleasesInVersionOrderAndLeavesOtherTargetsOut) {
   EXPECT_EQ(ReasonOf(FindRelease(targets, "stable", "3.0").status()), Reason::kTufTargetUnknown);
 }
 
+TEST(ReleaseTargets, WithdrawalLeavesTheMarkedManifestAlone) {
+  tuf::Targets targets = TargetsWith(1, {"1.0", "1.1"});
+  const Withdrawal why{.at = FromUnixMs(1800000000000), .because = "does not boot on r7"};
+  ASSERT_TRUE(WithdrawRelease(targets, "stable", "1.0", why).ok());
+  EXPECT_FALSE(targets.targets.contains("stable/1.0/EFI/kairos/norole.efi"));
+  EXPECT_TRUE(targets.targets.contains("stable/1.1/EFI/kairos/norole.efi"));
+  const tuf::Targets read = tuf::ParseTargets(tuf::MakeEnvelope(targets)).value();
+  const ListedRelease withdrawn = FindRelease(read, "stable", "1.0").value();
+  ASSERT_TRUE(withdrawn.withdrawn.has_value());
+  EXPECT_EQ(withdrawn.withdrawn->at, why.at);
+  EXPECT_EQ(withdrawn.withdrawn->because, why.because);
+  EXPECT_EQ(withdrawn.published, FromUnixMs(1700000000000)) << "what else was said stays";
+  EXPECT_FALSE(FindRelease(read, "stable", "1.1")->withdrawn.has_value());
+  EXPECT_EQ(ReasonOf(WithdrawRelease(targets, "stable", "1.0", why)), Reason::kReleaseWithdrawn);
+  EXPECT_EQ(ReasonOf(WithdrawRelease(targets, "stable", "3.0", why)), Reason::kTufTargetUnknown);
+  for (const std::string& because : {std::string(), std::string("a\nb"), std::string(201, 'x')}) {
+    EXPECT_EQ(ReasonOf(WithdrawRelease(targets, "stable", "1.1", {.at = {}, .because = because})),
+              Reason::kInvalidArgument);
+  }
+}
+
+// A node that cannot read the mark must not take the release.
+TEST(ReleaseTargets, MarkThatCannotBeReadWithdraws) {
+  for (const char* custom : {R"({"withdrawn":true})", R"({"withdrawn":{}})", R"({"withdrawn":null})",
+                             R"({"withdrawn":{"unix_ms":-1,"because":"x"}})", "{", "[]"}) {
+    EXPECT_TRUE(WithdrawalOf({.length = 1, .sha256 = {}, .custom = custom}).has_value()) << custom;
+  }
+  EXPECT_FALSE(WithdrawalOf({.length = 1, .sha256 = {}, .custom = R"({"role":"manifest"})"}).has_value());
+}
+
+TEST(ReleaseTargets, WhatWasWithdrawnNeverComesBack) {
+  tuf::Targets current = TargetsWith(5, {"1.0", "1.1"});
+  ASSERT_TRUE(WithdrawRelease(current, "stable", "1.0", {.at = {}, .because = "why"}).ok());
+  tuf::Targets next = current;
+  next.version = 6;
+  EXPECT_TRUE(CheckSuccessor(current, next).ok());
+  EXPECT_TRUE(CheckSuccessor(TargetsWith(4, {"1.0", "1.1"}), next).ok());
+  EXPECT_EQ(ReasonOf(CheckSuccessor(current, TargetsWith(6, {"1.0", "1.1"}))), Reason::kReleaseWithdrawn);
+  EXPECT_EQ(ReasonOf(CheckSuccessor(current, TargetsWith(6, {"1.1"}))), Reason::kReleaseWithdrawn);
+  EXPECT_EQ(ReasonOf(CheckNewVersion(current, "stable", "1.0")), Reason::kReleaseExists);
+}
+
 TEST(ReleaseTargets, SuccessorRules) {
   const tuf::Targets current = TargetsWith(5, {"1.0", "1.1"});
   EXPECT_TRUE(CheckSuccessor(current, TargetsWith(6, {"1.0", "1.1", "1.2"})).ok());
-  EXPECT_TRUE(CheckSuccessor(current, TargetsWith(6, {"1.1"})).ok()) << "leaving out withdraws";
+  EXPECT_TRUE(CheckSuccessor(current, TargetsWith(6, {"1.1"})).ok()) << "leaving out is allowed";
   EXPECT_EQ(ReasonOf(CheckSuccessor(current, TargetsWith(5, {"1.0", "1.1", "1.2"}))), Reason::kTufRollback);
   EXPECT_EQ(ReasonOf(CheckSuccessor(current, TargetsWith(6, {"1.0", "1.1", "0.9"}))),
             Reason::kReleaseVersionLower);
