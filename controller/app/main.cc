@@ -6,6 +6,7 @@
 #include <cstdio>
 #include <string>
 
+#include "controller/app/backup.h"
 #include "controller/app/config.h"
 #include "controller/app/online_keys.h"
 #include "controller/app/server.h"
@@ -66,6 +67,33 @@ int Run(const std::string& path, bool check_only) {
   return Serve(*config, signals);
 }
 
+int Report(const char* what, const Result<BackupSummary>& summary) {
+  if (!summary.ok()) {
+    std::fprintf(stderr, "sealift-controller: %s\n  %s\n", Describe(summary.status()).c_str(),
+                 std::string(ReasonAdvice(ReasonOf(summary.status()))).c_str());
+    return 1;
+  }
+  std::printf("%s %llu files, %.1f MiB; metadata targets %u, snapshot %u, timestamp %u\n", what,
+              static_cast<unsigned long long>(summary->files),
+              static_cast<double>(summary->bytes) / (1u << 20), summary->targets_version,
+              summary->snapshot_version, summary->timestamp_version);
+  return 0;
+}
+
+int RunBackup(const std::string& config_path, const std::string& folder) {
+  const auto config = LoadControllerConfig(config_path);
+  if (!config.ok()) return Fail(config.status());
+  const SystemClock clock;
+  return Report("backed up", BackUp(*config, folder, clock));
+}
+
+int RunRestore(const std::string& config_path, const std::string& folder, std::uint32_t seen_version) {
+  const auto config = LoadControllerConfig(config_path);
+  if (!config.ok()) return Fail(config.status());
+  const SystemClock clock;
+  return Report("restored", Restore(*config, folder, {.seen_version = seen_version}, clock));
+}
+
 }  // namespace
 }  // namespace sealift::controller
 
@@ -76,13 +104,32 @@ int main(int argc, char** argv) {
   bool check_only = false;
   app.add_option("--config", config, "its TOML file; controller/app/config.h lists the settings")->required();
   app.add_flag("--check-config", check_only, "name every problem of the file and end");
+  app.fallthrough();
+  app.require_subcommand(0, 1);
+  std::string folder;
+  std::uint32_t seen_version = 0;
+  CLI::App* const backup =
+      app.add_subcommand("backup", "copy database, content, metadata and journal, while the controller runs");
+  backup->add_option("OUT", folder, "a new folder")->required();
+  CLI::App* const restore = app.add_subcommand("restore", "fill an empty state_dir from a backup");
+  restore->add_option("BACKUP", folder, "what backup wrote")->required();
+  restore
+      ->add_option(
+          "--seen-version", seen_version,
+          "highest snapshot or timestamp version that a node may have seen, where it could be more than "
+          "a million above the backup's")
+      ->check(CLI::Range(0u, 1'000'000'000u));
   app.footer(
-      "Example:\n  sealift-controller --config /etc/sealift/controller.toml\n"
+      "Examples:\n  sealift-controller --config /etc/sealift/controller.toml\n"
+      "  sealift-controller --config /etc/sealift/controller.toml backup /backups/2026-11-26\n"
+      "  sealift-controller --config /etc/sealift/controller.toml restore /backups/2026-11-26\n"
       "Exit codes: 0 stopped by SIGTERM or the file is good, 1 it could not start, 2 wrong usage or file.");
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {
     return app.exit(error) == 0 ? 0 : 2;
   }
+  if (backup->parsed()) return sealift::controller::RunBackup(config, folder);
+  if (restore->parsed()) return sealift::controller::RunRestore(config, folder, seen_version);
   return sealift::controller::Run(config, check_only);
 }
