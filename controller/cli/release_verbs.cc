@@ -28,23 +28,13 @@ struct PublishArguments {
   std::string journal;
   std::vector<std::string> generations;
   std::string profile;
+  bool after_restore = false;
 };
 
 struct ListArguments {
   std::string channel;
   std::string profile;
 };
-
-Result<std::unique_ptr<GrpcUploader>> Connect(const std::string& profile_path) {
-  SEALIFT_ASSIGN_OR_RETURN(
-      const wire::Profile profile,
-      wire::LoadProfile(profile_path.empty() ? wire::DefaultProfilePath() : fs::path(profile_path)));
-  // The profile's key may be a reference to one in a token.
-  SEALIFT_RETURN_IF_ERROR(InstallKeyProvider());
-  hsm::RegisterPkcs11Resolver();
-  SEALIFT_ASSIGN_OR_RETURN(const std::shared_ptr<grpc::Channel> channel, wire::OpenChannel(profile));
-  return std::make_unique<GrpcUploader>(channel);
-}
 
 // One line that is rewritten, on a terminal only.
 void ShowProgress(std::uint64_t done, std::uint64_t all) {
@@ -95,7 +85,7 @@ Status Publish(const PublishArguments& arguments, const Session& session) {
   const fs::path tuf_folder = fs::path(arguments.keys) / "tuf";
   SEALIFT_ASSIGN_OR_RETURN(const std::string root,
                            ReadTextFile(tuf_folder / "1.root.json", tuf::kMaxRootBytes));
-  SEALIFT_ASSIGN_OR_RETURN(const auto uploader, Connect(arguments.profile));
+  SEALIFT_ASSIGN_OR_RETURN(const auto uploader, ConnectUploader(arguments.profile));
   SEALIFT_ASSIGN_OR_RETURN(const std::string checkpoint, NewestCheckpoint(*ring));
   // What this build host saw published; see release_publisher.h.
   tuf::FileMetadataStore state(tuf_folder / "seen");
@@ -106,32 +96,47 @@ Status Publish(const PublishArguments& arguments, const Session& session) {
           {.build_directory = arguments.build_directory,
            .channel = arguments.channel,
            .progress = session.json() ? decltype(controller::PublishRequest::progress){} : ShowProgress,
-           .journal_checkpoint = checkpoint},
+           .journal_checkpoint = checkpoint,
+           .after_restore = arguments.after_restore},
           root, state, *signer, *uploader, clock));
   PrintOutcome(outcome, session.json());
   if (!outcome.journal.ok()) std::fprintf(stderr, "warning: %s\n", Describe(outcome.journal).c_str());
   return OkStatus();
 }
 
+// "unlisted": the controller knows it, and no signed metadata offers it any more.
+std::string StateOf(const Result<tuf::Targets>& targets, const v1::Release& release) {
+  if (!targets.ok()) return "unlisted";
+  const auto listed = FindRelease(*targets, release.channel(), release.version());
+  if (!listed.ok()) return "unlisted";
+  return listed->withdrawn.has_value() ? "withdrawn" : "published";
+}
+
 Status List(const ListArguments& arguments, const Session& session) {
-  SEALIFT_ASSIGN_OR_RETURN(const auto uploader, Connect(arguments.profile));
+  SEALIFT_ASSIGN_OR_RETURN(const auto uploader, ConnectUploader(arguments.profile));
   SEALIFT_ASSIGN_OR_RETURN(const std::vector<v1::Release> releases,
                            uploader->ListReleases(arguments.channel));
+  // Nothing is published before the first metadata is there.
+  const Result<tuf::Targets> targets = controller::ListedTargets(*uploader);
   nlohmann::json list = nlohmann::json::array();
   if (!session.json()) {
-    std::printf("%-12s %-20s %10s  %-20s %s\n", "CHANNEL", "VERSION", "MIB", "PUBLISHED", "RELEASE");
+    std::printf("%-12s %-20s %-10s %10s  %-20s %s\n", "CHANNEL", "VERSION", "STATE", "MIB", "PUBLISHED",
+                "RELEASE");
   }
   for (const v1::Release& release : releases) {
     SEALIFT_ASSIGN_OR_RETURN(const Sha256Digest id, wire::DigestFromWire("release_id", release.release_id()));
     const std::string published = FormatRfc3339(FromUnixMs(release.published_unix_ms()));
+    const std::string state = StateOf(targets, release);
     if (session.json()) {
       list.push_back({{"channel", release.channel()},
                       {"version", release.version()},
                       {"release_id", id.hex()},
                       {"published", published},
+                      {"state", state},
                       {"total_bytes", release.total_bytes()}});
     } else {
-      std::printf("%-12s %-20s %10.1f  %-20s %s\n", release.channel().c_str(), release.version().c_str(),
+      std::printf("%-12s %-20s %-10s %10.1f  %-20s %s\n", release.channel().c_str(),
+                  release.version().c_str(), state.c_str(),
                   static_cast<double>(release.total_bytes()) / (1u << 20), published.c_str(),
                   id.hex().substr(0, 12).c_str());
     }
@@ -142,8 +147,20 @@ Status List(const ListArguments& arguments, const Session& session) {
 
 }  // namespace
 
+Result<std::unique_ptr<GrpcUploader>> ConnectUploader(const std::string& profile_path) {
+  SEALIFT_ASSIGN_OR_RETURN(
+      const wire::Profile profile,
+      wire::LoadProfile(profile_path.empty() ? wire::DefaultProfilePath() : fs::path(profile_path)));
+  // The profile's key may be a reference to one in a token.
+  SEALIFT_RETURN_IF_ERROR(InstallKeyProvider());
+  hsm::RegisterPkcs11Resolver();
+  SEALIFT_ASSIGN_OR_RETURN(const std::shared_ptr<grpc::Channel> channel, wire::OpenChannel(profile));
+  return std::make_unique<GrpcUploader>(channel);
+}
+
 void AddReleaseVerbs(CLI::App& app, Session& session) {
-  CLI::App* release = app.add_subcommand("release", "Publish and list releases");
+  CLI::App* release =
+      app.add_subcommand("release", "The life of a release: publish, look, compare, withdraw");
   release->require_subcommand(1);
 
   const auto publish = std::make_shared<PublishArguments>();
@@ -163,6 +180,8 @@ void AddReleaseVerbs(CLI::App& app, Session& session) {
   AddGenerationOption(*verb, publish->generations);
   verb->add_option("--profile", publish->profile,
                    "connection settings (default ~/.config/sealift/profile.toml)");
+  verb->add_flag("--after-restore", publish->after_restore,
+                 "the controller was restored from a backup: go beyond what was seen here before");
 
   const auto list = std::make_shared<ListArguments>();
   verb = AddVerb(*release, session, "list", "Releases that the controller serves",
@@ -170,6 +189,7 @@ void AddReleaseVerbs(CLI::App& app, Session& session) {
   verb->add_option("--channel", list->channel, "only this channel");
   verb->add_option("--profile", list->profile,
                    "connection settings (default ~/.config/sealift/profile.toml)");
+  AddReleaseLifeVerbs(*release, session);
 }
 
 }  // namespace sealift::cli
