@@ -37,17 +37,20 @@ bool Lists(const tuf::Root& root, const std::string& key_id) {
 
 }  // namespace
 
+Result<tuf::Root> PresentRoot(const std::filesystem::path& folder) {
+  Result<tuf::Root> present = Follow(folder);
+  if (present.ok()) return present;
+  return MakeError(Code::kFailedPrecondition, Reason::kKeySetInvalid,
+                   fmt::format("read TUF roots in '{}': {}", folder.string(), MessageOf(present.status())));
+}
+
 Result<NextRoot> MakeNextRoot(const std::filesystem::path& folder,
                               const std::map<tuf::Role, PublicKey>& added, UnixMillis expires,
                               const std::vector<std::shared_ptr<Signer>>& signers) {
-  const auto present = Follow(folder);
-  if (!present.ok()) {
-    return MakeError(Code::kFailedPrecondition, Reason::kKeySetInvalid,
-                     fmt::format("read TUF roots in '{}': {}", folder.string(), MessageOf(present.status())));
-  }
-  tuf::Root next = *present;
+  SEALIFT_ASSIGN_OR_RETURN(const tuf::Root present, PresentRoot(folder));
+  tuf::Root next = present;
   ++next.version;
-  next.expires = std::max(present->expires, expires);
+  next.expires = std::max(present.expires, expires);
   for (const auto& [role, public_key] : added) {
     tuf::Key key = tuf::Key::FromPublicKey(public_key);
     std::vector<std::string>& ids = next.roles.at(role).key_ids;
@@ -57,11 +60,11 @@ Result<NextRoot> MakeNextRoot(const std::filesystem::path& folder,
   tuf::Envelope envelope = tuf::MakeEnvelope(next);
   for (const std::shared_ptr<Signer>& signer : signers) {
     const std::string id = tuf::Key::FromPublicKey(signer->public_key()).id;
-    if (!Lists(*present, id) && !Lists(next, id)) continue;
+    if (!Lists(present, id) && !Lists(next, id)) continue;
     SEALIFT_RETURN_IF_ERROR(
         tuf::SignMetadata(tuf::Role::kRoot, envelope, *signer, fmt::format("version {}", next.version)));
   }
-  SEALIFT_RETURN_IF_ERROR(tuf::VerifyThreshold(envelope, *present, tuf::Role::kRoot));
+  SEALIFT_RETURN_IF_ERROR(tuf::VerifyThreshold(envelope, present, tuf::Role::kRoot));
   SEALIFT_RETURN_IF_ERROR(tuf::VerifyThreshold(envelope, next, tuf::Role::kRoot));
   return NextRoot{.version = next.version, .json = envelope.Serialize()};
 }

@@ -16,6 +16,10 @@
 
 namespace sealift::hsm {
 
+// The newest "<n>.root.json" in `folder`, its chain proven from 1.root.json on. Errors:
+// FAILED_PRECONDITION/KEY_SET_INVALID.
+Result<tuf::Root> PresentRoot(const std::filesystem::path& folder);
+
 struct NextRoot {
   std::uint32_t version = 0;
   std::string json;

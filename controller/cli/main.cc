@@ -5,6 +5,7 @@
 #include "controller/cli/fleet_verbs.h"
 #include "controller/cli/inspect_verbs.h"
 #include "controller/cli/release_verbs.h"
+#include "controller/cli/tuf_verbs.h"
 #include "controller/cli/verbs.h"
 #include "shared/base/process.h"
 
@@ -28,6 +29,7 @@ int main(int argc, char** argv) {
   cli::AddInstallVerbs(app, session);
   cli::AddTokenVerbs(app, session);
   cli::AddKeysVerbs(app, session);
+  cli::AddTufVerbs(app, session);
   cli::AddJournalVerbs(app, session);
   cli::AddOperatorVerbs(app, session);
   cli::AddInspectVerbs(app, session);
