@@ -59,7 +59,10 @@ step_format() { sources | xargs -r clang-format --dry-run --Werror; }
 step_shellcheck() { scripts | xargs -r shellcheck; }
 step_contract() { run_ctest contract $release -L '^contract$'; }
 step_unit() { run_ctest unit $release -L '^(unit|sim)$'; }
-step_integration() { run_ctest integration $release -L '^integration$'; }
+step_integration() {
+  [[ $mode != full ]] || export SEALIFT_KILLS=100
+  run_ctest integration $release -L '^integration$'
+}
 step_fuzz() { run_ctest fuzz $release -L '^fuzz$'; }
 step_asan() {
   local targets regex
