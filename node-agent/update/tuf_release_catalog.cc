@@ -7,6 +7,7 @@
 #include "node-agent/esp/esp_stager.h"
 #include "shared/base/untrusted_files.h"
 #include "shared/crypto/hash.h"
+#include "shared/release/release_targets.h"
 
 namespace sealift::agent {
 namespace {

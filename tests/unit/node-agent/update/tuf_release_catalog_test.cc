@@ -4,6 +4,7 @@
 #include <fmt/format.h>
 #include <gtest/gtest.h>
 
+#include "shared/release/release_targets.h"
 #include "tests/support/status_matchers.h"
 #include "tests/unit/node-agent/update/node_fixture.h"
 #include "tests/unit/shared/tuf/test_repository.h"
