@@ -59,8 +59,8 @@ TEST_F(ReleaseLifeTest, WithdrawnIsSeenEverywhereAndOutlivesARestore) {
   EXPECT_TRUE(withdrawn.at("running_nodes").empty());
   const auto states = [&] {
     std::string text;
-    for (const json& release :
-         json::parse(Sealift({"release", "list", "-o", "json", "--profile", profile})).at("releases")) {
+    const json list = json::parse(Sealift({"release", "list", "-o", "json", "--profile", profile}));
+    for (const json& release : list.at("releases")) {
       text += release.at("version").get<std::string>() + " " + release.at("state").get<std::string>() + ", ";
     }
     return text;
