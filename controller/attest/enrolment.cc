@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include "controller/fleet/epoch_base.h"
 #include "shared/base/log.h"
 #include "shared/crypto/hash.h"
 #include "shared/tpm/certify.h"
@@ -198,7 +199,11 @@ Result<EnrolmentAnswer> Enrolment::Issue(const ProvenMachine& machine, Node node
                                                             .issued = now,
                                                             .not_after = issued.not_after}));
   node.certificate_not_after = issued.not_after;
+  SEALIFT_ASSIGN_OR_RETURN(const std::optional<Node> before, parts_.nodes.FindByEk(node.ek_digest));
   SEALIFT_RETURN_IF_ERROR(parts_.nodes.Enrol(node));
+  // Installed anew, so its volumes are, and their epoch's base.
+  if (before && proof.install && before->install != proof.install)
+    SEALIFT_RETURN_IF_ERROR(AcceptNewEpochBase(parts_.nodes, node.id));
   if (node.admission == Admission::kPending) {
     // An operator may have decided otherwise while the token signed.
     SEALIFT_ASSIGN_OR_RETURN(const Admission in_force, parts_.nodes.AdmitPending(node.id, node.labels));

@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include "controller/fleet/epoch_base.h"
 #include "shared/tpm/counter.h"
 #include "shared/tpm/structures.h"
 
@@ -27,7 +28,7 @@ EpochJudgement JudgeEpoch(const Node& node, const std::optional<CounterEvidence>
   if (!counter.ok()) return {.problem = counter.status(), .epoch = std::nullopt};
   if (*counter < evidence->base) return Unusable(node, "its counter is below its base");
   const CertifiedEpoch certified{.lowest = *counter - evidence->base, .base = evidence->base, .at = now};
-  if (before && before->base != certified.base)
+  if (before && before->base != certified.base && before->base != kAnyEpochBase)
     return Unusable(node, fmt::format("base {} became {}", before->base, certified.base));
   if (before && certified.lowest < before->lowest)
     return Unusable(node, fmt::format("epoch {} became {}", before->lowest, certified.lowest));

@@ -22,8 +22,8 @@ struct CounterEvidence {
 
 struct EpochJudgement {
   // OK, or why the node is not trusted: EPOCH_UNUSABLE (evidence is missing although there was some before,
-  // another base, a counter below what was certified before), EPOCH_TOO_LOW (the running image says a lower
-  // epoch than its TPM accepts), those of tpm::VerifyCounter.
+  // another base without leave (controller/fleet/epoch_base.h), a counter below what was certified before),
+  // EPOCH_TOO_LOW (the running image says a lower epoch than its TPM accepts), those of tpm::VerifyCounter.
   Status problem;
   // What is certified now; nothing when the node never had a counter.
   std::optional<CertifiedEpoch> epoch;

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "controller/fleet/epoch_base.h"
 #include "shared/base/log.h"
 #include "shared/crypto/hash.h"
 #include "shared/order/order.h"
@@ -52,7 +53,9 @@ Status RequestDesk::CheckAgainstNode(const order::ChangeRequest& request) {
         Code::kFailedPrecondition, Reason::kOrderForeign,
         fmt::format("make request {}: node {} is another machine", request.id, request.node.text()));
   }
-  if (request.nonce != node.status.order_nonce && !request.nonce.empty()) {
+  // An empty one is for machines that told none: a release with it is followed by no order to replace the
+  // key.
+  if (request.nonce != node.status.order_nonce) {
     return MakeError(Code::kFailedPrecondition, Reason::kOrderReplayed,
                      fmt::format("make request {}: node {} told another nonce since; ask again", request.id,
                                  request.node.text()));
@@ -210,6 +213,17 @@ void RequestDesk::Fail(const std::string& id, Reason reason, const std::string& 
     log::Error("request not brought to its end", {{"key", record.digest.hex()}, {"error", Describe(moved)}});
 }
 
+// A key that was released has to be replaced, and nobody but two persons can order it: they hear of it.
+void RequestDesk::FailUnreplaced(const std::string& id) {
+  const auto record = parts_.requests.Get(id);
+  // With an outcome the node has taken it, and goes on by itself.
+  if (!record.ok() || !IsRelease(*record) || record->outcome) return;
+  Fail(id, Reason::kOrderReplayed,
+       "its keys were released, and the node has obeyed another order before it could be told to replace "
+       "them: "
+       "ask for replace-recovery-key");
+}
+
 std::vector<std::string> RequestDesk::Deliver(const std::vector<PendingOrder>& waiting, const Bytes& nonce) {
   std::vector<std::string> envelopes;
   // A node that cannot take orders now keeps them waiting.
@@ -220,9 +234,12 @@ std::vector<std::string> RequestDesk::Deliver(const std::vector<PendingOrder>& w
     if (now >= order.expires) continue;
     if (order.nonce != nonce) {
       // Only told by the node itself, of an order that was carried out or of its TPM's loss.
-      if (order.state == RequestState::kApproved)
+      if (order.state == RequestState::kApproved) {
         Fail(order.request_id, Reason::kOrderReplayed,
              "the node has obeyed another order since; make a new request");
+      } else {
+        FailUnreplaced(order.request_id);
+      }
       continue;
     }
     auto record = parts_.requests.Get(order.request_id);
@@ -245,13 +262,22 @@ std::vector<std::string> RequestDesk::Deliver(const std::vector<PendingOrder>& w
 bool RequestDesk::TakeOutcome(const NodeId& node, const OrderOutcome& outcome) {
   const auto found = parts_.requests.FindByDigest(outcome.request_digest);
   if (!found.ok()) return false;
-  if (!found->has_value() || (*found)->request.node != node || HasEnded((*found)->state)) return true;
+  if (!found->has_value() || (*found)->request.node != node) return true;
   RequestRecord record = **found;
+  // What FailUnreplaced gave up may have been taken before the power went: the node knows better.
+  const bool given_up = IsRelease(record) && record.state == RequestState::kFailed && record.outcome &&
+                        record.outcome->reason == ReasonId(Reason::kOrderReplayed) &&
+                        outcome.state != OutcomeState::kRefused;
+  if (HasEnded(record.state) && !given_up) return true;
   const RequestState from = record.state;
   record.outcome = outcome;
   record.state = outcome.state == OutcomeState::kDone       ? RequestState::kDone
                  : outcome.state == OutcomeState::kAccepted ? RequestState::kDelivered
                                                             : RequestState::kFailed;
+  // Of a machine that opened no volume before it: none told the base of its epoch.
+  if (record.state == RequestState::kDone && record.request.action == order::Action::kReset &&
+      !AcceptNewEpochBase(parts_.nodes, node).ok())
+    return false;
   const Status moved = parts_.requests.Move(record, from);
   if (!moved.ok()) return false;
   log::Info("a node told what became of an order", {{"node", node.text()},

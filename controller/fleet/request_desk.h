@@ -80,6 +80,7 @@ class RequestDesk {
   Result<std::string> MakeOrder(const RequestRecord& record);
   Status ProveOrder(const std::string& envelope, const order::ChangeRequest& request);
   void Fail(const std::string& id, Reason reason, const std::string& message);
+  void FailUnreplaced(const std::string& id);
 
   const RequestDeskParts parts_;
 };

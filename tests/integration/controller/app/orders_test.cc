@@ -1,4 +1,5 @@
 // From a person's wish to a node's obedience: requests, approvals, orders and recovery keys over real calls.
+#include "controller/fleet/epoch_base.h"
 #include "controller/fleet/request.h"
 #include "shared/escrow/escrow.h"
 #include "shared/order/order.h"
@@ -161,10 +162,13 @@ TEST_F(OrdersTest, AnApprovedRequestReachesItsNodeAndItsOutcomeComesBack) {
   outcome.set_request_digest(made->digest());
   outcome.set_state(v1::OrderOutcome::DONE);
   outcome.set_at_unix_ms(5);
+  ASSERT_TRUE(stores_->nodes().RecordEpoch(Id(1), {.lowest = 3, .base = 100}).ok());
   const v1::CheckInResponse known = TellNonce(order::NonceFor(ek_, 4), &outcome);
   ASSERT_EQ(known.known_outcomes_size(), 1);
   EXPECT_EQ(known.known_outcomes(0), made->digest());
   EXPECT_EQ(Get(made->id()).state(), v1::ChangeRequest::DONE);
+  // A machine that opened no volume begins its epoch from another base.
+  EXPECT_EQ(stores_->nodes().Get(Id(1))->certified_epoch->base, kAnyEpochBase);
   EXPECT_EQ(TellNonce(nonce_).signed_orders_size(), 0);
   // All of it is in the audit log, by name.
   const auto audit = stores_->audit().List(0, 100);
@@ -373,6 +377,27 @@ TEST_F(OrdersTest, ARecoveryKeyTakesTwoPersonsAndIsReplacedAfterwards) {
   ASSERT_EQ(node.escrowed_keys_size(), 1);
   EXPECT_GT(node.escrowed_keys(0).released_unix_ms(), 0);
   EXPECT_EQ(node.order_nonce(), ToText(nonce_));
+}
+
+// The node was given another order between release and its next call: nobody may believe that the key will be
+// replaced.
+TEST_F(OrdersTest, AReleasedKeyThatNobodyReplacesIsTold) {
+  ASSERT_TRUE(Escrow(Subject(), "persistent").ok());
+  order::ChangeRequest without = Wish(order::Action::kReleaseRecoveryKey, "carl");
+  without.nonce.clear();
+  EXPECT_EQ(ReasonOf(Create(carl_, without).status()), Reason::kOrderReplayed);
+  const auto made = Create(carl_, Wish(order::Action::kReleaseRecoveryKey, "carl"));
+  ASSERT_TRUE(made.ok()) << Describe(made.status());
+  ASSERT_TRUE(Approve(bert_, *made).ok());
+  ASSERT_TRUE(Fetch(carl_, made->id()).ok());
+  Bytes later = nonce_;
+  later[31] ^= 1;
+  EXPECT_EQ(TellNonce(later).signed_orders_size(), 0);
+  const auto record = stores_->requests().Get(made->id());
+  ASSERT_TRUE(record.ok());
+  EXPECT_EQ(record->state, RequestState::kFailed);
+  ASSERT_TRUE(record->outcome);
+  EXPECT_NE(record->outcome->message.find("replace-recovery-key"), std::string::npos);
 }
 
 TEST_F(OrdersTest, ANodeEscrowsKeysOfItsOwnVolumesOnly) {

@@ -5,6 +5,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include "controller/fleet/epoch_base.h"
 #include "controller/store/sqlite_stores.h"
 #include "node-agent/tpm/esys_tpm.h"
 #include "node-agent/tpm/tls_signer.h"
@@ -393,6 +394,32 @@ TEST_F(EnrolmentTest, AKnownNodeRenewsUnderItsIdAndARevokedOneDoesNot) {
     ASSERT_TRUE(stores_->nodes().SetAdmission(*first->node_id, out).ok());
     EXPECT_EQ(Enrol()->reason, "NODE_NOT_ADMITTED");
   }
+}
+
+// Its volumes are new, and with them the number that its epoch is counted from.
+TEST_F(EnrolmentTest, AMachineThatWasInstalledAnewMayTellAnotherEpochBaseOnce) {
+  AdmitMachine();
+  const auto enrol = [&](std::int64_t installed) {
+    const auto challenge = enrolment_->Begin(Offer());
+    EnrolmentProof proof = Prove(*challenge);
+    proof.install = InstallRecord{.config_digest = Sha256(AsBytes("config")),
+                                  .config_source = "image",
+                                  .version = "1.0",
+                                  .installed = FromUnixMs(installed)};
+    const auto answer = enrolment_->Complete(proof);
+    EXPECT_EQ(answer->state, EnrolmentState::kIssued);
+    return *answer->node_id;
+  };
+  const NodeId id = enrol(5);
+  const CertifiedEpoch certified{.lowest = 3, .base = 100, .at = FromUnixMs(6)};
+  ASSERT_TRUE(stores_->nodes().RecordEpoch(id, certified).ok());
+  EXPECT_EQ(enrol(5), id);
+  EXPECT_EQ(stores_->nodes().Get(id)->certified_epoch, certified) << "a renewal";
+  EXPECT_EQ(enrol(7), id);
+  const auto after = stores_->nodes().Get(id)->certified_epoch;
+  ASSERT_TRUE(after);
+  EXPECT_EQ(after->base, kAnyEpochBase);
+  EXPECT_EQ(after->lowest, 3u);
 }
 
 TEST_F(EnrolmentTest, AKnownNodeWithAnotherAttestationKeyIsForAnOperator) {

@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include "controller/fleet/epoch_base.h"
 #include "shared/tpm/counter.h"
 #include "tests/support/software_tpm.h"
 
@@ -60,6 +61,21 @@ TEST_F(EpochTest, WhatWasCertifiedOnceMayOnlyGrow) {
   moved.base = 197;
   EXPECT_EQ(ReasonOf(Judge(moved).problem), Reason::kEpochUnusable) << "set up anew";
   EXPECT_FALSE(Judge(moved).epoch);
+}
+
+// After a reset or an installation; the epoch does not fall by it all the same.
+TEST_F(EpochTest, AnotherBaseIsTakenWithLeaveAndOnce) {
+  node_.certified_epoch = CertifiedEpoch{.lowest = 3, .base = kAnyEpochBase};
+  CounterEvidence moved = Certified(200);
+  moved.base = 198;
+  EXPECT_EQ(ReasonOf(Judge(moved).problem), Reason::kEpochUnusable) << "epoch 2";
+  moved.base = 197;
+  const EpochJudgement judged = Judge(moved);
+  ASSERT_TRUE(judged.problem.ok()) << Describe(judged.problem);
+  EXPECT_EQ(judged.epoch, (CertifiedEpoch{.lowest = 3, .base = 197, .at = FromUnixMs(5)}));
+  node_.certified_epoch = judged.epoch;
+  moved.base = 196;
+  EXPECT_EQ(ReasonOf(Judge(moved).problem), Reason::kEpochUnusable);
 }
 
 TEST_F(EpochTest, ABaseAboveTheCounterIsNoEpoch) {
