@@ -126,7 +126,10 @@ step_install() { # the core path; all of it with --full
   SEALIFT_INSTALL_CORE_ONLY=$core /usr/bin/python3 tests/e2e/install.py --build $release --results "$logs/install.json"
 }
 
-step_attacks() { /usr/bin/python3 tests/e2e/attacks.py --results "$logs/attacks.json"; } # on what step_install left
+# These three on what step_install left.
+step_attacks() { /usr/bin/python3 tests/e2e/attacks.py --results "$logs/attacks.json"; }
+step_recovery() { /usr/bin/python3 tests/e2e/recovery.py --build $release --results "$logs/recovery.json"; }
+step_badinput() { /usr/bin/python3 tests/e2e/bad_input.py --results "$logs/badinput.json"; }
 
 mode=default
 only=
@@ -160,7 +163,7 @@ fi
 # name and its time limit in minutes
 steps=("apt 30" "build 55" "format 5" "contract 5" "unit 10" "integration 20" "fuzz 10" "shellcheck 5")
 if [[ $mode != quick ]]; then steps+=("asan 40" "tidy 60" "vm 40" "iso 15" "install 40"); fi
-if [[ $mode == full ]]; then steps+=("attacks 30" "debian13 20" "powercuts 60" "clang 40" "tsan 60" "fuzzers 40" "bench 15"); fi
+if [[ $mode == full ]]; then steps+=("attacks 30" "recovery 40" "badinput 20" "debian13 20" "powercuts 60" "clang 40" "tsan 60" "fuzzers 40" "bench 15"); fi
 
 passed=0 failed=0 skipped=0 first_failure="" running=""
 trap 'if [[ -n $running ]]; then kill "$running"; fi' EXIT

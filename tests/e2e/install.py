@@ -78,10 +78,8 @@ class InstallStory(main_story.Story):
     def config_text(self):
         text = controller_lab.node_config(self.keys)
         text = text[:text.index("[volumes]")]
-        escrow = (self.keys / "public/escrow-1.pem").read_text(encoding="ascii")
         signer = (self.keys / "public/tuf-targets-1.pem").read_text(encoding="ascii")
-        return (text + f"[escrow]\npublic_pem = {json.dumps(escrow)}\n[install]\nkeys = [{json.dumps(signer)}]\n"
-                '[update]\nboot_tries = 1\n')
+        return text + f"[install]\nkeys = [{json.dumps(signer)}]\n"
 
     def rootfs(self, version):
         tree = self.work / f"rootfs-{version}"
@@ -91,8 +89,9 @@ class InstallStory(main_story.Story):
         return tree
 
     def build_release(self, version):
+        # Of a higher epoch than 1.0, so that a machine may be raised above that.
         self.releases[version] = self.build_uki(self.rootfs(version), self.work / f"release-{version}", "--node-config",
-                                                self.work / "node.toml")
+                                                self.work / "node.toml", "--security-epoch", "2")
 
     def make_iso(self, name, text, change=None):
         """An ISO of 1.0 with a signed configuration, which `change` may spoil afterwards."""
@@ -260,6 +259,9 @@ def tell(story, checks):
     checks.check("upgraded to 2.0, and the disk opens", lambda: upgrade(story))
     checks.check("a release that panics falls back to 2.0, whose disk opens, and is reported", lambda: check_panic_falls_back(story))
     snapshot(story, "upgraded")
+    # What the controller knows of it then, too (recovery.py).
+    story.controller.stop()
+    shutil.copytree(story.controller.folder / "state", story.work / "snapshot-upgraded/controller-state")
 
 
 if __name__ == "__main__":
