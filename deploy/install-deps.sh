@@ -15,6 +15,7 @@ packages=(
   # libraries
   libabsl-dev libgrpc++-dev libgrpc-dev libprotobuf-dev protobuf-compiler protobuf-compiler-grpc
   libssl-dev libp11-kit-dev libtss2-dev libcryptsetup-dev libyaml-dev libsqlite3-dev libarchive-dev libzstd-dev libcurl4-openssl-dev
+  liblz4-dev liblzma-dev libdivsufsort-dev
   libspdlog-dev libfmt-dev libcli11-dev libtomlplusplus-dev nlohmann-json3-dev prometheus-cpp-dev
   libgtest-dev libgmock-dev libbenchmark-dev
   # tokens and TPMs, and the tools we compare with
@@ -22,10 +23,12 @@ packages=(
   swtpm swtpm-tools tpm2-tools libtss2-tcti-swtpm0
   sbsigntool osslsigncode pesign efitools openssl systemd systemd-boot-efi sqlite3 jq
   # the lab: virtual machines, disks, guest trees
-  qemu-system-x86 qemu-utils ovmf socat mmdebstrap kmod cpio zstd binutils
+  qemu-system-x86 qemu-utils ovmf socat mmdebstrap kmod cpio zstd lz4 xz-utils binutils
   mtools dosfstools squashfs-tools cryptsetup-bin fdisk e2fsprogs xorriso busybox-static
   python3 python3-pefile python3-cryptography python3-securesystemslib faketime
   procps iproute2 util-linux file ca-certificates
+  # mirrors, and what deltas are compared with
+  nginx-light casync
   # images and package databases of other families
   skopeo umoci rpm
 )
