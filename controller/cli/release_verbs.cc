@@ -27,6 +27,7 @@ struct PublishArguments {
   std::vector<std::string> tokens;
   std::string journal;
   std::vector<std::string> generations;
+  std::vector<std::string> earlier_builds;
   std::string profile;
   bool after_restore = false;
 };
@@ -53,6 +54,7 @@ void PrintOutcome(const controller::PublishOutcome& outcome, bool as_json) {
         {"total_bytes", outcome.total_bytes},
         {"objects_stored", outcome.upload.stored},
         {"objects_known", outcome.upload.known},
+        {"delta_bytes", outcome.delta_bytes},
         {"targets_version", outcome.versions.targets},
         {"snapshot_version", outcome.versions.snapshot},
         {"timestamp_version", outcome.versions.timestamp},
@@ -97,7 +99,8 @@ Status Publish(const PublishArguments& arguments, const Session& session) {
            .channel = arguments.channel,
            .progress = session.json() ? decltype(controller::PublishRequest::progress){} : ShowProgress,
            .journal_checkpoint = checkpoint,
-           .after_restore = arguments.after_restore},
+           .after_restore = arguments.after_restore,
+           .earlier_builds = {arguments.earlier_builds.begin(), arguments.earlier_builds.end()}},
           root, state, *signer, *uploader, clock));
   PrintOutcome(outcome, session.json());
   if (!outcome.journal.ok()) std::fprintf(stderr, "warning: %s\n", Describe(outcome.journal).c_str());
@@ -164,12 +167,16 @@ void AddReleaseVerbs(CLI::App& app, Session& session) {
   release->require_subcommand(1);
 
   const auto publish = std::make_shared<PublishArguments>();
-  CLI::App* verb = AddVerb(
-      *release, session, "publish",
-      "Sign what build-uki wrote as a release of a channel and bring it to the controller",
-      "sealift release publish out/ --channel stable --keys keys/ --token release='pkcs11:token=release?...'",
-      [publish, &session] { return Publish(*publish, session); });
+  CLI::App* verb =
+      AddVerb(*release, session, "publish",
+              "Sign what build-uki wrote as a release of a channel and bring it to the controller",
+              "sealift release publish out/ --channel stable --delta-from out-1.1/ --keys keys/ "
+              "--token release='pkcs11:token=release?...'",
+              [publish, &session] { return Publish(*publish, session); });
   verb->add_option("OUT", publish->build_directory, "the folder build-uki wrote")->required();
+  verb->add_option("--delta-from", publish->earlier_builds,
+                   "folder of an earlier build that nodes run; they then fetch what changed (repeatable)")
+      ->allow_extra_args(false);
   verb->add_option("--channel", publish->channel, "versions are unique and ordered within it")
       ->capture_default_str();
   verb->add_option("--keys", publish->keys, "the folder keys init wrote")->required();

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <fstream>
 
+#include "controller/publish/release_content.h"
 #include "shared/base/files.h"
 #include "shared/content/download.h"
 #include "shared/crypto/hash.h"
@@ -199,10 +200,24 @@ Result<UploadResult> LocalUploader::Upload(const std::vector<UploadObject>& obje
 Result<PublishOutcome> PublishRelease(const PublishRequest& request, std::string_view trusted_root,
                                       tuf::TrustedMetadataStore& state, Signer& targets_signer,
                                       Uploader& uploader, const Clock& clock) {
-  SEALIFT_ASSIGN_OR_RETURN(const BuiltRelease release, ReadBuild(request));
+  SEALIFT_ASSIGN_OR_RETURN(BuiltRelease release, ReadBuild(request));
   SEALIFT_ASSIGN_OR_RETURN(tuf::Targets targets,
                            PresentTargets(trusted_root, state, uploader, clock, request.after_restore));
   SEALIFT_RETURN_IF_ERROR(CheckNewVersion(targets, release.manifest.channel, release.manifest.version));
+  // Holds what is made here until it is uploaded.
+  SEALIFT_ASSIGN_OR_RETURN(const TempDir work, TempDir::Create("sealift-publish"));
+  ReleaseContent content;
+  if (!request.earlier_builds.empty()) {
+    SEALIFT_ASSIGN_OR_RETURN(content, MakeReleaseContent(release.manifest, request.build_directory,
+                                                         request.earlier_builds, work.path()));
+    for (const ReleaseContent::Object& object : content.objects) {
+      release.objects.push_back(
+          {.digest = object.name.digest, .size = object.name.size, .file = object.file, .bytes = {}});
+    }
+    tuf::Target list{.length = content.list.size, .sha256 = content.list.digest, .custom = {}};
+    targets.targets.insert_or_assign(
+        FileTargetName(release.manifest.channel, release.manifest.version, delta::kContentListName), list);
+  }
 
   ++targets.version;
   targets.expires = clock.Now() + request.targets_lifetime;
@@ -216,6 +231,7 @@ Result<PublishOutcome> PublishRelease(const PublishRequest& request, std::string
                          .versions = {},
                          .upload = {},
                          .total_bytes = 0,
+                         .delta_bytes = content.delta_bytes,
                          .journal = {}};
   for (const UploadObject& object : release.objects) outcome.total_bytes += object.size;
 

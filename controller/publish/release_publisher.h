@@ -89,6 +89,9 @@ struct PublishRequest {
   // targets extend what it lists, with a version above all seen here, and whatever was seen withdrawn stays
   // so. Without it such a controller is refused with TUF_ROLLBACK.
   bool after_restore = false;
+  // Folders of earlier builds that nodes run; deltas from them and objects are made and published too
+  // (release_content.h). None: nodes fetch whole files.
+  std::vector<std::filesystem::path> earlier_builds = {};
 };
 
 struct WithdrawRequest {
@@ -106,6 +109,8 @@ struct PublishOutcome {
   PublishedVersions versions;
   UploadResult upload;
   std::uint64_t total_bytes = 0;
+  // As ReleaseContent::delta_bytes.
+  std::vector<std::uint64_t> delta_bytes = {};
   // What the controller's signing journal looks like beside what this build host saw of it:
   // JournalWatch::See. No reason not to publish, but to find out what happened.
   Status journal;
@@ -115,8 +120,9 @@ struct PublishOutcome {
 // publishes, and looks at the result as a node would. Safe to repeat after a failure: a release that is
 // published already with the same files is refused with RELEASE_EXISTS. Errors: RELEASE_MANIFEST_INVALID,
 // RELEASE_FILE_MISSING and RELEASE_CHANGED (a file is not what release.json says) for the folder;
-// RELEASE_EXISTS, RELEASE_VERSION_LOWER; TUF_ reasons for the controller's metadata; REPOSITORY_KEY_UNKNOWN
-// when the root does not name the key of `targets_signer`; those of the uploader.
+// RELEASE_EXISTS, RELEASE_VERSION_LOWER; those of MakeReleaseContent; TUF_ reasons for the controller's
+// metadata; REPOSITORY_KEY_UNKNOWN when the root does not name the key of `targets_signer`; those of the
+// uploader.
 Result<PublishOutcome> PublishRelease(const PublishRequest& request, std::string_view trusted_root,
                                       tuf::TrustedMetadataStore& state, Signer& targets_signer,
                                       Uploader& uploader, const Clock& clock);

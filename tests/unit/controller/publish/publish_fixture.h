@@ -36,7 +36,7 @@ class PublishTest : public testing::Test {
   }
 
   // A folder as build-uki leaves it, with files small enough for a test.
-  std::filesystem::path Build(const std::string& version) {
+  std::filesystem::path Build(const std::string& version, const std::string& more = {}) {
     const std::filesystem::path out = folder_.path() / ("out-" + version);
     Manifest manifest;
     manifest.version = version;
@@ -47,7 +47,7 @@ class PublishTest : public testing::Test {
       SEALIFT_CHECK(WriteFileAtomically(out / path, AsBytes(text)).ok());
       manifest.files.push_back({path, role, Sha256(AsBytes(text)), text.size(), std::nullopt});
     };
-    add("EFI/kairos/norole.efi", FileRole::kUki, "uki " + version);
+    add("EFI/kairos/norole.efi", FileRole::kUki, "uki " + version + more);
     add("EFI/BOOT/BOOTX64.EFI", FileRole::kBootLoader, "the same boot loader");
     SEALIFT_CHECK(WriteFileAtomically(out / "release.json", AsBytes(SerializeManifest(manifest))).ok());
     return out;

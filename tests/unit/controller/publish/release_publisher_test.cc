@@ -1,5 +1,6 @@
 #include "controller/publish/release_publisher.h"
 
+#include "shared/delta/content_list.h"
 #include "tests/unit/controller/publish/publish_fixture.h"
 
 namespace sealift::controller {
@@ -45,6 +46,40 @@ TEST_F(PublishTest, SecondReleaseKeepsTheFirstAndUploadsOnlyWhatIsNew) {
   for (const ListedRelease& release : repository_->Releases())
     names.push_back(release.channel + " " + release.version);
   EXPECT_EQ(names, (std::vector<std::string>{"beta 1.9", "stable 1.0", "stable 1.10"}));
+}
+
+TEST_F(PublishTest, WhatChangedIsPublishedBesideTheFiles) {
+  std::string more;
+  for (int i = 0; i < 5000; ++i) more += std::to_string(i * 7919) + ",";
+  const auto first = Build("1.0", more);
+  const auto second = Build("1.1", more);
+  LocalUploader uploader(*repository_, *content_);
+  const auto outcome = PublishRelease(
+      {.build_directory = second, .channel = "stable", .progress = {}, .earlier_builds = {first}}, root_json_,
+      state_, *signers_[tuf::Role::kTargets], uploader, clock_);
+  ASSERT_TRUE(outcome.ok()) << Describe(outcome.status());
+  ASSERT_EQ(outcome->delta_bytes.size(), 1u);
+  EXPECT_GT(outcome->delta_bytes[0], 0u);
+  EXPECT_LT(outcome->delta_bytes[0], 400u);
+  const auto targets = Refresh();
+  ASSERT_TRUE(targets.ok()) << targets.status();
+  const auto list_target = targets->Find("stable/1.1/content.json");
+  ASSERT_TRUE(list_target.ok()) << "a node would not find it";
+  const auto list =
+      delta::ParseContentList(ToText(content_->ReadAll(list_target->sha256, list_target->length).value()));
+  ASSERT_TRUE(list.ok());
+  const auto& image = list->images.at(Sha256(AsBytes("uki 1.1" + more)));
+  EXPECT_TRUE(content_->Has(image.index->digest));
+  EXPECT_TRUE(content_->Has(image.deltas.at(Sha256(AsBytes("uki 1.0" + more))).digest));
+  // Another image than its release.json says is no start of a delta.
+  ASSERT_TRUE(WriteFileAtomically(first / "EFI/kairos/norole.efi", AsBytes("uki 1.x" + more)).ok());
+  EXPECT_EQ(ReasonOf(PublishRelease({.build_directory = Build("1.2", more),
+                                     .channel = "stable",
+                                     .progress = {},
+                                     .earlier_builds = {first}},
+                                    root_json_, state_, *signers_[tuf::Role::kTargets], uploader, clock_)
+                         .status()),
+            Reason::kReleaseChanged);
 }
 
 TEST_F(PublishTest, VersionsAreUniqueAndOrderedWithinAChannel) {
