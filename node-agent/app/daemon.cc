@@ -23,6 +23,7 @@
 #include "node-agent/tpm/esys_tpm.h"
 #include "node-agent/tpm/tls_signer.h"
 #include "node-agent/update/content_fetcher.h"
+#include "node-agent/update/delta_fetcher.h"
 #include "node-agent/update/state_place.h"
 #include "node-agent/update/tuf_release_catalog.h"
 #include "node-agent/volume/system_volumes.h"
@@ -162,6 +163,18 @@ UpdateSettings EngineSettings(const Settings& settings, const std::string& boot_
           .why_boot_failed = [] { return WhyBootFailed({}); }};
 }
 
+// Every image on the ESP, whatever release it is of. They are read where they lie: what comes of them is
+// checked.
+std::vector<std::filesystem::path> ImagesOn(const std::filesystem::path& esp) {
+  std::vector<std::filesystem::path> images;
+  std::error_code error;
+  for (const auto& entry : std::filesystem::directory_iterator(esp / kImagesDirectory, error)) {
+    std::error_code failed;
+    if (entry.path().extension() == ".efi" && entry.is_regular_file(failed)) images.push_back(entry.path());
+  }
+  return images;
+}
+
 Result<OrderSettings> OrderSettingsOf(const Settings& settings, const std::string& boot_id) {
   OrderSettings out{.orders_root = std::nullopt, .boot_id = boot_id};
   if (settings.orders_root_pem.empty()) return out;
@@ -184,11 +197,19 @@ Status RunLoop(const Settings& settings, const std::string& boot_id, const std::
 
   MountedStatePlace place(settings.state_mount, settings.state);
   LinkMetadataSource metadata(link);
-  LinkContentSource content(link);
+  LinkContentSource controller_content(link);
+  MirrorSource content(settings.mirrors, controller_content, SystemRandom());
   tuf::FileMetadataStore trusted(place.metadata_directory());
-  ContentFetcher images(content, place.content_directory());
-  ContentFetcher manifests(content, place.manifests_directory());
+  const ContentFetcherOptions fetching{
+      .blame = [&content](const Sha256Digest& digest) { return content.Blame(digest); }};
+  ContentFetcher whole(content, place.content_directory(), fetching);
+  ContentFetcher parts(content, place.parts_directory(), fetching);
+  ContentFetcher manifests(content, place.manifests_directory(), fetching);
   TufReleaseCatalog catalog(settings.tuf_root_json, metadata, trusted, clock, manifests);
+  DeltaFetcher images(whole, parts,
+                      {.directory = place.content_directory(),
+                       .content_list = [&catalog](const auto& image) { return catalog.ContentListOf(image); },
+                       .seeds = [&settings] { return ImagesOn(settings.esp); }});
   CommandRebooter rebooter(settings.reboot_command);
   NodeHealthCheck health(MakeProbes(settings, *tpm.tpm, [&] { return ReadRunningImage(stager, esp); }));
   MachineUnlockCheck unlock(

@@ -90,6 +90,23 @@ void ReadVolumes(ConfigReader& config, Settings& settings) {
   }
 }
 
+void ReadMirrors(ConfigReader& config, Settings& settings) {
+  for (const std::string& text : config.Strings("update.mirrors")) {
+    auto url = ParseHttpUrl(text);
+    if (!url.ok()) config.Problem("update.mirrors", MessageOf(url.status()));
+    if (!url.ok()) continue;
+    while (url->path.size() > 1 && url->path.ends_with('/')) url->path.pop_back();
+    settings.mirrors.mirrors.push_back(*std::move(url));
+  }
+  settings.mirrors.ca_file = config.String("update.mirror_ca_file", "");
+  settings.mirrors.minimum_rate =
+      static_cast<std::uint64_t>(config.Integer("update.minimum_rate", 1024, 1, 1 << 30));
+  settings.mirrors.maximum_rate =
+      static_cast<std::uint64_t>(config.Integer("update.maximum_rate", 0, 0, std::int64_t{1} << 40));
+  if (settings.mirrors.maximum_rate != 0 && settings.mirrors.maximum_rate < 2 * settings.mirrors.minimum_rate)
+    config.Problem("update.maximum_rate", "must be 0 or at least twice update.minimum_rate");
+}
+
 void ReadUpdate(ConfigReader& config, Settings& settings) {
   settings.channel = config.String("update.channel", "stable");
   settings.hardware_class = config.String("update.hardware_class", "generic-x86_64");
@@ -101,6 +118,7 @@ void ReadUpdate(ConfigReader& config, Settings& settings) {
   settings.assess_offline_after = Seconds(config, "update.assess_offline_after_s", 3600, 1, 30 * 24 * 3600);
   settings.reboot_command = Words(config.String("update.reboot_command", "systemctl reboot"));
   if (settings.reboot_command.empty()) config.Problem("update.reboot_command", "must name a program");
+  ReadMirrors(config, settings);
 }
 
 void ReadHealth(ConfigReader& config, HealthSettings& health) {

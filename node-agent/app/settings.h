@@ -12,6 +12,7 @@
 
 #include "node-agent/health/http_probe.h"
 #include "node-agent/link/controller_link.h"
+#include "node-agent/mirror/mirror_source.h"
 #include "shared/base/status.h"
 
 namespace sealift::agent {
@@ -60,6 +61,8 @@ struct Settings {
   std::chrono::milliseconds health_deadline{};
   std::chrono::milliseconds assess_offline_after{};
   // Argument vector.
+  // From where content comes before the controller is asked.
+  MirrorOptions mirrors;
   std::vector<std::string> reboot_command;
 
   HealthSettings health;

@@ -91,6 +91,13 @@ Result<FetchProgress> ContentFetcher::FetchSome(const Sha256Digest& digest, std:
   const Code code = progress.source.code();
   const bool broke_off = code == Code::kUnavailable || code == Code::kDeadlineExceeded;
   if (broke_off && slice.moved() >= options_.least_bytes) progress.source = OkStatus();
+  const Reason reason = ReasonOf(status);
+  const bool wrong = reason == Reason::kContentDigestMismatch || reason == Reason::kContentTooLong;
+  if (wrong && options_.blame && options_.blame(digest)) {
+    progress.have = 0;
+    progress.source = OkStatus();
+    return progress;
+  }
   if (!status.ok() && ended_by_source) return progress;
   SEALIFT_RETURN_IF_ERROR(status);
   progress.have = size;

@@ -5,6 +5,7 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <functional>
 
 #include "node-agent/update/seams.h"
 #include "shared/content/download.h"
@@ -21,6 +22,9 @@ struct ContentFetcherOptions {
   std::uint64_t least_bytes = 64u << 10;
   // Left free on the state partition beyond the object.
   std::uint64_t reserve_bytes = 16u << 20;
+  // Asked when an object came out wrong: whether someone was found who sent it and will not be asked again
+  // for a while (MirrorSource::Blame). Then the object is begun anew instead of an error.
+  std::function<bool(const Sha256Digest&)> blame = {};
 };
 
 class ContentFetcher final : public ImageFetcher {

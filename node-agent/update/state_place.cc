@@ -72,7 +72,8 @@ Status MountedStatePlace::CheckFolders() const {
     SEALIFT_ASSIGN_OR_RETURN(at, Enter(at, name, directory_));
     if (!at.valid()) return OkStatus();
   }
-  for (const fs::path& folder : {metadata_directory(), content_directory(), manifests_directory()}) {
+  for (const fs::path& folder :
+       {metadata_directory(), content_directory(), parts_directory(), manifests_directory()}) {
     SEALIFT_RETURN_IF_ERROR(Enter(at, folder.filename(), directory_).status());
   }
   return OkStatus();

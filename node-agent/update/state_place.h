@@ -25,6 +25,7 @@ class MountedStatePlace final : public StatePlace {
   std::filesystem::path database_file() const { return directory_ / "state.db"; }
   std::filesystem::path metadata_directory() const { return directory_ / "tuf"; }
   std::filesystem::path content_directory() const { return directory_ / "content"; }
+  std::filesystem::path parts_directory() const { return directory_ / "parts"; }
   std::filesystem::path manifests_directory() const { return directory_ / "manifests"; }
 
  private:

@@ -59,8 +59,17 @@ Result<ReleaseVerdict> TufReleaseCatalog::Resolve(const DesiredRelease& desired)
   SEALIFT_ASSIGN_OR_RETURN(const std::string text, FetchManifest(target));
   Result<TrustedRelease> release = Judge(desired, targets, text);
   verdict.unusable = release.status();
-  if (release.ok()) verdict.release = *std::move(release);
+  if (!release.ok()) return verdict;
+  const auto list = targets.Find(FileTargetName(desired.channel, desired.version, delta::kContentListName));
+  content_list_.reset();
+  if (list.ok()) content_list_ = {.digest = list->sha256, .size = list->length};
+  listed_image_ = release->image().digest;
+  verdict.release = *std::move(release);
   return verdict;
+}
+
+std::optional<delta::ContentName> TufReleaseCatalog::ContentListOf(const Sha256Digest& image) const {
+  return image == listed_image_ ? content_list_ : std::nullopt;
 }
 
 Result<TrustedRelease> TufReleaseCatalog::Judge(const DesiredRelease& desired,

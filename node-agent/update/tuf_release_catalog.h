@@ -9,6 +9,7 @@
 #include "node-agent/update/content_fetcher.h"
 #include "node-agent/update/seams.h"
 #include "shared/base/clock.h"
+#include "shared/delta/content_list.h"
 #include "shared/tuf/client.h"
 #include "shared/tuf/journal_watch.h"
 
@@ -25,6 +26,8 @@ class TufReleaseCatalog final : public ReleaseCatalog {
 
   Result<ReleaseVerdict> Resolve(const DesiredRelease& desired) override;
   UnixMillis ProvenTime() override { return client_.ProvenTime(); }
+  // What signed metadata named beside this image, when it was last resolved (shared/delta/content_list.h).
+  std::optional<delta::ContentName> ContentListOf(const Sha256Digest& image) const;
 
  private:
   // Errors: those of ReleaseVerdict::unusable.
@@ -35,6 +38,8 @@ class TufReleaseCatalog final : public ReleaseCatalog {
   tuf::TufClient client_;
   tuf::JournalWatch journals_;
   ImageFetcher& manifests_;
+  Sha256Digest listed_image_;
+  std::optional<delta::ContentName> content_list_;
 };
 
 }  // namespace sealift::agent

@@ -1,0 +1,71 @@
+// Content from HTTP(S) mirrors in order, then from where it always comes: the controller.
+//
+// A mirror serves the folder of a content store (controller/publish/content_store.h) as static files:
+// "<url>/objects/<2 hex>/<64 hex>". Nobody trusts it: whatever it sends is hashed by content::Download. One
+// that fails, lies, stalls or is slow is passed over for a while, which doubles with each failure. Used by
+// one thread, as every ContentSource.
+#pragma once
+
+#include <chrono>
+#include <functional>
+#include <map>
+#include <set>
+#include <string>
+#include <vector>
+
+#include "node-agent/mirror/http_message.h"
+#include "shared/content/download.h"
+
+namespace sealift::agent {
+
+struct MirrorOptions {
+  // In order of preference; paths end without a slash.
+  std::vector<HttpUrl> mirrors;
+  // PEM file with the CAs of https mirrors; empty: the system's.
+  std::string ca_file;
+  // Bytes a second. A source that sends less over `rate_window` is left (TRANSFER_TOO_SLOW).
+  std::uint64_t minimum_rate = 1024;
+  // Bytes a second that all transfers together take; 0: as many as come.
+  std::uint64_t maximum_rate = 0;
+  std::chrono::milliseconds rate_window = std::chrono::seconds(15);
+  std::chrono::milliseconds connect_timeout = std::chrono::seconds(10);
+  // How long a mirror that failed is passed over: the first time, and at most. Spread by up to a half.
+  std::chrono::milliseconds first_pause = std::chrono::seconds(30);
+  std::chrono::milliseconds longest_pause = std::chrono::hours(1);
+};
+
+class MirrorSource final : public content::ContentSource {
+ public:
+  // `random`: from 0 to 1, for the spread. Borrows `fallback`.
+  MirrorSource(MirrorOptions options, content::ContentSource& fallback, std::function<double()> random);
+
+  // Goes through the mirrors until one brings the object to its end, going on where the last one stopped;
+  // then to the fallback. Errors: those of the sink and of the fallback.
+  Status Fetch(const Sha256Digest& digest, std::uint64_t offset, const content::Sink& sink) override;
+
+  // The object came out wrong: every mirror that sent a part of it is passed over. Whether there was one.
+  bool Blame(const Sha256Digest& digest);
+
+ private:
+  struct Mirror {
+    HttpUrl url;
+    std::uint32_t failures = 0;
+    std::chrono::steady_clock::time_point not_before{};
+  };
+  // Moves `offset` on by what the sink took.
+  Status FetchFrom(const Mirror& mirror, const Sha256Digest& digest, std::uint64_t& offset,
+                   const content::Sink& sink, Status& refused);
+  void PassOver(Mirror& mirror, const Status& why);
+  void HoldBack(std::size_t bytes);
+
+  const MirrorOptions options_;
+  content::ContentSource& fallback_;
+  const std::function<double()> random_;
+  std::vector<Mirror> mirrors_;
+  // Who sent parts of an object, for as long as it is not known to be right.
+  std::map<Sha256Digest, std::set<std::size_t>> senders_;
+  std::chrono::steady_clock::time_point budget_since_{};
+  std::uint64_t budget_used_ = 0;
+};
+
+}  // namespace sealift::agent
