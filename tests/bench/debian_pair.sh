@@ -1,0 +1,37 @@
+#!/usr/bin/env bash
+# Builds two Debian 12 trees from the machine's apt mirror, as the release stands alone and with all updates, and measures what
+# the way from one to the other costs.
+#
+#   bash tests/bench/debian_pair.sh FOLDER [BENCH]    FOLDER keeps the trees (2 GB); BENCH: build/release/bin/bench_delta
+#
+# Prints the versions of the packages that differ; exit code: that of bench_delta.
+set -euo pipefail
+folder=${1:?a folder for the trees}
+bench=${2:-build/release/bin/bench_delta}
+mirror=${SEALIFT_DEBIAN_MIRROR:-http://deb.debian.org/debian}
+security=${SEALIFT_DEBIAN_SECURITY:-http://deb.debian.org/debian-security}
+packages=linux-image-cloud-amd64,systemd-sysv,udev,openssh-server,curl,python3,nginx-light,iproute2,openssl,ca-certificates
+packages+=,dbus,sudo,vim-tiny,git,perl,gnupg
+
+# What no node needs, as in deploy/lab/build-rootfs.sh.
+make_tree() {
+  local name=$1
+  shift
+  [[ -d $folder/$name ]] && return
+  rm -rf "$folder/$name.new"
+  mmdebstrap --variant=minbase --include="$packages" --aptopt='APT::Install-Recommends "false"' \
+    --dpkgopt='path-exclude=/usr/share/man/*' --dpkgopt='path-exclude=/usr/share/doc/*' \
+    --dpkgopt='path-exclude=/usr/share/locale/*' --dpkgopt='path-exclude=/usr/share/info/*' \
+    bookworm "$folder/$name.new" "$@"
+  rm -rf "$folder/$name.new"/var/cache/apt/* "$folder/$name.new"/var/lib/apt/lists/*
+  mv "$folder/$name.new" "$folder/$name"
+}
+
+mkdir -p "$folder"
+make_tree v1 "deb $mirror bookworm main"
+make_tree v2 "deb $mirror bookworm main" "deb $mirror bookworm-updates main" "deb $security bookworm-security main"
+for name in v1 v2; do
+  dpkg-query --admindir="$folder/$name/var/lib/dpkg" -W -f '${Package} ${Version}\n' >"$folder/$name.packages"
+done
+diff "$folder/v1.packages" "$folder/v2.packages" || true
+exec "$bench" --pair "$folder/v1" "$folder/v2"
