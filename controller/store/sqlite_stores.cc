@@ -157,7 +157,8 @@ CREATE TABLE escrowed_keys (
 
 const std::vector<Migration>& Migrations() {
   static const std::vector<Migration> all = {{1, "first schema", kFirst},
-                                             {2, "orders, escrow, epochs", kOrders}};
+                                             {2, "orders, escrow, epochs", kOrders},
+                                             {3, "inventory, join tokens", kAdmissionSchema}};
   return all;
 }
 
@@ -177,6 +178,10 @@ Result<std::unique_ptr<SqliteStores>> SqliteStores::Open(const std::filesystem::
   stores->certificates_ = MakeSqliteCertificateStore(db);
   stores->requests_ = MakeSqliteRequestStore(db);
   stores->escrow_ = MakeSqliteEscrowStore(db);
+  stores->inventory_ = MakeSqliteInventoryStore(db);
+  stores->join_tokens_ = MakeSqliteJoinTokenStore(db);
+  stores->refusals_ = MakeSqliteRefusalStore(db);
+  stores->quote_clocks_ = MakeSqliteQuoteClockStore(db);
   return stores;
 }
 

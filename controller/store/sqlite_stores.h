@@ -6,6 +6,7 @@
 #include <filesystem>
 #include <memory>
 
+#include "controller/fleet/admission.h"
 #include "controller/fleet/stores.h"
 #include "controller/store/sqlite_db.h"
 
@@ -28,6 +29,10 @@ class SqliteStores {
   CertificateStore& certificates() { return *certificates_; }
   RequestStore& requests() { return *requests_; }
   EscrowStore& escrow() { return *escrow_; }
+  InventoryStore& inventory() { return *inventory_; }
+  JoinTokenStore& join_tokens() { return *join_tokens_; }
+  RefusalStore& refusals() { return *refusals_; }
+  QuoteClockStore& quote_clocks() { return *quote_clocks_; }
   SqliteDb& db() { return *db_; }
 
  private:
@@ -44,6 +49,10 @@ class SqliteStores {
   std::unique_ptr<CertificateStore> certificates_;
   std::unique_ptr<RequestStore> requests_;
   std::unique_ptr<EscrowStore> escrow_;
+  std::unique_ptr<InventoryStore> inventory_;
+  std::unique_ptr<JoinTokenStore> join_tokens_;
+  std::unique_ptr<RefusalStore> refusals_;
+  std::unique_ptr<QuoteClockStore> quote_clocks_;
 };
 
 // One constructor a store, each in the file named after it.
@@ -57,5 +66,11 @@ std::unique_ptr<AuditStore> MakeSqliteAuditStore(SqliteDb& db);
 std::unique_ptr<CertificateStore> MakeSqliteCertificateStore(SqliteDb& db);
 std::unique_ptr<RequestStore> MakeSqliteRequestStore(SqliteDb& db);
 std::unique_ptr<EscrowStore> MakeSqliteEscrowStore(SqliteDb& db);
+std::unique_ptr<InventoryStore> MakeSqliteInventoryStore(SqliteDb& db);
+std::unique_ptr<JoinTokenStore> MakeSqliteJoinTokenStore(SqliteDb& db);
+std::unique_ptr<RefusalStore> MakeSqliteRefusalStore(SqliteDb& db);
+std::unique_ptr<QuoteClockStore> MakeSqliteQuoteClockStore(SqliteDb& db);
+// Migration of the four above; in the file that uses it.
+extern const char kAdmissionSchema[];
 
 }  // namespace sealift::controller
