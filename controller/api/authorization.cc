@@ -60,6 +60,15 @@ constexpr auto kRules = std::to_array<RpcRule>({
     {"/sealift.v1.FleetService/RevokeCertificate", kCustodian, kMutates},
     {"/sealift.v1.FleetService/FetchRecoveryKey", kCustodian, kMutates},
 
+    {"/sealift.v1.AdmissionService/ListInventory", kReaders, kReads},
+    {"/sealift.v1.AdmissionService/ListJoinTokens", kReaders, kReads},
+    {"/sealift.v1.AdmissionService/ListRefusals", kReaders, kReads},
+    {"/sealift.v1.AdmissionService/ImportInventory", kApprover, kMutates},
+    {"/sealift.v1.AdmissionService/WithdrawEk", kApprover, kMutates},
+    {"/sealift.v1.AdmissionService/CreateJoinToken", kApprover, kMutates},
+    {"/sealift.v1.AdmissionService/RevokeJoinToken", kApprover, kMutates},
+    {"/sealift.v1.AdmissionService/ReplaceEk", kApprover, kMutates},
+
     {"/sealift.v1.BuildService/Build", kOperator, kMutates},
 
     {"/grpc.health.v1.Health/Check", kAnonymous | kNode | kReaders, kReads},

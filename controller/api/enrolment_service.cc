@@ -15,6 +15,7 @@ constexpr std::size_t kMaxSecretBytes = 256;
 constexpr std::size_t kMaxCsrBytes = 8192;
 constexpr std::size_t kMaxAttestBytes = 4096;
 constexpr int kMaxChain = 8;
+constexpr std::size_t kMaxTokenBytes = 256;
 
 std::string NotAudited() { return {}; }
 
@@ -34,6 +35,8 @@ Result<EnrolmentOffer> OfferFrom(const v1::BeginRequest& request) {
   offer.ek_public = ToBytes(request.ek_public());
   offer.ak_public = ToBytes(request.ak_public());
   offer.tls_public = ToBytes(request.tls_public());
+  SEALIFT_RETURN_IF_ERROR(CheckText("join_token", request.join_token(), kMaxTokenBytes));
+  offer.join_token = SecretBytes(AsBytes(request.join_token()));
   return offer;
 }
 

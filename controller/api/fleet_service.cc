@@ -404,6 +404,11 @@ grpc::Status FleetServiceImpl::SetNodeAdmission(grpc::ServerContext* context,
                            "set node admission: only admitted, quarantined and revoked can be asked for");
         }
         SEALIFT_ASSIGN_OR_RETURN(const Node node, FindNode(request->id()));
+        if (node.admission == Admission::kPending && request->admission() == v1::Node::ADMITTED &&
+            !parts_.approval_admits) {
+          return MakeError(Code::kFailedPrecondition, Reason::kNodeNotAdmitted,
+                           "set node admission: enrolment.admit takes no approval; list the machine's EK");
+        }
         SEALIFT_RETURN_IF_ERROR(
             parts_.nodes.SetAdmission(node.id, static_cast<Admission>(request->admission())));
         SEALIFT_ASSIGN_OR_RETURN(const Node changed, parts_.nodes.Get(node.id));

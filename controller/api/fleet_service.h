@@ -30,6 +30,8 @@ struct FleetServiceParts {
   TufRepository& repository;
   ContentStore& content;
   const Clock& clock;
+  // Whether a pending machine may be let in by an approver (AdmissionPolicy::approval).
+  bool approval_admits = true;
   // Ends watches when the server shuts down.
   std::stop_token stop;
 };

@@ -113,7 +113,7 @@ grpc::Status NodeServiceImpl::GetMetadata(grpc::ServerContext* context, const v1
   return parts_.runner.Run(*context, "/sealift.v1.NodeService/GetMetadata", NotAudited,
                            [&](const Caller& caller) -> Status {
                              SEALIFT_ASSIGN_OR_RETURN(const NodeId node, CallingNode(caller));
-                             SEALIFT_RETURN_IF_ERROR(AdmittedView(node).status());
+                             SEALIFT_RETURN_IF_ERROR(CheckServed(node));
                              SEALIFT_ASSIGN_OR_RETURN(*response->mutable_content(),
                                                       parts_.repository.ReadMetadata(request->name()));
                              return OkStatus();
@@ -126,7 +126,7 @@ grpc::Status NodeServiceImpl::FetchContent(grpc::ServerContext* context,
   return parts_.runner.Run(*context, "/sealift.v1.NodeService/FetchContent", NotAudited,
                            [&](const Caller& caller) -> Status {
                              SEALIFT_ASSIGN_OR_RETURN(const NodeId node, CallingNode(caller));
-                             SEALIFT_RETURN_IF_ERROR(AdmittedView(node).status());
+                             SEALIFT_RETURN_IF_ERROR(CheckServed(node));
                              SEALIFT_ASSIGN_OR_RETURN(const FetchSlots::Slot slot, fetches_.Take(node));
                              return HandleFetch(*request, *context, *writer);
                            });
@@ -139,6 +139,13 @@ Result<CheckInView> NodeServiceImpl::AdmittedView(const NodeId& id) {
                      fmt::format("serve node {}: it is revoked", id.text()));
   }
   return view;
+}
+
+Status NodeServiceImpl::CheckServed(const NodeId& id) {
+  SEALIFT_ASSIGN_OR_RETURN(const CheckInView view, AdmittedView(id));
+  if (view.admission != Admission::kQuarantined) return OkStatus();
+  return MakeError(Code::kPermissionDenied, Reason::kNodeNotAdmitted,
+                   fmt::format("serve node {}: it is quarantined", id.text()));
 }
 
 Result<NodeServiceImpl::CheckInRecord> NodeServiceImpl::PrepareCheckIn(const NodeId& id,

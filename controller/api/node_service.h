@@ -77,6 +77,8 @@ class NodeServiceImpl final : public v1::NodeService::WithCallbackMethod_CheckIn
   Status AdoptLabels(const NodeId& id, const v1::CheckInRequest& request);
   // Refuses a node that was thrown out.
   Result<CheckInView> AdmittedView(const NodeId& id);
+  // Refuses a quarantined node, too: it may show that it is well again, and gets nothing before.
+  Status CheckServed(const NodeId& id);
 
   NodeServiceParts parts_;
   FetchSlots fetches_;

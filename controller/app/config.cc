@@ -3,6 +3,7 @@
 #include <arpa/inet.h>
 
 #include <algorithm>
+#include <sstream>
 
 #include "shared/base/config.h"
 #include "shared/base/files.h"
@@ -12,6 +13,8 @@ namespace sealift::controller {
 namespace {
 
 constexpr std::int64_t kHour = 3'600'000;
+// No word of a policy.
+constexpr std::string_view kAdmitWhatCanBeKept = "*";
 
 bool IsIpAddress(const std::string& text) {
   unsigned char buffer[sizeof(in6_addr)];
@@ -62,6 +65,15 @@ void ReadNodes(ConfigReader& config, ControllerConfig& out) {
   out.check_in.quote_retry = Millis(config, "nodes.quote_retry_ms", 15'000, 100, kHour);
 }
 
+// Each word of "enrolment.admit"; what can be kept where it is not there.
+Result<AdmissionPolicy> AdmissionFrom(const std::string& text, bool with_makers) {
+  if (text == kAdmitWhatCanBeKept) return DefaultAdmissionPolicy(with_makers);
+  std::vector<std::string> words;
+  std::istringstream stream(text);
+  for (std::string word; stream >> word;) words.push_back(word);
+  return ParseAdmissionPolicy(words, with_makers);
+}
+
 }  // namespace
 
 Result<ControllerConfig> ParseControllerConfig(std::string_view text, const std::filesystem::path& source) {
@@ -89,6 +101,7 @@ Result<ControllerConfig> ParseControllerConfig(std::string_view text, const std:
     out.tpm_makers = folder / makers;
   }
   out.secure_boot = folder / config.String("enrolment.secure_boot", out.keys.string());
+  const std::string admit = config.String("enrolment.admit", kAdmitWhatCanBeKept);
   ReadNodes(config, out);
   ReadBuild(config, folder, out);
   const auto level = log::ParseLevel(config.String("log.level", "info"));
@@ -99,6 +112,7 @@ Result<ControllerConfig> ParseControllerConfig(std::string_view text, const std:
   }
   out.drain = Millis(config, "shutdown.drain_ms", 5'000, 0, 600'000);
   SEALIFT_RETURN_IF_ERROR(config.Finish());
+  SEALIFT_ASSIGN_OR_RETURN(out.admission, AdmissionFrom(admit, !out.tpm_makers.empty()));
   return out;
 }
 

@@ -28,6 +28,8 @@
 //   delegation = "<keys>/orders-delegation.json"   # read with each approval; sealift keys delegate-orders
 //
 //   [enrolment]
+//   admit = "ek-list join-token approval"      # which of these let a machine in (docs/admission.md); without
+//                                             # tpm_makers only ek-list can be kept, and is the default
 //   tpm_makers = ""                           # folder of TPM makers' CA certificates; "" accepts listed EKs
 //   only secure_boot = "<keys>"                    # folder of PK.esl, KEK.esl, db.esl as enrolled
 //
@@ -58,6 +60,7 @@
 #include <string_view>
 #include <vector>
 
+#include "controller/attest/admission_policy.h"
 #include "controller/fleet/check_in_policy.h"
 #include "shared/base/log.h"
 #include "shared/base/status.h"
@@ -90,6 +93,7 @@ struct ControllerConfig {
   std::chrono::hours timestamp_lifetime{};
   std::filesystem::path orders_delegation;
   std::filesystem::path tpm_makers;
+  AdmissionPolicy admission;
   std::filesystem::path secure_boot;
   std::chrono::hours certificate_lifetime{};
   CheckInPolicy check_in;
@@ -99,7 +103,7 @@ struct ControllerConfig {
 };
 
 // Relative paths are relative to `folder`, the configuration file's. Errors: INVALID_ARGUMENT/CONFIG_INVALID
-// naming every problem.
+// naming every problem; INVALID_ARGUMENT/POLICY_UNENFORCEABLE.
 Result<ControllerConfig> ParseControllerConfig(std::string_view text, const std::filesystem::path& source);
 // Errors: those of ReadTextFile and ParseControllerConfig.
 Result<ControllerConfig> LoadControllerConfig(const std::filesystem::path& path);

@@ -1,5 +1,7 @@
 #include "controller/app/quote_attestor.h"
 
+#include "controller/attest/quote_clock.h"
+
 namespace sealift::controller {
 
 Result<Verdict> QuoteAttestor::Attest(const Node& node, const AttestationEvidence& evidence, ByteView nonce,
@@ -11,7 +13,11 @@ Result<Verdict> QuoteAttestor::Attest(const Node& node, const AttestationEvidenc
       .quote = {.attest = evidence.attest, .signature = evidence.signature, .pcrs = evidence.pcrs},
       .event_log = evidence.event_log};
   const auto verdict = JudgeEvidence(given, attestation_key, nonce, *candidates, PhaseRule::kFinalPhase, now);
-  return verdict.ok() ? *verdict : RefusedEvidence(verdict.status(), now);
+  if (!verdict.ok()) return RefusedEvidence(verdict.status(), now);
+  const Status clock = AdvanceQuoteClock(node.id, evidence.attest, clocks_);
+  if (ReasonOf(clock) == Reason::kQuoteClockBackwards) return RefusedEvidence(clock, now);
+  if (!clock.ok()) return clock;
+  return *verdict;
 }
 
 }  // namespace sealift::controller

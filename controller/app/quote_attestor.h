@@ -3,18 +3,21 @@
 
 #include "controller/api/ports.h"
 #include "controller/attest/expectation.h"
+#include "controller/fleet/admission.h"
 
 namespace sealift::controller {
 
 class QuoteAttestor final : public NodeAttestor {
  public:
-  // Borrows it.
-  explicit QuoteAttestor(ExpectationSource& expectations) : expectations_(expectations) {}
+  // Borrows both.
+  QuoteAttestor(ExpectationSource& expectations, QuoteClockStore& clocks)
+      : expectations_(expectations), clocks_(clocks) {}
   Result<Verdict> Attest(const Node& node, const AttestationEvidence& evidence, ByteView nonce,
                          UnixMillis now) override;
 
  private:
   ExpectationSource& expectations_;
+  QuoteClockStore& clocks_;
 };
 
 }  // namespace sealift::controller

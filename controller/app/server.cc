@@ -10,6 +10,7 @@
 #include <stop_token>
 #include <thread>
 
+#include "controller/api/admission_service.h"
 #include "controller/api/build_service.h"
 #include "controller/api/enrolment_service.h"
 #include "controller/api/fleet_service.h"
@@ -121,6 +122,7 @@ struct ControllerServer::Parts {
   std::unique_ptr<EnrolmentServiceImpl> enrolment_service;
   std::unique_ptr<NodeServiceImpl> node_service;
   std::unique_ptr<FleetServiceImpl> fleet_service;
+  std::unique_ptr<AdmissionServiceImpl> admission_service;
   std::unique_ptr<LocalUploader> own_repository;
   std::unique_ptr<BuildHost> build_host;
   std::unique_ptr<BuildServiceImpl> build_service;
@@ -168,9 +170,14 @@ Status ControllerServer::Parts::OpenAttestation() {
   TpmMakers makers;
   if (!config.tpm_makers.empty()) {
     SEALIFT_ASSIGN_OR_RETURN(makers, LoadTpmMakers(config.tpm_makers));
+    if (makers.anchors.empty()) {
+      return MakeError(
+          Code::kInvalidArgument, Reason::kPolicyUnenforceable,
+          fmt::format("load TPM makers' CAs: there is none in '{}'", config.tpm_makers.string()));
+    }
   }
   expectations = std::make_unique<ReleaseExpectations>(stores->releases(), std::move(secure_boot));
-  attestor = std::make_unique<QuoteAttestor>(*expectations);
+  attestor = std::make_unique<QuoteAttestor>(*expectations, stores->quote_clocks());
   node_ca =
       std::make_unique<NodeCa>(keys.node_ca, keys.node_ca_certificate, config.certificate_lifetime, clock);
   sessions = MakeMemoryEnrolmentSessions();
@@ -179,11 +186,14 @@ Status ControllerServer::Parts::OpenAttestation() {
                                                          .admission = stores->admission(),
                                                          .evidence = stores->evidence(),
                                                          .certificates = stores->certificates(),
+                                                         .join_tokens = stores->join_tokens(),
+                                                         .refusals = stores->refusals(),
+                                                         .quote_clocks = stores->quote_clocks(),
                                                          .sessions = *sessions,
                                                          .expectations = *expectations,
                                                          .issuer = *node_ca,
                                                          .clock = clock},
-                                          std::move(makers), EnrolmentOptions{});
+                                          std::move(makers), EnrolmentOptions{.policy = config.admission});
   return OkStatus();
 }
 
@@ -242,21 +252,29 @@ void ControllerServer::Parts::MakeServices(NodeAttestor* given_attestor) {
                                                                     .metrics = *metrics,
                                                                     .clock = clock,
                                                                     .policy = config.check_in});
-  fleet_service = std::make_unique<FleetServiceImpl>(FleetServiceParts{.runner = *runner,
-                                                                       .nodes = stores->nodes(),
-                                                                       .rollouts = stores->rollouts(),
-                                                                       .releases = stores->releases(),
-                                                                       .admission = stores->admission(),
-                                                                       .audit = stores->audit(),
-                                                                       .certificates = stores->certificates(),
-                                                                       .requests = stores->requests(),
-                                                                       .escrow = stores->escrow(),
-                                                                       .desk = *desk,
-                                                                       .engine = *engine,
-                                                                       .repository = *repository,
-                                                                       .content = *content,
-                                                                       .clock = clock,
-                                                                       .stop = stop.get_token()});
+  fleet_service =
+      std::make_unique<FleetServiceImpl>(FleetServiceParts{.runner = *runner,
+                                                           .nodes = stores->nodes(),
+                                                           .rollouts = stores->rollouts(),
+                                                           .releases = stores->releases(),
+                                                           .admission = stores->admission(),
+                                                           .audit = stores->audit(),
+                                                           .certificates = stores->certificates(),
+                                                           .requests = stores->requests(),
+                                                           .escrow = stores->escrow(),
+                                                           .desk = *desk,
+                                                           .engine = *engine,
+                                                           .repository = *repository,
+                                                           .content = *content,
+                                                           .clock = clock,
+                                                           .approval_admits = config.admission.approval,
+                                                           .stop = stop.get_token()});
+  admission_service =
+      std::make_unique<AdmissionServiceImpl>(AdmissionServiceParts{.runner = *runner,
+                                                                   .inventory = stores->inventory(),
+                                                                   .join_tokens = stores->join_tokens(),
+                                                                   .refusals = stores->refusals(),
+                                                                   .clock = clock});
   build_service = std::make_unique<BuildServiceImpl>(*runner, build_host.get(), stop.get_token());
 }
 
@@ -275,6 +293,7 @@ Status ControllerServer::Parts::ListenAll() {
   grpc::ServerBuilder fleet;
   fleet.RegisterService(node_service.get())
       .RegisterService(fleet_service.get())
+      .RegisterService(admission_service.get())
       .RegisterService(build_service.get());
   fleet.SetMaxReceiveMessageSize(wire::kMaxMessageBytes);
   SetThreads(fleet, "fleet", kFleetThreads);

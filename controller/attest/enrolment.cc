@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include "controller/attest/quote_clock.h"
 #include "controller/fleet/epoch_base.h"
 #include "shared/base/log.h"
 #include "shared/crypto/hash.h"
@@ -46,6 +47,15 @@ std::string FirstDifference(const Verdict& verdict) {
   return "";
 }
 
+// The node is known with another attestation key, which lies under the endorsement key and survives resets:
+// this is not the machine that enrolled. While that one holds a certificate there are two of them.
+EnrolmentAnswer OtherKeys(const Node& known, UnixMillis now) {
+  if (known.certificate_not_after > now) {
+    return Refused(Reason::kEkClaimed, "another machine enrolled with this endorsement key");
+  }
+  return Refused(Reason::kNodeKeysChanged, "the node is known with another attestation key");
+}
+
 // Refusals that speak about the machine, as opposed to errors of ours, which leave the session open.
 bool IsAboutTheMachine(const Status& error) {
   return error.code() == Code::kInvalidArgument || error.code() == Code::kUnauthenticated;
@@ -54,16 +64,29 @@ bool IsAboutTheMachine(const Status& error) {
 }  // namespace
 
 Enrolment::Enrolment(EnrolmentParts parts, TpmMakers makers, EnrolmentOptions options)
-    : parts_(parts), makers_(std::move(makers)), options_(options), limiter_(options.rate, parts.clock) {}
+    : parts_(parts),
+      makers_(std::move(makers)),
+      options_(options),
+      limiter_(options.rate, parts.clock),
+      recorder_(options.recorded_refusals, parts.clock) {}
 
 Result<EnrolmentChallenge> Enrolment::Begin(const EnrolmentOffer& offer) {
-  const UnixMillis now = parts_.clock.Now();
   SEALIFT_ASSIGN_OR_RETURN(const tpm::PublicArea claimed, tpm::ParsePublic(offer.ek_public));
   // The key is claimed, not proven: a stranger who names it uses up the attempts of his own address only.
   if (!limiter_.Allow(Sha256(AsBytes(claimed.key.key_id().hex() + offer.origin)))) {
     return MakeError(Code::kResourceExhausted, Reason::kEnrolmentRateLimited,
                      "begin enrolment: this machine tried too often");
   }
+  auto challenge = Challenge(offer);
+  if (!challenge.ok() && IsAboutTheMachine(challenge.status())) {
+    WriteDown(claimed.key.key_id(), offer.origin, ReasonIdOf(challenge.status()),
+              MessageOf(challenge.status()));
+  }
+  return challenge;
+}
+
+Result<EnrolmentChallenge> Enrolment::Challenge(const EnrolmentOffer& offer) {
+  const UnixMillis now = parts_.clock.Now();
   SEALIFT_ASSIGN_OR_RETURN(const EndorsementIdentity identity,
                            IdentifyEndorsementKey(offer.ek_public, offer.ek_certificate_chain, makers_, now));
   SEALIFT_ASSIGN_OR_RETURN(const tpm::PublicArea attestation_key, tpm::ParsePublic(offer.ak_public));
@@ -78,15 +101,18 @@ Result<EnrolmentChallenge> Enrolment::Begin(const EnrolmentOffer& offer) {
                                .credential_blob = std::move(credential.blob),
                                .encrypted_secret = std::move(credential.encrypted_secret),
                                .nonce = RandomBytes(kNonceBytes)};
-  SEALIFT_RETURN_IF_ERROR(parts_.sessions.Open({.id = challenge.session,
-                                                .ek_digest = identity.ek_digest,
-                                                .certified = identity.certified,
-                                                .origin = offer.origin,
-                                                .ak_public = offer.ak_public,
-                                                .tls_public = offer.tls_public,
-                                                .secret = std::move(secret),
-                                                .nonce = challenge.nonce,
-                                                .expires = now + options_.session_lifetime}));
+  SEALIFT_RETURN_IF_ERROR(
+      parts_.sessions.Open({.id = challenge.session,
+                            .ek_digest = identity.ek_digest,
+                            .certified = identity.certified,
+                            .origin = offer.origin,
+                            .ak_public = offer.ak_public,
+                            .tls_public = offer.tls_public,
+                            .join_token_hash = HashJoinToken(AsText(offer.join_token.ExposeSecret())),
+                            .brought_token = !offer.join_token.empty(),
+                            .secret = std::move(secret),
+                            .nonce = challenge.nonce,
+                            .expires = now + options_.session_lifetime}));
   return challenge;
 }
 
@@ -103,8 +129,13 @@ Result<EnrolmentAnswer> Enrolment::Complete(const EnrolmentProof& proof) {
   if (answer->state == EnrolmentState::kIssued) {
     log::Info("node enrolled", {{"node", answer->node_id->text()}});
   } else {
-    log::Warning("enrolment not granted",
-                 {{"key", claim.session->ek_digest.hex()}, {"reason", answer->reason}});
+    log::Warning("enrolment not granted", {{"key", claim.session->ek_digest.hex()},
+                                           {"peer", claim.session->origin},
+                                           {"reason", answer->reason}});
+    // A pending machine stands in the list of nodes.
+    if (answer->state == EnrolmentState::kRefused || !answer->node_id.has_value()) {
+      WriteDown(claim.session->ek_digest, claim.session->origin, answer->reason, answer->message);
+    }
   }
   return answer;
 }
@@ -155,29 +186,72 @@ Result<EnrolmentAnswer> Enrolment::Admit(const ProvenMachine& machine, const Enr
   }
   const bool admitted = known.has_value() && known->admission == Admission::kAdmitted;
   if (admitted && !known->ak_public.empty() && known->ak_public != machine.session.ak_public) {
-    return Refused(Reason::kNodeKeysChanged, "the node is known with another attestation key");
+    return OtherKeys(*known, parts_.clock.Now());
   }
-  SEALIFT_ASSIGN_OR_RETURN(const std::optional<AdmittedEk> listed,
-                           parts_.admission.Find(machine.session.ek_digest));
-  if (!admitted && !listed.has_value()) return HoldBack(machine, known, proof);
-
+  if (known.has_value()) {
+    const Status clock = AdvanceQuoteClock(known->id, proof.evidence.quote.attest, parts_.quote_clocks);
+    if (!clock.ok() && !IsAboutTheMachine(clock)) return clock;
+    if (!clock.ok()) return Refused(clock);
+  }
+  if (admitted) {
+    Node node = *std::move(known);
+    node.ak_public = machine.session.ak_public;
+    if (proof.install) node.install = proof.install;
+    return Issue(machine, std::move(node), proof);
+  }
+  Status why_not =
+      MakeError(Code::kPermissionDenied, Reason::kEkNotListed, "nobody admitted this machine yet");
+  SEALIFT_ASSIGN_OR_RETURN(auto labels, Wanted(machine, why_not));
+  if (!labels.has_value()) return HoldBack(machine, known, proof, why_not);
   Node node = known.has_value() ? *std::move(known) : NewNode(machine, Admission::kAdmitted);
   node.ak_public = machine.session.ak_public;
   if (proof.install) node.install = proof.install;
-  if (listed.has_value() && !admitted) node.labels = listed->labels;
+  node.labels = *std::move(labels);
   return Issue(machine, std::move(node), proof);
+}
+
+Result<std::optional<std::map<std::string, std::string>>> Enrolment::Wanted(const ProvenMachine& machine,
+                                                                            Status& why_not) {
+  using Labels = std::optional<std::map<std::string, std::string>>;
+  const EnrolmentSession& session = machine.session;
+  if (options_.policy.ek_list) {
+    SEALIFT_ASSIGN_OR_RETURN(const std::optional<AdmittedEk> listed,
+                             parts_.admission.Find(session.ek_digest));
+    if (listed.has_value()) return Labels(listed->labels);
+  }
+  if (!options_.policy.join_token || !session.brought_token) return Labels();
+  const auto unusable = [](std::string_view why) {
+    return MakeError(Code::kPermissionDenied, Reason::kJoinTokenUnusable, why);
+  };
+  if (!session.certified) {
+    why_not = unusable("a join token admits machines with their TPM maker's certificate only");
+    return Labels();
+  }
+  if (!session.join_token_hash.has_value()) {
+    why_not = unusable("the join token is none");
+    return Labels();
+  }
+  const auto token =
+      parts_.join_tokens.Redeem(*session.join_token_hash, session.ek_digest, parts_.clock.Now());
+  if (token.ok()) {
+    log::Info("join token used", {{"key", session.ek_digest.hex()}, {"token", token->id}});
+    return Labels(token->labels);
+  }
+  if (ReasonOf(token.status()) != Reason::kJoinTokenUnusable) return token.status();
+  why_not = token.status();
+  return Labels();
 }
 
 // Genuine, but nobody said that it may come in. Only a machine with its maker's certificate is remembered:
 // keys without one cost nothing to make.
 Result<EnrolmentAnswer> Enrolment::HoldBack(const ProvenMachine& machine, const std::optional<Node>& known,
-                                            const EnrolmentProof& proof) {
+                                            const EnrolmentProof& proof, const Status& why_not) {
   EnrolmentAnswer answer{.state = EnrolmentState::kPending,
                          .certificate_chain = {},
                          .node_id = std::nullopt,
-                         .reason = std::string(ReasonId(Reason::kEkNotListed)),
-                         .message = "nobody admitted this machine yet"};
-  if (!machine.session.certified) return answer;
+                         .reason = ReasonIdOf(why_not),
+                         .message = MessageOf(why_not)};
+  if (!machine.session.certified || !options_.policy.approval) return answer;
   Node node = known.has_value() ? *known : NewNode(machine, Admission::kPending);
   node.ak_public = machine.session.ak_public;
   if (proof.install) node.install = proof.install;
@@ -220,12 +294,27 @@ Result<EnrolmentAnswer> Enrolment::Issue(const ProvenMachine& machine, Node node
 }
 
 Status Enrolment::Remember(const ProvenMachine& machine, const NodeId& id, const EnrolmentProof& proof) {
+  // Of a node that was known it was done before, and does no harm again.
+  SEALIFT_RETURN_IF_ERROR(AdvanceQuoteClock(id, proof.evidence.quote.attest, parts_.quote_clocks));
   SEALIFT_RETURN_IF_ERROR(parts_.node_status.RecordVerdict(id, machine.verdict));
   return parts_.evidence.Append({.node_id = id,
                                  .verdict = machine.verdict,
                                  .attest = proof.evidence.quote.attest,
                                  .signature = proof.evidence.quote.signature,
                                  .event_log = proof.evidence.event_log});
+}
+
+// Best effort: the answer does not wait for it to succeed.
+void Enrolment::WriteDown(const Sha256Digest& ek_digest, const std::string& origin, const std::string& reason,
+                          const std::string& message) {
+  if (!recorder_.Allow(Sha256(AsBytes(origin)))) return;
+  const Status written = parts_.refusals.Record({.ek_digest = ek_digest,
+                                                 .node_id = std::nullopt,
+                                                 .reason = reason,
+                                                 .message = message,
+                                                 .origin = origin,
+                                                 .last = parts_.clock.Now()});
+  if (!written.ok()) log::Error("a refusal was not written down", {{"error", Describe(written)}});
 }
 
 Node Enrolment::NewNode(const ProvenMachine& machine, Admission admission) {

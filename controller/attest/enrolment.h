@@ -20,10 +20,12 @@
 #include <string>
 #include <vector>
 
+#include "controller/attest/admission_policy.h"
 #include "controller/attest/ek_trust.h"
 #include "controller/attest/enrolment_session.h"
 #include "controller/attest/expectation.h"
 #include "controller/attest/rate_limit.h"
+#include "controller/fleet/admission.h"
 #include "controller/fleet/stores.h"
 #include "shared/base/clock.h"
 #include "shared/base/secret.h"
@@ -37,6 +39,8 @@ struct EnrolmentOffer {
   Bytes ek_public;
   Bytes ak_public;
   Bytes tls_public;
+  // Empty where it has none.
+  SecretBytes join_token;
   // Where the offer came from (an address without its port). Nothing in an offer is proven, so what one
   // origin uses up is its own.
   std::string origin;
@@ -78,9 +82,12 @@ class NodeCertificateIssuer {
 };
 
 struct EnrolmentOptions {
+  AdmissionPolicy policy;
   std::chrono::milliseconds session_lifetime = std::chrono::minutes(5);
   // Per EK.
   RateLimit rate{.burst = 10, .refill = std::chrono::seconds(30)};
+  // Per origin; more refusals than this are answered, and not written down.
+  RateLimit recorded_refusals{.burst = 200, .refill = std::chrono::seconds(1)};
 };
 
 // Borrowed; all outlive the Enrolment.
@@ -90,6 +97,9 @@ struct EnrolmentParts {
   AdmissionStore& admission;
   EvidenceStore& evidence;
   CertificateStore& certificates;
+  JoinTokenStore& join_tokens;
+  RefusalStore& refusals;
+  QuoteClockStore& quote_clocks;
   EnrolmentSessions& sessions;
   ExpectationSource& expectations;
   NodeCertificateIssuer& issuer;
@@ -107,7 +117,9 @@ class Enrolment {
 
   // A refusal is an answer, not an error, and ends the session; asking again gives the same answer. Reasons:
   // CREDENTIAL_NOT_ACTIVATED, CERTIFY_*, CSR_INVALID, QUOTE_*, EVENT_LOG_*, RELEASE_UNKNOWN,
-  // NODE_NOT_ADMITTED, NODE_KEYS_CHANGED; pending: EK_NOT_LISTED.
+  // NODE_NOT_ADMITTED; EK_CLAIMED when a node with another attestation key holds a certificate for this EK,
+  // NODE_KEYS_CHANGED when that certificate has run out; pending: EK_NOT_LISTED, JOIN_TOKEN_UNUSABLE.
+  // Every refusal is written down for operators (RefusalStore).
   // Errors: NOT_FOUND/ENROLMENT_SESSION_UNKNOWN; ABORTED when the session is being completed by another call;
   // those of stores and issuer: the session stays open, try again.
   Result<EnrolmentAnswer> Complete(const EnrolmentProof& proof);
@@ -120,19 +132,26 @@ class Enrolment {
     Verdict verdict;
   };
 
+  Result<EnrolmentChallenge> Challenge(const EnrolmentOffer& offer);
   Result<EnrolmentAnswer> Decide(const EnrolmentSession& session, const EnrolmentProof& proof);
   Result<Verdict> JudgeQuote(const EnrolmentSession& session, const EnrolmentProof& proof);
   Result<EnrolmentAnswer> Admit(const ProvenMachine& machine, const EnrolmentProof& proof);
+  // The labels of whoever wanted this machine in; nothing when nobody did, and why in `why_not`.
+  Result<std::optional<std::map<std::string, std::string>>> Wanted(const ProvenMachine& machine,
+                                                                   Status& why_not);
   Result<EnrolmentAnswer> HoldBack(const ProvenMachine& machine, const std::optional<Node>& known,
-                                   const EnrolmentProof& proof);
+                                   const EnrolmentProof& proof, const Status& why_not);
   Result<EnrolmentAnswer> Issue(const ProvenMachine& machine, Node node, const EnrolmentProof& proof);
   Status Remember(const ProvenMachine& machine, const NodeId& id, const EnrolmentProof& proof);
+  void WriteDown(const Sha256Digest& ek_digest, const std::string& origin, const std::string& reason,
+                 const std::string& message);
   Node NewNode(const ProvenMachine& machine, Admission admission);
 
   EnrolmentParts parts_;
   const TpmMakers makers_;
   const EnrolmentOptions options_;
   RateLimiter limiter_;
+  RateLimiter recorder_;
 };
 
 }  // namespace sealift::controller

@@ -41,6 +41,9 @@ struct EnrolmentSession {
   // TPM2B_PUBLIC; both passed their checks.
   Bytes ak_public;
   Bytes tls_public;
+  // Of the join token it brought; one that is none has no hash.
+  std::optional<Sha256Digest> join_token_hash;
+  bool brought_token = false;
   // What the machine's TPM has to give back.
   SecretBytes secret;
   Bytes nonce;

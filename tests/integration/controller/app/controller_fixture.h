@@ -63,7 +63,7 @@ class ControllerTest : public ::testing::Test {
     Start();
   }
 
-  void WriteFiles() {
+  virtual void WriteFiles() {
     tuf::Root root = tuf::MakeRoot(1, SystemClock().Now() + std::chrono::hours(1000),
                                    {{tuf::Role::kRoot, tuf_root_->public_key()},
                                     {tuf::Role::kTargets, tuf_targets_->public_key()},
@@ -107,7 +107,8 @@ class ControllerTest : public ::testing::Test {
                     .tls = {tls_.Pem(), tls_.KeyPem()},
                     .journal = nullptr,
                     .inventory = inventory_};
-    auto server = ControllerServer::Start(*config, std::move(keys), clock_, {.attestor = &attestor_});
+    auto server =
+        ControllerServer::Start(*config, std::move(keys), *server_clock_, {.attestor = server_attestor_});
     ASSERT_TRUE(server.ok()) << Describe(server.status());
     server_ = std::move(server).value();
     // A second look at the same database, as an operator with root's shell would have.
@@ -170,6 +171,9 @@ class ControllerTest : public ::testing::Test {
   std::shared_ptr<SoftwareSigner> orders_root_, orders_;
   std::uint32_t published_ = 0;
   ScriptedAttestor attestor_;
+  // What Start gives the server; an attestor of null is the real one.
+  Clock* server_clock_ = &clock_;
+  NodeAttestor* server_attestor_ = &attestor_;
   std::unique_ptr<ControllerServer> server_;
   std::unique_ptr<SqliteStores> stores_;
 };

@@ -30,6 +30,50 @@ TEST_F(DaemonTest, OperatorsWorkWithADaemonWhoseKeysAreInAToken) {
             std::string::npos);
 }
 
+TEST_F(DaemonTest, WhoMayEnrolIsSaidAtTheCommandLine) {
+  const auto daemon = StartDaemon({"online"});
+  ASSERT_NE(daemon, nullptr) << Log();
+  const std::string approver = Profile("approver");
+  const auto run = [&](std::vector<std::string> argv, int expected = 0) {
+    argv.insert(argv.end(), {"-o", "json", "--profile", approver});
+    const std::string out = Sealift(argv, expected);
+    return expected == 0 ? nlohmann::json::parse(out) : nlohmann::json(out);
+  };
+  const std::string a(64, 'a');
+  const std::string b(64, 'b');
+  const auto write = [&](const std::string& csv) {
+    ASSERT_TRUE(WriteFileAtomically(Path("machines.csv"), AsBytes(csv)).ok());
+  };
+  write("serial,ek_digest,labels\nSN-1," + a + ",\nSN-2,nothing,\n");
+  EXPECT_NE(run({"node", "inventory", "import", Path("machines.csv")}, 1)
+                .get<std::string>()
+                .find("line 3: the EK digest"),
+            std::string::npos);
+  write("serial,ek_digest,labels\nSN-1," + a + ",site=lab\nSN-2," + b + ",\n");
+  EXPECT_EQ(run({"node", "inventory", "import", Path("machines.csv")}).at("added"), 2);
+  EXPECT_EQ(run({"node", "withdraw-ek", b}).at("withdrawn"), true);
+  const auto machines = run({"node", "inventory", "list", "--missing"}).at("machines");
+  ASSERT_EQ(machines.size(), 1u);
+  EXPECT_EQ(machines[0].at("serial"), "SN-1");
+  EXPECT_EQ(machines[0].at("labels").at("site"), "lab");
+  EXPECT_EQ(machines[0].at("listed_by"), "anna");
+
+  const auto made = run({"node", "token", "create", "--uses", "3", "--hours", "2", "--file", Path("join")});
+  EXPECT_EQ(made.at("state"), "usable");
+  EXPECT_FALSE(made.contains("secret"));
+  const std::string secret = ReadTextFile(Path("join")).value();
+  EXPECT_EQ(secret.rfind("sealift-join-", 0), 0u);
+  EXPECT_EQ(std::filesystem::status(Path("join")).permissions(),
+            std::filesystem::perms::owner_read | std::filesystem::perms::owner_write);
+  EXPECT_EQ(run({"node", "token", "revoke", made.at("id")}).at("state"), "revoked");
+  const std::string list = Sealift({"node", "token", "list", "--profile", approver});
+  EXPECT_NE(list.find("revoked"), std::string::npos);
+  EXPECT_EQ(list.find(secret.substr(0, secret.size() - 1)), std::string::npos);
+  EXPECT_TRUE(run({"node", "refusals"}).at("refusals").empty());
+  EXPECT_NE(run({"node", "replace-ek", "0193", b}, 1).get<std::string>().find("NODE_UNKNOWN"),
+            std::string::npos);
+}
+
 TEST_F(DaemonTest, TheSecondGenerationServesWhenTheFirstTokenIsGone) {
   ASSERT_NE(StartDaemon({"online"}), nullptr) << Log();
   const std::string lost = tokens_["online"];

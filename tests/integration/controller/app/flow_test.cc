@@ -245,16 +245,27 @@ TEST_F(FlowTest, RevokedAndQuarantinedNodesGetNothing) {
   v1::Node changed;
   ASSERT_TRUE(approver->SetNodeAdmission(Context().get(), request, &changed).ok());
   EXPECT_FALSE(CheckIn(*node, On("1")).has_desired());
+  const auto refused_everything = [&] {
+    v1::GetMetadataRequest metadata;
+    metadata.set_name("timestamp.json");
+    v1::GetMetadataResponse got;
+    EXPECT_EQ(ReasonOf(StatusFromGrpc(node->GetMetadata(Context().get(), metadata, &got))),
+              Reason::kNodeNotAdmitted);
+    v1::FetchContentRequest content;
+    content.set_digest(wire::ToWire(Sha256(AsBytes("image of 2"))));
+    v1::FetchContentResponse piece;
+    const auto context = Context();
+    const auto stream = node->FetchContent(context.get(), content);
+    EXPECT_FALSE(stream->Read(&piece));
+    EXPECT_EQ(ReasonOf(StatusFromGrpc(stream->Finish())), Reason::kNodeNotAdmitted);
+  };
+  refused_everything();
   request.set_admission(v1::Node::REVOKED);
   ASSERT_TRUE(approver->SetNodeAdmission(Context().get(), request, &changed).ok());
   v1::CheckInResponse answer;
   EXPECT_EQ(ReasonOf(StatusFromGrpc(node->CheckIn(Context().get(), On("1"), &answer))),
             Reason::kNodeNotAdmitted);
-  v1::GetMetadataRequest metadata;
-  metadata.set_name("timestamp.json");
-  v1::GetMetadataResponse got;
-  EXPECT_EQ(ReasonOf(StatusFromGrpc(node->GetMetadata(Context().get(), metadata, &got))),
-            Reason::kNodeNotAdmitted);
+  refused_everything();
 }
 
 TEST_F(FlowTest, ContentComesFromAnyOffset) {

@@ -106,6 +106,9 @@ class EnrolmentTest : public ::testing::Test {
                                                             .admission = stores_->admission(),
                                                             .evidence = stores_->evidence(),
                                                             .certificates = stores_->certificates(),
+                                                            .join_tokens = stores_->join_tokens(),
+                                                            .refusals = stores_->refusals(),
+                                                            .quote_clocks = stores_->quote_clocks(),
                                                             .sessions = *sessions_,
                                                             .expectations = *expectations_,
                                                             .issuer = *issuer_,
@@ -179,7 +182,7 @@ class EnrolmentTest : public ::testing::Test {
   const MeasuredBoot boot_ = MeasuredBoot::Load();
   const Bytes log_ = test::FixtureEventLog();
   FakeClock clock_{SystemClock().Now()};
-  EnrolmentOptions options_{.rate = {.burst = 100}};
+  EnrolmentOptions options_{.policy = DefaultAdmissionPolicy(true), .rate = {.burst = 100}};
   std::unique_ptr<SqliteStores> stores_;
   std::unique_ptr<TestIssuer> issuer_;
   std::unique_ptr<ReleaseExpectations> expectations_;
@@ -431,6 +434,115 @@ TEST_F(EnrolmentTest, AKnownNodeWithAnotherAttestationKeyIsForAnOperator) {
   ASSERT_TRUE(stores_->nodes().Enrol(node).ok());
   AdmitMachine();
   EXPECT_EQ(Reason([](auto&) {}), "NODE_KEYS_CHANGED");
+}
+
+TEST_F(EnrolmentTest, AJoinTokenLetsAGenuineMachineInOnce) {
+  const NewJoinToken token = MakeJoinToken();
+  ASSERT_TRUE(stores_->join_tokens()
+                  .Create({.id = token.id,
+                           .hash = token.hash,
+                           .uses = 1,
+                           .created = clock_.Now(),
+                           .expires = clock_.Now() + std::chrono::hours(1),
+                           .created_by = "op",
+                           .note = "",
+                           .labels = {{"site", "field"}}})
+                  .ok());
+  const auto enrol_with = [&](std::string_view text, bool certificate = true) {
+    EnrolmentOffer offer = Offer();
+    offer.join_token = SecretBytes(AsBytes(text));
+    if (!certificate) offer.ek_certificate_chain.clear();
+    return enrolment_->Complete(Prove(enrolment_->Begin(offer).value()));
+  };
+  // Not to a program that calls itself a TPM, not for another word.
+  EXPECT_EQ(enrol_with(token.secret, false)->reason, "JOIN_TOKEN_UNUSABLE");
+  for (const std::string& wrong : {std::string("guess"), MakeJoinToken().secret}) {
+    const auto pending = enrol_with(wrong);
+    EXPECT_EQ(pending->state, EnrolmentState::kPending);
+    EXPECT_EQ(pending->reason, "JOIN_TOKEN_UNUSABLE");
+  }
+  EXPECT_EQ(stores_->join_tokens().List(1)->front().used, 0u);
+
+  const auto issued = enrol_with(token.secret);
+  ASSERT_EQ(issued->state, EnrolmentState::kIssued) << issued->reason;
+  EXPECT_EQ(stores_->nodes().Get(*issued->node_id)->labels.at("site"), "field");
+  EXPECT_EQ(stores_->join_tokens().List(1)->front().used, 1u);
+  // It is a node now and needs no token any more.
+  EXPECT_EQ(Enrol()->state, EnrolmentState::kIssued);
+}
+
+TEST_F(EnrolmentTest, APolicyThatDoesNotAskForTokensOrApprovalTakesNone) {
+  const NewJoinToken token = MakeJoinToken();
+  ASSERT_TRUE(stores_->join_tokens()
+                  .Create({.id = token.id,
+                           .hash = token.hash,
+                           .uses = 1,
+                           .created = clock_.Now(),
+                           .expires = clock_.Now() + std::chrono::hours(1)})
+                  .ok());
+  options_.policy = {.ek_list = true, .join_token = false, .approval = false};
+  Restart();
+  EnrolmentOffer offer = Offer();
+  offer.join_token = SecretBytes(AsBytes(token.secret));
+  const auto held = enrolment_->Complete(Prove(enrolment_->Begin(offer).value()));
+  EXPECT_EQ(held->reason, "EK_NOT_LISTED");
+  EXPECT_FALSE(stores_->nodes().FindByEk(EkDigest())->has_value()) << "nobody could approve it";
+  options_.policy = {.ek_list = false, .join_token = true, .approval = false};
+  Restart();
+  AdmitMachine();
+  EXPECT_EQ(Enrol()->reason, "EK_NOT_LISTED");
+}
+
+TEST_F(EnrolmentTest, OperatorsSeeWhoWasRefusedAndWhy) {
+  AdmitMachine();
+  ASSERT_EQ(Enrol()->state, EnrolmentState::kIssued);
+  issuer_->issued = 0;
+  EXPECT_EQ(Reason([](auto& p) { p.evidence.quote.signature.back() ^= 1; }), "QUOTE_SIGNATURE_INVALID");
+  EXPECT_EQ(Reason([](auto& p) { p.evidence.quote.signature.back() ^= 1; }), "QUOTE_SIGNATURE_INVALID");
+  EnrolmentOffer other_key = Offer();
+  other_key.ek_certificate_chain = {issuer_->ca().der()};
+  other_key.origin = "192.0.2.7";
+  EXPECT_EQ(ReasonIdFrom(enrolment_->Begin(other_key)), "EK_CERTIFICATE_MISMATCH");
+  const auto refusals = stores_->refusals().List(std::nullopt, 10).value();
+  ASSERT_EQ(refusals.size(), 2u);
+  EXPECT_EQ(refusals[0].reason, "EK_CERTIFICATE_MISMATCH");
+  EXPECT_EQ(refusals[0].origin, "192.0.2.7");
+  EXPECT_EQ(refusals[1].reason, "QUOTE_SIGNATURE_INVALID");
+  EXPECT_EQ(refusals[1].count, 2u);
+  EXPECT_EQ(refusals[1].node_id, stores_->nodes().FindByEk(EkDigest())->value().id);
+}
+
+TEST_F(EnrolmentTest, TwoMachinesThatHoldOneKeyAreTold) {
+  test::SoftwareAk earlier;
+  Node node{.id = NodeId::Parse(MakeUuidV7(clock_.Now(), Bytes(10, 1))).value()};
+  node.ek_digest = EkDigest();
+  node.ak_public = earlier.Public();
+  node.admission = Admission::kAdmitted;
+  node.certificate_not_after = clock_.Now() + std::chrono::hours(1);
+  ASSERT_TRUE(stores_->nodes().Enrol(node).ok());
+  EXPECT_EQ(Reason([](auto&) {}), "EK_CLAIMED");
+  clock_.Advance(std::chrono::hours(2));
+  EXPECT_EQ(Reason([](auto&) {}), "NODE_KEYS_CHANGED");
+}
+
+TEST_F(EnrolmentTest, AnotherBoardGoesOnUnderTheIdOnlyByAnOperator) {
+  AdmitMachine();
+  const NodeId board = *Enrol()->node_id;
+  // The node whose board this machine's replaces.
+  Node node{.id = NodeId::Parse(MakeUuidV7(clock_.Now(), Bytes(10, 1))).value()};
+  node.ek_digest.bytes[0] = 1;
+  node.ak_public = test::SoftwareAk().Public();
+  node.admission = Admission::kAdmitted;
+  node.labels = {{"rack", "9"}};
+  ASSERT_TRUE(stores_->nodes().Enrol(node).ok());
+  EXPECT_EQ(ReasonOf(stores_->inventory().ReplaceEk(node.id, EkDigest(), clock_.Now())), Reason::kEkClaimed);
+  ASSERT_TRUE(stores_->nodes().SetAdmission(board, Admission::kPending).ok());
+  ASSERT_TRUE(stores_->inventory().ReplaceEk(node.id, EkDigest(), clock_.Now()).ok());
+  const auto answer = Enrol();
+  ASSERT_EQ(answer->state, EnrolmentState::kIssued) << answer->reason;
+  EXPECT_EQ(answer->node_id, node.id);
+  EXPECT_EQ(stores_->nodes().Get(node.id)->labels.at("rack"), "9");
+  EXPECT_EQ(stores_->nodes().Get(node.id)->ak_public, Offer().ak_public);
 }
 
 TEST_F(EnrolmentTest, TooManyAttemptsOfOneMachineAreSlowedDown) {

@@ -5,6 +5,7 @@
 #include <map>
 #include <set>
 
+#include "sealift/v1/admission.pb.h"
 #include "sealift/v1/build.pb.h"
 #include "sealift/v1/enrolment.pb.h"
 #include "sealift/v1/fleet.pb.h"
@@ -15,9 +16,9 @@ namespace {
 
 std::set<std::string> MethodsOfOurServices() {
   std::set<std::string> methods;
-  for (const auto* file :
-       {v1::BeginRequest::descriptor()->file(), v1::CheckInRequest::descriptor()->file(),
-        v1::ListNodesRequest::descriptor()->file(), v1::BuildRequest::descriptor()->file()}) {
+  for (const auto* file : {v1::BeginRequest::descriptor()->file(), v1::CheckInRequest::descriptor()->file(),
+                           v1::ListNodesRequest::descriptor()->file(), v1::BuildRequest::descriptor()->file(),
+                           v1::ListRefusalsRequest::descriptor()->file()}) {
     for (int s = 0; s < file->service_count(); ++s) {
       for (int m = 0; m < file->service(s)->method_count(); ++m) {
         methods.insert("/" + file->service(s)->full_name() + "/" + file->service(s)->method(m)->name());
