@@ -17,7 +17,9 @@ namespace sealift::cli {
 class FleetClient {
  public:
   explicit FleetClient(const std::shared_ptr<grpc::ChannelInterface>& channel)
-      : stub_(v1::FleetService::NewStub(channel)) {}
+      : channel_(channel), stub_(v1::FleetService::NewStub(channel)) {}
+  // For the other services at the same address.
+  const std::shared_ptr<grpc::ChannelInterface>& channel() const { return channel_; }
   // `profile` empty: the default one. Errors: those of LoadProfile and OpenChannel.
   static Result<FleetClient> Connect(const std::string& profile);
 
@@ -41,6 +43,7 @@ class FleetClient {
   Status Watch(const std::string& rollout_id, const std::function<bool(const v1::Rollout&)>& show);
 
  private:
+  std::shared_ptr<grpc::ChannelInterface> channel_;
   std::unique_ptr<v1::FleetService::StubInterface> stub_;
 };
 

@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "controller/cli/admission_verbs.h"
 #include "controller/cli/fleet_call.h"
 #include "controller/cli/fleet_text.h"
 #include "controller/cli/request_verbs.h"
@@ -81,7 +82,14 @@ Status ShowNodeById(FleetClient& client, const Arguments& arguments, const Sessi
   v1::GetNodeRequest request;
   request.set_id(arguments.id);
   SEALIFT_ASSIGN_OR_RETURN(const v1::Node node, client.Call(&Stub::GetNode, request));
-  ShowNode(node, session);
+  SEALIFT_ASSIGN_OR_RETURN(const auto refusals, RefusalsOf(client, node.id()));
+  if (session.json()) {
+    json shown = NodeJson(node);
+    shown["refusals"] = RefusalsJson(refusals);
+    PrintJson(shown);
+  } else {
+    Print(NodeText(node) + RefusalsText(refusals));
+  }
   return OkStatus();
 }
 
@@ -92,21 +100,6 @@ Status SetLabels(FleetClient& client, const Arguments& arguments, const Session&
   SEALIFT_ASSIGN_OR_RETURN(const v1::Node node, client.Call(&Stub::SetNodeLabels, request));
   ShowNode(node, session);
   return OkStatus();
-}
-
-// A digest in hex, or the EK's certificate or public key, PEM or DER.
-Result<Sha256Digest> EkDigest(const std::string& given) {
-  if (auto digest = Sha256Digest::FromHex(given); digest.ok()) return digest;
-  SEALIFT_ASSIGN_OR_RETURN(const Bytes bytes, ReadFile(given, kMaxCertificateBytes));
-  const std::string text = ToText(bytes);
-  if (auto certificate = Certificate::FromPem(text); certificate.ok())
-    return certificate->public_key().key_id();
-  if (auto certificate = Certificate::FromDer(bytes); certificate.ok())
-    return certificate->public_key().key_id();
-  if (auto key = PublicKey::FromPem(text); key.ok()) return key->key_id();
-  if (auto key = PublicKey::FromDer(bytes); key.ok()) return key->key_id();
-  return BadArgument(
-      fmt::format("read EK '{}': neither a digest, nor a certificate, nor a public key", given));
 }
 
 Status AdmitEk(FleetClient& client, const Arguments& arguments, const Session& session) {
@@ -266,6 +259,7 @@ void AddNodeVerbs(CLI::App& app, Session& session) {
     const char* description;
     v1::Node::Admission admission;
   } admissions[] = {
+      {"approve", "Let a pending machine in (role approver)", v1::Node::ADMITTED},
       {"admit", "Let a quarantined or revoked node take part again (role approver)", v1::Node::ADMITTED},
       {"quarantine", "Keep a node heard but give it nothing new (role approver)", v1::Node::QUARANTINED},
       {"revoke", "Shut a node out (role approver)", v1::Node::REVOKED}};
@@ -277,6 +271,7 @@ void AddNodeVerbs(CLI::App& app, Session& session) {
     verb->add_option("ID", arguments->id, "its id, or enough of its beginning")->required();
     verb->add_option("--reason", arguments->reason, "for the audit log");
   }
+  AddAdmissionVerbs(*node, session);
 }
 
 void AddRolloutVerbs(CLI::App& app, Session& session) {
