@@ -115,6 +115,7 @@ step_fuzzer() { # name of the program
   fi
 }
 step_bench() { run_ctest bench $release -L '^bench$' --verbose; }
+step_fleet() { $release/bin/sim_fleet --nodes 10000 --liars-every 100; } # 500 of them are among the unit step's tests
 step_vm() { /usr/bin/python3 tests/e2e/vm_story.py --build $release --results "$logs/vm.json"; }
 step_debian13() { /usr/bin/python3 tests/e2e/debian_13.py --build $release --results "$logs/debian13.json"; }
 step_powercuts() { /usr/bin/python3 tests/e2e/power_cuts.py --build $release --results "$logs/powercuts.json"; }
@@ -163,7 +164,7 @@ fi
 # name and its time limit in minutes
 steps=("apt 30" "build 55" "format 5" "contract 5" "unit 10" "integration 20" "fuzz 10" "shellcheck 5")
 if [[ $mode != quick ]]; then steps+=("asan 40" "tidy 60" "vm 40" "iso 15" "install 40"); fi
-if [[ $mode == full ]]; then steps+=("attacks 30" "recovery 40" "badinput 20" "debian13 20" "powercuts 60" "clang 40" "tsan 60" "fuzzers 40" "bench 15"); fi
+if [[ $mode == full ]]; then steps+=("attacks 30" "recovery 40" "badinput 20" "debian13 20" "powercuts 60" "clang 40" "tsan 60" "fuzzers 40" "bench 15" "fleet 15"); fi
 
 passed=0 failed=0 skipped=0 first_failure="" running=""
 trap 'if [[ -n $running ]]; then kill "$running"; fi' EXIT

@@ -83,11 +83,15 @@ class TestController {
     // Every NodeService call waits until its deadline.
     bool silent = false;
     Status refuse;
+    // The enrolment listener answers that it is away, too.
+    bool enrolment_away = false;
   };
   // ---- what it saw ----
   struct Seen {
     int begins = 0;
     int completes = 0;
+    // Of the last Begin.
+    std::string join_token;
     std::vector<v1::CheckInRequest> check_ins;
     std::vector<v1::ReportRequest> reports;
     int trusted_quotes = 0;
@@ -245,7 +249,11 @@ class TestController {
   }
 
   Status Begin(const v1::BeginRequest& request, v1::BeginResponse& response) {
+    if (answers.enrolment_away) {
+      return MakeError(Code::kUnavailable, Reason::kPeerUnreachable, "begin enrolment: away");
+    }
     ++seen.begins;
+    seen.join_token = request.join_token();
     SEALIFT_ASSIGN_OR_RETURN(const auto ek, tpm::ParsePublic(AsBytes(request.ek_public())));
     SEALIFT_ASSIGN_OR_RETURN(attestation_key_, tpm::ParsePublic(AsBytes(request.ak_public())));
     SEALIFT_ASSIGN_OR_RETURN(tls_key_, tpm::ParsePublic(AsBytes(request.tls_public())));

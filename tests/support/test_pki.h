@@ -68,6 +68,7 @@ inline TestCertificate Issue(const CertificateRequest& request, const TestCertif
   AddExtension(x, issued_by, NID_basic_constraints, request.ca ? "critical,CA:TRUE" : "critical,CA:FALSE");
   AddExtension(x, issued_by, NID_key_usage,
                request.ca ? "critical,keyCertSign,cRLSign" : "critical,digitalSignature");
+  if (request.ca) AddExtension(x, issued_by, NID_subject_key_identifier, "hash");
   if (!request.ca && !request.extended_key_usage.empty()) {
     AddExtension(x, issued_by, NID_ext_key_usage, request.extended_key_usage);
   }
@@ -79,7 +80,9 @@ inline TestCertificate Issue(const CertificateRequest& request, const TestCertif
 }
 
 inline TestCertificate MakeCa(const std::string& name) {
-  return Issue({.common_name = name, .not_after = 365L * 24 * 3600, .ca = true}, nullptr);
+  return Issue(
+      {.common_name = name, .not_before = -30L * 24 * 3600, .not_after = 365L * 24 * 3600, .ca = true},
+      nullptr);
 }
 
 }  // namespace sealift::test
