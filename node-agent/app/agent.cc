@@ -109,9 +109,11 @@ bool Agent::CertificateDue() const {
 void Agent::EnrolIfDue() {
   if (!CertificateDue() || parts_.clock.Steady() < enrol_at_) return;
   enrol_at_ = parts_.clock.Steady() + enrol_backoff_.Next();
+  const bool mounted = parts_.place.CheckMounted().ok();
   const Result<EnrolmentAnswer> answer =
       Enrol(parts_.tpm, parts_.tls_signer, parts_.enrolment, parts_.read_event_log,
-            parts_.place.CheckMounted().ok() ? ReadInstallRecord(options_.install_record) : std::nullopt);
+            mounted ? ReadInstallRecord(options_.install_record) : std::nullopt,
+            mounted ? JoinTokenFile(options_.join_token_file).Read() : SecretBytes());
   Tell("enrol", answer.status());
   if (answer.ok()) TakeEnrolment(*answer);
 }
@@ -137,6 +139,7 @@ void Agent::TakeEnrolment(const EnrolmentAnswer& answer) {
   log::Info("enrolled", {{"node", status_.node_id}});
   if (parts_.place.CheckMounted().ok()) {
     Tell("keep the certificate", IdentityFile(options_.identity_file).Save(*identity_));
+    Tell("remove the join token", JoinTokenFile(options_.join_token_file).Remove());
   }
 }
 

@@ -30,6 +30,8 @@ struct AgentOptions {
   std::filesystem::path runtime;
   // Where the certificate is kept while the state partition is mounted.
   std::filesystem::path identity_file;
+  // A join token that somebody left there.
+  std::filesystem::path join_token_file;
   // What the installer left; may be missing.
   std::filesystem::path install_record;
   // For what is told of volumes.

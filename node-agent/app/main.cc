@@ -5,6 +5,7 @@
 #include "node-agent/app/boot_entry_command.h"
 #include "node-agent/app/daemon.h"
 #include "node-agent/app/install_command.h"
+#include "node-agent/app/join_command.h"
 #include "node-agent/app/settings.h"
 #include "node-agent/app/status_file.h"
 #include "node-agent/app/system.h"
@@ -33,6 +34,7 @@ constexpr const char* kFooter =
     "  sealift-agent preflight\n"
     "  sealift-agent install --dry-run\n"
     "  sealift-agent bootentry --select recovery\n"
+    "  sealift-agent join < /run/token\n"
     "\n"
     "Exit codes: 0 success; 1 failure, with the reason on stderr; 2 wrong usage; 3 no agent runs (status).\n"
     "The daemon stops in order on SIGTERM and SIGINT, and may be killed at any moment without harm.\n"
@@ -79,6 +81,13 @@ int ActivateAndTell() {
   for (const RefusedExtension& one : activation->refused)
     std::cerr << "sealift-agent: extension " << one.name << " refused: " << Describe(one.why) << "\n";
   return activation->refused.empty() ? kExitOk : kExitFailed;
+}
+
+int Join(const std::filesystem::path& config) {
+  const Result<Settings> settings = LoadSettings(config);
+  if (!settings.ok()) return Fail(settings.status());
+  const Status status = RunJoin(*settings);
+  return status.ok() ? kExitOk : Fail(status);
 }
 
 int RunOrCheck(const std::filesystem::path& config, bool check_only) {
@@ -179,6 +188,12 @@ int Main(int argc, char** argv) {
       ->check(CLI::IsMember({"text", "json"}))
       ->capture_default_str();
 
+  CLI::App* join = app.add_subcommand(
+      "join",
+      "Take a join token from standard input, which lets this machine into the fleet (for example: "
+      "sealift-agent join < /run/token)");
+  join->add_option("--config", config, "Configuration")->capture_default_str();
+
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {
@@ -189,6 +204,7 @@ int Main(int argc, char** argv) {
   if (activate->parsed()) return ActivateAndTell();
   if (volumes.parsed()) return volumes.Run();
   if (const std::optional<Status> done = installed()) return done->ok() ? kExitOk : Fail(*done);
+  if (join->parsed()) return Join(config);
   if (bootentry->parsed()) return ShowBootEntries(config, select, format);
   const Result<log::Level> parsed = log::ParseLevel(level);
   if (!parsed.ok()) return Fail(parsed.status());

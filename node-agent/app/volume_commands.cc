@@ -2,7 +2,6 @@
 
 #include <fmt/format.h>
 #include <sys/stat.h>
-#include <termios.h>
 #include <unistd.h>
 
 #include <array>
@@ -10,6 +9,7 @@
 #include <nlohmann/json.hpp>
 
 #include "node-agent/app/reset_at_boot.h"
+#include "node-agent/app/secret_line.h"
 #include "node-agent/esp/efi_variables.h"
 #include "node-agent/install/medium.h"
 #include "node-agent/tpm/ek_digest.h"
@@ -158,32 +158,6 @@ void Tell(const UnlockReport& report) {
               << ReasonAdvice(ReasonOf(status)) << "\n";
 }
 
-// One line; without echo at a terminal.
-Result<SecretBytes> ReadSecretLine() {
-  const bool terminal = ::isatty(STDIN_FILENO) != 0;
-  termios before{};
-  if (terminal) {
-    std::cerr << "Recovery key: " << std::flush;
-    if (::tcgetattr(STDIN_FILENO, &before) != 0)
-      return ErrnoError(Code::kUnavailable, Reason::kRecoveryKeyWrong, "read recovery key", "tcgetattr",
-                        errno);
-    termios quiet = before;
-    quiet.c_lflag &= ~static_cast<tcflag_t>(ECHO);
-    ::tcsetattr(STDIN_FILENO, TCSAFLUSH, &quiet);
-  }
-  Bytes typed;
-  typed.reserve(kMaxTypedBytes);
-  char c = 0;
-  while (typed.size() < kMaxTypedBytes && ::read(STDIN_FILENO, &c, 1) == 1 && c != '\n')
-    typed.push_back(static_cast<std::uint8_t>(c));
-  c = 0;
-  if (terminal) {
-    ::tcsetattr(STDIN_FILENO, TCSAFLUSH, &before);
-    std::cerr << "\n";
-  }
-  return SecretBytes(std::move(typed));
-}
-
 UnlockOptions Options(const UnlockSettings& unlock, const std::shared_ptr<TpmDevice>& device) {
   UnlockOptions options{.required = CosVolumes()};
   if (!unlock.settings.escrow_public_pem.empty())
@@ -201,7 +175,7 @@ Status OpenByRecoveryKeys(Machine& machine, std::multimap<std::string, std::file
     std::cerr << "still closed:";
     for (const auto& [name, device] : closed) std::cerr << " " << name;
     std::cerr << "\n";
-    SEALIFT_ASSIGN_OR_RETURN(const SecretBytes key, ReadSecretLine());
+    SEALIFT_ASSIGN_OR_RETURN(const SecretBytes key, ReadSecretLine("Recovery key", kMaxTypedBytes));
     if (key.empty()) break;
     for (auto one = closed.begin(); one != closed.end();) {
       const auto& [name, device] = *one;

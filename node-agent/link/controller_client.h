@@ -27,6 +27,8 @@ namespace sealift::agent {
 struct EnrolmentOffer {
   EndorsementKey endorsement;
   TpmKeys keys;
+  // Empty where it was given none.
+  SecretBytes join_token;
 };
 
 struct EnrolmentChallenge {

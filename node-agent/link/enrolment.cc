@@ -2,6 +2,8 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
+
 #include "shared/base/files.h"
 #include "shared/base/log.h"
 #include "shared/base/untrusted_files.h"
@@ -36,6 +38,13 @@ Result<EnrolmentAnswer> Judge(const EnrolmentOutcome& outcome, const PublicKey& 
   return answer;
 }
 
+std::string_view Trimmed(std::string_view text) {
+  constexpr std::string_view kSpace = " \t\r\n";
+  const std::size_t from = text.find_first_not_of(kSpace);
+  if (from == std::string_view::npos) return {};
+  return text.substr(from, text.find_last_not_of(kSpace) - from + 1);
+}
+
 }  // namespace
 
 std::string NodeIdentity::ChainPem() const {
@@ -64,8 +73,9 @@ Result<NodeIdentity> MakeNodeIdentity(std::vector<Certificate> chain, const Publ
 
 Result<EnrolmentAnswer> Enrol(Tpm& tpm, const std::shared_ptr<Signer>& tls_signer,
                               EnrolmentClient& controller, const EventLogReader& read_event_log,
-                              const std::optional<InstallRecord>& install) {
+                              const std::optional<InstallRecord>& install, SecretBytes join_token) {
   EnrolmentOffer offer;
+  offer.join_token = std::move(join_token);
   SEALIFT_ASSIGN_OR_RETURN(offer.keys, tpm.EnsureKeys());
   SEALIFT_ASSIGN_OR_RETURN(offer.endorsement, tpm.ReadEndorsementKey());
   SEALIFT_ASSIGN_OR_RETURN(const EnrolmentChallenge challenge, controller.Begin(offer));
@@ -83,6 +93,32 @@ Result<EnrolmentAnswer> Enrol(Tpm& tpm, const std::shared_ptr<Signer>& tls_signe
   SEALIFT_ASSIGN_OR_RETURN(const EnrolmentOutcome outcome, controller.Complete(proof));
   return Judge(outcome, tls_signer->public_key());
 }
+
+SecretBytes JoinTokenFile::Read() const {
+  auto read = ReadRegularFile(file_, kMaxJoinTokenBytes);
+  if (!read.ok()) {
+    if (read.status().code() != Code::kNotFound) {
+      log::Warning("the join token cannot be read",
+                   {{"path", file_.string()}, {"error", Describe(read.status())}});
+    }
+    return {};
+  }
+  const SecretBytes all(std::move(*read));
+  return SecretBytes(AsBytes(Trimmed(AsText(all.ExposeSecret()))));
+}
+
+Status JoinTokenFile::Keep(const SecretBytes& token) const {
+  const std::string_view text = Trimmed(AsText(token.ExposeSecret()));
+  if (text.empty() || text.size() > kMaxJoinTokenBytes ||
+      !std::ranges::all_of(text, [](char c) { return c > ' ' && c < 0x7F; })) {
+    return MakeError(Code::kInvalidArgument, Reason::kJoinTokenUnusable,
+                     "keep the join token: it is not one word of up to 256 characters");
+  }
+  SEALIFT_RETURN_IF_ERROR(RemoveUnlessRegular(file_));
+  return WriteFileAtomically(file_, AsBytes(text), 0600);
+}
+
+Status JoinTokenFile::Remove() const { return RemoveAnything(file_); }
 
 std::optional<NodeIdentity> IdentityFile::Load(const PublicKey& tls_key, UnixMillis now) const {
   const auto read = [&]() -> Result<NodeIdentity> {

@@ -46,11 +46,30 @@ struct EnrolmentAnswer {
 using EventLogReader = std::function<Result<Bytes>()>;
 
 // One whole exchange: Begin, activate, certify, quote, Complete. Also renews. Takes seconds on a real TPM.
-// `common_name` is what the request asks for; the controller decides.
+// `join_token` lets in a machine that nobody listed; empty where there is none.
 // Errors: those of TPM, event log and client.
 Result<EnrolmentAnswer> Enrol(Tpm& tpm, const std::shared_ptr<Signer>& tls_signer,
                               EnrolmentClient& controller, const EventLogReader& read_event_log,
-                              const std::optional<InstallRecord>& install = std::nullopt);
+                              const std::optional<InstallRecord>& install = std::nullopt,
+                              SecretBytes join_token = {});
+
+// A join token that somebody left for this machine: one line in a file on the state partition, which is read
+// as untrusted and removed once a certificate was issued.
+class JoinTokenFile {
+ public:
+  explicit JoinTokenFile(std::filesystem::path file) : file_(std::move(file)) {}
+  // Empty when there is none, or nothing of use.
+  SecretBytes Read() const;
+  // Spaces around it are left out. Errors: INVALID_ARGUMENT/JOIN_TOKEN_UNUSABLE for text that is no token;
+  // those of WriteFileAtomically.
+  Status Keep(const SecretBytes& token) const;
+  Status Remove() const;
+
+ private:
+  std::filesystem::path file_;
+};
+inline constexpr std::string_view kJoinTokenFileName = "join-token";
+inline constexpr std::size_t kMaxJoinTokenBytes = 256;
 
 // The certificate chain as PEM in one file; a cache that may be lost. Reads it as untrusted.
 class IdentityFile {

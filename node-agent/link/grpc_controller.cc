@@ -79,9 +79,12 @@ class GrpcEnrolmentClient final : public EnrolmentClient {
     request.set_ek_public(ToText(offer.endorsement.public_area));
     request.set_ak_public(ToText(offer.keys.attestation));
     request.set_tls_public(ToText(offer.keys.tls));
+    request.set_join_token(ToText(offer.join_token.ExposeSecret()));
     v1::BeginResponse response;
     const auto context = wire::MakeContext(deadlines_.call);
-    SEALIFT_RETURN_IF_ERROR(Call("Begin", stub_->Begin(context.get(), request, &response)));
+    const grpc::Status status = stub_->Begin(context.get(), request, &response);
+    WipeMemory(request.mutable_join_token()->data(), request.join_token().size());
+    SEALIFT_RETURN_IF_ERROR(Call("Begin", status));
     if (response.nonce().size() != kNonceBytes) return BadAnswer("Begin", "the nonce is not 32 bytes");
     return EnrolmentChallenge{.session = response.session(),
                               .credential_blob = ToBytes(response.credential_blob()),

@@ -128,6 +128,61 @@ TEST_F(AgentProcess, WaitsForAdmissionAndForALostController) {
   ExpectBootable("after an outage");
 }
 
+// Longer than its certificate lives: nobody has to help it back.
+TEST_F(AgentProcess, ComesBackByItselfAfterAnOutageThatOutlivesItsCertificate) {
+  const auto set_away = [&](bool away) {
+    const auto lock = controller_->Lock();
+    controller_->answers.check_in.clear_desired();
+    controller_->answers.certificate_life = seconds(3);
+    controller_->answers.enrolment_away = away;
+    controller_->answers.refuse =
+        away ? MakeError(Code::kUnavailable, Reason::kPeerUnreachable, "call: away") : OkStatus();
+  };
+  const auto not_after = [&] {
+    nlohmann::json shown = Shown();
+    if (!shown.is_object() || !shown["certificate_not_after"].is_string()) return UnixMillis();
+    return ParseRfc3339(shown["certificate_not_after"].get<std::string>()).value_or(UnixMillis());
+  };
+  set_away(false);
+  auto process = Start();
+  ASSERT_TRUE(
+      Eventually([&] { return Shown().is_object() && Shown().value("controller_reachable", false); }));
+  set_away(true);
+  ASSERT_TRUE(Eventually([&] {
+    return not_after() != UnixMillis() && not_after() < SystemClock().Now() &&
+           !Shown().value("controller_reachable", true);
+  }));
+  set_away(false);
+  ASSERT_TRUE(Eventually(
+      [&] { return not_after() > SystemClock().Now() && Shown().value("controller_reachable", false); }));
+  EXPECT_EQ(process->End(SIGTERM), 0);
+}
+
+TEST_F(AgentProcess, BringsTheJoinTokenItWasGivenAndForgetsItOnceItIsIn) {
+  {
+    const auto lock = controller_->Lock();
+    controller_->answers.check_in.clear_desired();
+    controller_->answers.enrolment = v1::CompleteResponse::PENDING;
+    controller_->answers.enrolment_reason = "EK_NOT_LISTED";
+  }
+  const auto joined = RunCommand({.argv = {kAgent, "join", "--config", (root() / "node.toml").string()},
+                                  .stdin_text = "sealift-join-1234\n"});
+  ASSERT_TRUE(joined.ok());
+  ASSERT_EQ(joined->exit_code, 0) << joined->err;
+  auto process = Start();
+  ASSERT_TRUE(Eventually([&] { return Shown().is_object() && Shown().value("enrolment", "") == "pending"; }));
+  {
+    const auto lock = controller_->Lock();
+    EXPECT_EQ(controller_->seen.join_token, "sealift-join-1234");
+    controller_->answers.enrolment = v1::CompleteResponse::ISSUED;
+  }
+  EXPECT_TRUE(fs::exists(root() / "state/join-token"));
+  ASSERT_TRUE(Eventually([&] { return Shown().value("controller_reachable", false); }));
+  EXPECT_FALSE(fs::exists(root() / "state/join-token"));
+  EXPECT_EQ(process->End(SIGTERM), 0);
+  EXPECT_EQ(ReadTextFile(root() / "agent.log").value().find("sealift-join-1234"), std::string::npos);
+}
+
 TEST_F(AgentProcess, WithoutTheStatePartitionItReportsAndChangesNothing) {
   WriteConfig((root() / "state").string());  // nothing is mounted there
   const auto before = fs::last_write_time(root() / "efi/loader/entries");

@@ -32,5 +32,27 @@ TEST(IdentityFile, WaitsForNoPipeAndReplacesWhateverLiesThere) {
   }
 }
 
+TEST(JoinTokenFile, KeepsOneWordAndBelievesNothingElse) {
+  log::SetLevel(log::Level::kError);
+  const TempDir folder = TempDir::Create("sealift-token").value();
+  const JoinTokenFile file(folder.path() / "join-token");
+  EXPECT_TRUE(file.Read().empty());
+  std::filesystem::create_symlink("/dev/zero", folder.path() / "join-token");
+  EXPECT_TRUE(file.Read().empty());
+  ASSERT_TRUE(file.Keep(SecretBytes(AsBytes(" sealift-join-1\n"))).ok());
+  EXPECT_TRUE(file.Read().Equals(AsBytes("sealift-join-1")));
+  struct stat info {};
+  ASSERT_EQ(::lstat((folder.path() / "join-token").c_str(), &info), 0);
+  EXPECT_EQ(info.st_mode, static_cast<mode_t>(S_IFREG | 0600));
+  for (const std::string& wrong :
+       {std::string(), std::string("\n"), std::string("a b"), std::string(257, 'a')}) {
+    EXPECT_EQ(ReasonOf(file.Keep(SecretBytes(AsBytes(wrong)))), Reason::kJoinTokenUnusable);
+  }
+  ASSERT_TRUE(WriteFileAtomically(folder.path() / "join-token", AsBytes(std::string(300, 'a'))).ok());
+  EXPECT_TRUE(file.Read().empty());
+  EXPECT_TRUE(file.Remove().ok());
+  EXPECT_FALSE(std::filesystem::exists(folder.path() / "join-token"));
+}
+
 }  // namespace
 }  // namespace sealift::agent
