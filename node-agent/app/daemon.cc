@@ -21,6 +21,7 @@
 #include "node-agent/install/installer.h"
 #include "node-agent/order/order_log.h"
 #include "node-agent/tpm/esys_tpm.h"
+#include "node-agent/tpm/tls_guard.h"
 #include "node-agent/tpm/tls_signer.h"
 #include "node-agent/update/content_fetcher.h"
 #include "node-agent/update/delta_fetcher.h"
@@ -96,19 +97,33 @@ struct TpmParts {
   std::shared_ptr<Signer> tls_signer;
 };
 
-Result<TpmParts> OpenTpm(const std::string& tcti) {
+// The state partition's, or one for this boot.
+SecretBytes TlsGuardOf(const Settings& settings) {
+  MountedStatePlace place(settings.state_mount, settings.state);
+  Status problem = place.CheckMounted();
+  if (problem.ok()) problem = MakeDirectories(settings.state, 0700);
+  if (problem.ok()) {
+    auto guard = LoadOrMakeTlsGuard(settings.state / kTlsGuardFileName);
+    if (guard.ok()) return std::move(*guard);
+    problem = guard.status();
+  }
+  log::Warning("the TLS key is one of this boot", {{"error", Describe(problem)}});
+  return MakeTlsGuard();
+}
+
+Result<TpmParts> OpenTpm(const std::string& tcti, SecretBytes tls_guard) {
   SEALIFT_ASSIGN_OR_RETURN(std::shared_ptr<TpmDevice> device, OpenTpmDevice({.tcti = tcti}));
-  std::shared_ptr<Tpm> tpm = MakeEsysTpm(device);
+  std::shared_ptr<Tpm> tpm = MakeEsysTpm(device, std::move(tls_guard));
   SEALIFT_ASSIGN_OR_RETURN(std::shared_ptr<Signer> signer, MakeTlsSigner(tpm));
   return TpmParts{.device = std::move(device), .tpm = std::move(tpm), .tls_signer = std::move(signer)};
 }
 
 // A device that appears late, or a TPM in lockout: waited for.
-Result<TpmParts> WaitForTpm(const std::string& tcti, Clock& clock, std::stop_token stop) {
+Result<TpmParts> WaitForTpm(const Settings& settings, Clock& clock, std::stop_token stop) {
   Backoff backoff(std::chrono::seconds(1), std::chrono::seconds(60), SystemRandom());
   std::string told;
   while (true) {
-    Result<TpmParts> parts = OpenTpm(tcti);
+    Result<TpmParts> parts = OpenTpm(settings.tcti, TlsGuardOf(settings));
     if (parts.ok()) return parts;
     if (const std::string now = Describe(parts.status()); now != told) {
       log::Error("waiting for the TPM", {{"error", now}});
@@ -184,7 +199,7 @@ Result<OrderSettings> OrderSettingsOf(const Settings& settings, const std::strin
 
 Status RunLoop(const Settings& settings, const std::string& boot_id, const std::string& version,
                AgentClock& clock, std::stop_token stop) {
-  SEALIFT_ASSIGN_OR_RETURN(const TpmParts tpm, WaitForTpm(settings.tcti, clock, stop));
+  SEALIFT_ASSIGN_OR_RETURN(const TpmParts tpm, WaitForTpm(settings, clock, stop));
   RegisterTpmKeyResolver(tpm.tpm);
   SEALIFT_ASSIGN_OR_RETURN(const std::unique_ptr<EnrolmentClient> enrolment,
                            OpenEnrolmentClient(settings.controller));
@@ -255,6 +270,7 @@ Status RunLoop(const Settings& settings, const std::string& boot_id, const std::
                .labels = settings.labels,
                .runtime = settings.runtime,
                .identity_file = settings.state / kIdentityFileName,
+               .join_token_file = settings.state / kJoinTokenFileName,
                .install_record = settings.state / kInstallRecordName,
                .volumes_encrypted = settings.volumes_encrypted},
               {.tpm = *tpm.tpm,

@@ -110,8 +110,9 @@ Result<ESYS_TR> OpenHandle(ESYS_CONTEXT* context, TPM2_HANDLE handle) {
 }
 
 Result<Transient> CreatePrimary(ESYS_CONTEXT* context, ESYS_TR hierarchy, const TPM2B_PUBLIC& wanted,
-                                TPM2B_PUBLIC& made) {
-  const TPM2B_SENSITIVE_CREATE sensitive{};
+                                TPM2B_PUBLIC& made, const TPM2B_AUTH& auth) {
+  TPM2B_SENSITIVE_CREATE sensitive{};
+  sensitive.sensitive.userAuth = auth;
   const TPM2B_DATA outside{};
   const TPML_PCR_SELECTION pcrs{};
   TPM2B_PUBLIC* area = nullptr;
@@ -119,10 +120,11 @@ Result<Transient> CreatePrimary(ESYS_CONTEXT* context, ESYS_TR hierarchy, const 
   TPM2B_DIGEST* hash = nullptr;
   TPMT_TK_CREATION* ticket = nullptr;
   Transient object(context);
-  SEALIFT_RETURN_IF_ERROR(
-      CheckRc(Esys_CreatePrimary(context, hierarchy, ESYS_TR_PASSWORD, ESYS_TR_NONE, ESYS_TR_NONE, &sensitive,
-                                 &wanted, &outside, &pcrs, object.Receive(), &area, &data, &hash, &ticket),
-              "make primary TPM key", "Esys_CreatePrimary"));
+  const TSS2_RC rc =
+      Esys_CreatePrimary(context, hierarchy, ESYS_TR_PASSWORD, ESYS_TR_NONE, ESYS_TR_NONE, &sensitive,
+                         &wanted, &outside, &pcrs, object.Receive(), &area, &data, &hash, &ticket);
+  WipeMemory(&sensitive, sizeof sensitive);
+  SEALIFT_RETURN_IF_ERROR(CheckRc(rc, "make primary TPM key", "Esys_CreatePrimary"));
   const EsysPtr<TPM2B_PUBLIC> owned(area);
   const EsysPtr<TPM2B_CREATION_DATA> owned_data(data);
   const EsysPtr<TPM2B_DIGEST> owned_hash(hash);

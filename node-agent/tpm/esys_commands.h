@@ -44,8 +44,9 @@ Result<std::vector<TPM2_HANDLE>> Handles(ESYS_CONTEXT* context, TPM2_HANDLE firs
 Result<bool> Exists(ESYS_CONTEXT* context, TPM2_HANDLE handle);
 // Of a persistent key or an NV index; close with Esys_TR_Close, or CloseHandle.
 Result<ESYS_TR> OpenHandle(ESYS_CONTEXT* context, TPM2_HANDLE handle);
+// `auth`: what the key is used with; empty for nothing.
 Result<Transient> CreatePrimary(ESYS_CONTEXT* context, ESYS_TR hierarchy, const TPM2B_PUBLIC& wanted,
-                                TPM2B_PUBLIC& made);
+                                TPM2B_PUBLIC& made, const TPM2B_AUTH& auth = {});
 // A session that outlives its use, so that it is flushed in one place. With `salt_key` (a storage key) it can
 // encrypt: the first answer (TPMA_SESSION_ENCRYPT) or the first parameter (TPMA_SESSION_DECRYPT).
 Result<Transient> StartSession(ESYS_CONTEXT* context, ESYS_TR salt_key, TPM2_SE type,

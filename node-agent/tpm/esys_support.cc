@@ -136,6 +136,22 @@ TPM2B_PUBLIC AttestationTemplate() { return EccSigningTemplate(TPMA_OBJECT_RESTR
 
 TPM2B_PUBLIC TlsTemplate() { return EccSigningTemplate(0); }
 
+TPM2B_PUBLIC GuardedTlsTemplate(ByteView unique_x, ByteView unique_y) {
+  TPM2B_PUBLIC area = TlsTemplate();
+  auto& unique = area.publicArea.unique.ecc;
+  unique.x.size = static_cast<UINT16>(unique_x.size());
+  unique.y.size = static_cast<UINT16>(unique_y.size());
+  std::ranges::copy(unique_x, unique.x.buffer);
+  std::ranges::copy(unique_y, unique.y.buffer);
+  return area;
+}
+
+bool IsWrongAuth(TSS2_RC rc) {
+  constexpr TSS2_RC kErrorOfFormatOne = TPM2_RC_FMT1 | 0x3F;
+  const TSS2_RC error = rc & kErrorOfFormatOne;
+  return error == TPM2_RC_BAD_AUTH || error == TPM2_RC_AUTH_FAIL;
+}
+
 bool MadeFrom(const TPM2B_PUBLIC& wanted, const TPM2B_PUBLIC& key) {
   const auto marshal = [](TPM2B_PUBLIC area, std::array<std::uint8_t, sizeof(TPM2B_PUBLIC)>& out) {
     area.publicArea.unique = TPMU_PUBLIC_ID{};

@@ -8,6 +8,7 @@
 #include <string>
 #include <utility>
 
+#include "shared/base/bytes.h"
 #include "shared/base/status.h"
 #include "shared/crypto/openssl.h"
 
@@ -69,6 +70,10 @@ TPM2B_PUBLIC RsaEndorsementTemplate();
 TPM2B_PUBLIC EccEndorsementTemplate();
 TPM2B_PUBLIC AttestationTemplate();
 TPM2B_PUBLIC TlsTemplate();
+// Of a key that only whoever knows `unique` (32 bytes each) can make again.
+TPM2B_PUBLIC GuardedTlsTemplate(ByteView unique_x, ByteView unique_y);
+// Whether `rc` says that an object's authorisation is another one.
+bool IsWrongAuth(TSS2_RC rc);
 // Whether `key` was made from `wanted`: equal but for the key itself.
 bool MadeFrom(const TPM2B_PUBLIC& wanted, const TPM2B_PUBLIC& key);
 

@@ -7,6 +7,7 @@
 #include <optional>
 
 #include "node-agent/tpm/esys_commands.h"
+#include "shared/base/log.h"
 #include "shared/crypto/hash.h"
 #include "shared/tpm/structures.h"
 
@@ -50,7 +51,10 @@ void AppendCertificates(ByteView bytes, std::vector<Bytes>& to) {
 
 class EsysTpm final : public Tpm {
  public:
-  explicit EsysTpm(std::shared_ptr<TpmDevice> device) : device_(std::move(device)) {}
+  EsysTpm(std::shared_ptr<TpmDevice> device, SecretBytes tls_guard)
+      : device_(std::move(device)), tls_guard_(std::move(tls_guard)) {
+    if (!tls_guard_.empty()) tls_.handle = kGuardedTlsKeyHandle;
+  }
 
   Result<tpm::PcrValues> ReadPcrs(std::span<const std::uint32_t> pcrs) override {
     const std::lock_guard lock(device_->mutex);
@@ -61,7 +65,7 @@ class EsysTpm final : public Tpm {
     const std::lock_guard lock(device_->mutex);
     TpmKeys keys;
     SEALIFT_ASSIGN_OR_RETURN(keys.attestation, EnsureKey(attestation_));
-    SEALIFT_ASSIGN_OR_RETURN(keys.tls, EnsureKey(tls_));
+    SEALIFT_ASSIGN_OR_RETURN(keys.tls, EnsureTlsKey());
     return keys;
   }
 
@@ -104,13 +108,14 @@ class EsysTpm final : public Tpm {
     SEALIFT_ASSIGN_OR_RETURN(const TPM2B_DATA data, QualifyingData(nonce));
     const std::lock_guard lock(device_->mutex);
     SEALIFT_RETURN_IF_ERROR(EnsureKey(attestation_).status());
-    SEALIFT_RETURN_IF_ERROR(EnsureKey(tls_).status());
+    SEALIFT_RETURN_IF_ERROR(EnsureTlsKey().status());
+    SEALIFT_ASSIGN_OR_RETURN(const Transient session, TlsKeySession());
     const TPMT_SIG_SCHEME scheme{.scheme = TPM2_ALG_NULL, .details = {}};
     TPM2B_ATTEST* attest = nullptr;
     TPMT_SIGNATURE* signature = nullptr;
     SEALIFT_RETURN_IF_ERROR(
-        CheckRc(Esys_Certify(context(), tls_.object, attestation_.object, ESYS_TR_PASSWORD, ESYS_TR_PASSWORD,
-                             ESYS_TR_NONE, &data, &scheme, &attest, &signature),
+        CheckRc(Esys_Certify(context(), tls_.object, attestation_.object, SessionOf(session),
+                             ESYS_TR_PASSWORD, ESYS_TR_NONE, &data, &scheme, &attest, &signature),
                 "certify TLS key", "Esys_Certify"));
     const EsysPtr<TPM2B_ATTEST> owned_attest(attest);
     const EsysPtr<TPMT_SIGNATURE> owned_signature(signature);
@@ -136,21 +141,13 @@ class EsysTpm final : public Tpm {
   }
 
   Result<Bytes> SignWithTlsKey(const Sha256Digest& digest) override {
-    TPM2B_DIGEST input{};
-    input.size = static_cast<UINT16>(digest.bytes.size());
-    std::ranges::copy(digest.bytes, input.buffer);
-    const TPMT_SIG_SCHEME scheme{.scheme = TPM2_ALG_NULL, .details = {}};
-    TPMT_TK_HASHCHECK ticket{};
-    ticket.tag = TPM2_ST_HASHCHECK;
-    ticket.hierarchy = TPM2_RH_NULL;
     TPMT_SIGNATURE* raw = nullptr;
     Bytes encoded;
     {
       const std::lock_guard lock(device_->mutex);
-      if (tls_.object == ESYS_TR_NONE) SEALIFT_RETURN_IF_ERROR(EnsureKey(tls_).status());
-      SEALIFT_RETURN_IF_ERROR(CheckRc(Esys_Sign(context(), tls_.object, ESYS_TR_PASSWORD, ESYS_TR_NONE,
-                                                ESYS_TR_NONE, &input, &scheme, &ticket, &raw),
-                                      "sign with TLS key", "Esys_Sign"));
+      if (tls_.object == ESYS_TR_NONE) SEALIFT_RETURN_IF_ERROR(EnsureTlsKey().status());
+      SEALIFT_ASSIGN_OR_RETURN(const TSS2_RC rc, SignLocked(digest, raw));
+      SEALIFT_RETURN_IF_ERROR(CheckRc(rc, "sign with TLS key", "Esys_Sign"));
     }
     const EsysPtr<TPMT_SIGNATURE> signature(raw);
     SEALIFT_ASSIGN_OR_RETURN(encoded, (Marshal<TPMT_SIGNATURE, Tss2_MU_TPMT_SIGNATURE_Marshal>(*signature)));
@@ -205,13 +202,98 @@ class EsysTpm final : public Tpm {
     return MarshalPublic(area);
   }
 
-  Result<Bytes> MakeKey(OwnKey& key, const TPM2B_PUBLIC& wanted) {
+  // Two values that follow from the guard: one for the making of the key, one for its use.
+  Sha256Digest FromGuard(std::string_view label) const {
+    Bytes text = ToBytes(AsBytes(label));
+    Append(text, tls_guard_.ExposeSecret());
+    const Sha256Digest digest = Sha256(text);
+    WipeMemory(text.data(), text.size());
+    return digest;
+  }
+  TPM2B_AUTH TlsAuth() const {
+    TPM2B_AUTH auth{};
+    const Sha256Digest value = FromGuard("sealift tls key auth");
+    auth.size = static_cast<UINT16>(value.bytes.size());
+    std::ranges::copy(value.bytes, auth.buffer);
+    return auth;
+  }
+
+  // With a guard the key at the handle may be of another one: of a guard that was lost, or of one boot. Then
+  // it is made anew.
+  Result<Bytes> EnsureTlsKey() {
+    if (tls_guard_.empty()) return EnsureKey(tls_);
+    SEALIFT_ASSIGN_OR_RETURN(const bool exists, Exists(context(), tls_.handle));
+    if (!exists) return MakeGuardedKey();
+    SEALIFT_ASSIGN_OR_RETURN(Bytes area, EnsureKey(tls_));
+    if (guard_fits_) return area;
+    SEALIFT_RETURN_IF_ERROR(SetTlsAuth());
+    TPMT_SIGNATURE* raw = nullptr;
+    SEALIFT_ASSIGN_OR_RETURN(const TSS2_RC rc, SignLocked(Sha256Digest{}, raw));
+    const EsysPtr<TPMT_SIGNATURE> signature(raw);
+    if (!IsWrongAuth(rc)) {
+      SEALIFT_RETURN_IF_ERROR(CheckRc(rc, "try the TLS key", "Esys_Sign"));
+      guard_fits_ = true;
+      return area;
+    }
+    log::Warning("the TLS key is of another guard; making it anew");
+    ESYS_TR gone = ESYS_TR_NONE;
+    SEALIFT_RETURN_IF_ERROR(
+        CheckRc(Esys_EvictControl(context(), ESYS_TR_RH_OWNER, tls_.object, ESYS_TR_PASSWORD, ESYS_TR_NONE,
+                                  ESYS_TR_NONE, tls_.handle, &gone),
+                "remove the TLS key of another guard", "Esys_EvictControl"));
+    tls_.object = ESYS_TR_NONE;
+    return MakeGuardedKey();
+  }
+
+  Result<Bytes> MakeGuardedKey() {
+    const Sha256Digest x = FromGuard("sealift tls key x");
+    const Sha256Digest y = FromGuard("sealift tls key y");
+    TPM2B_AUTH auth = TlsAuth();
+    auto made = MakeKey(tls_, GuardedTlsTemplate(x.view(), y.view()), auth);
+    WipeMemory(&auth, sizeof auth);
+    if (!made.ok()) return made;
+    SEALIFT_RETURN_IF_ERROR(SetTlsAuth());
+    guard_fits_ = true;
+    return made;
+  }
+
+  Status SetTlsAuth() {
+    TPM2B_AUTH auth = TlsAuth();
+    const Status set =
+        CheckRc(Esys_TR_SetAuth(context(), tls_.object, &auth), "use the TLS key", "Esys_TR_SetAuth");
+    WipeMemory(&auth, sizeof auth);
+    return set;
+  }
+
+  // Proves the guard without showing it on the bus; nothing without a guard.
+  Result<Transient> TlsKeySession() {
+    if (tls_guard_.empty()) return Transient(context());
+    return StartSession(context(), ESYS_TR_NONE, TPM2_SE_HMAC, 0);
+  }
+  static ESYS_TR SessionOf(const Transient& session) {
+    return session.get() == ESYS_TR_NONE ? ESYS_TR_PASSWORD : session.get();
+  }
+
+  Result<TSS2_RC> SignLocked(const Sha256Digest& digest, TPMT_SIGNATURE*& signature) {
+    TPM2B_DIGEST input{};
+    input.size = static_cast<UINT16>(digest.bytes.size());
+    std::ranges::copy(digest.bytes, input.buffer);
+    const TPMT_SIG_SCHEME scheme{.scheme = TPM2_ALG_NULL, .details = {}};
+    TPMT_TK_HASHCHECK ticket{};
+    ticket.tag = TPM2_ST_HASHCHECK;
+    ticket.hierarchy = TPM2_RH_NULL;
+    SEALIFT_ASSIGN_OR_RETURN(const Transient session, TlsKeySession());
+    return Esys_Sign(context(), tls_.object, SessionOf(session), ESYS_TR_NONE, ESYS_TR_NONE, &input, &scheme,
+                     &ticket, &signature);
+  }
+
+  Result<Bytes> MakeKey(OwnKey& key, const TPM2B_PUBLIC& wanted, const TPM2B_AUTH& auth = {}) {
     if (key.object != ESYS_TR_NONE) {
       SEALIFT_RETURN_IF_ERROR(
           CheckRc(Esys_TR_Close(context(), &key.object), "forget lost TPM key", "Esys_TR_Close"));
     }
     TPM2B_PUBLIC area{};
-    auto object = CreatePrimary(context(), key.hierarchy, wanted, area);
+    auto object = CreatePrimary(context(), key.hierarchy, wanted, area, auth);
     if (!object.ok()) return Annotate(object.status(), fmt::format("make {} key", key.role));
     SEALIFT_RETURN_IF_ERROR(
         CheckRc(Esys_EvictControl(context(), ESYS_TR_RH_OWNER, object->get(), ESYS_TR_PASSWORD, ESYS_TR_NONE,
@@ -314,6 +396,9 @@ class EsysTpm final : public Tpm {
   }
 
   const std::shared_ptr<TpmDevice> device_;
+  const SecretBytes tls_guard_;
+  // The key at the handle was seen to sign with it.
+  bool guard_fits_ = false;
   // The AK lies under the endorsement hierarchy: the TPM blurs its counters for keys of the owner.
   OwnKey attestation_{.role = "attestation",
                       .handle = kAttestationKeyHandle,
@@ -330,8 +415,8 @@ Result<std::shared_ptr<TpmDevice>> OpenTpmDevice(const EsysTpmOptions& options) 
   return std::make_shared<TpmDevice>(std::move(connection));
 }
 
-std::unique_ptr<Tpm> MakeEsysTpm(std::shared_ptr<TpmDevice> device) {
-  return std::make_unique<EsysTpm>(std::move(device));
+std::unique_ptr<Tpm> MakeEsysTpm(std::shared_ptr<TpmDevice> device, SecretBytes tls_guard) {
+  return std::make_unique<EsysTpm>(std::move(device), std::move(tls_guard));
 }
 
 Result<std::unique_ptr<Tpm>> OpenEsysTpm(const EsysTpmOptions& options) {

@@ -22,8 +22,9 @@ struct TpmDevice;
 // Errors: UNAVAILABLE/TPM_UNAVAILABLE.
 Result<std::shared_ptr<TpmDevice>> OpenTpmDevice(const EsysTpmOptions& options);
 
-// Shares the connection. Leaves no transient object or session behind.
-std::unique_ptr<Tpm> MakeEsysTpm(std::shared_ptr<TpmDevice> device);
+// Shares the connection. Leaves no transient object or session behind. `tls_guard`: kTlsGuardBytes of a
+// TlsGuard; the TLS key is made from it and signs only with it. Empty: a TLS key without a guard.
+std::unique_ptr<Tpm> MakeEsysTpm(std::shared_ptr<TpmDevice> device, SecretBytes tls_guard = {});
 std::unique_ptr<TpmVault> MakeEsysVault(std::shared_ptr<TpmDevice> device);
 std::unique_ptr<TpmCounters> MakeEsysCounters(std::shared_ptr<TpmDevice> device);
 

@@ -24,8 +24,12 @@ namespace sealift::agent {
 // Where the agent's keys persist. Both are primary keys of fixed templates: lost handles are filled again
 // with the same keys as long as nobody clears the TPM.
 inline constexpr std::uint32_t kAttestationKeyHandle = 0x81010020;
+// Of the TLS key that signs for whoever asks: what agents before the guard used, and where there is none.
 inline constexpr std::uint32_t kTlsKeyHandle = 0x81000010;
-// The TLS key as a key reference (shared/crypto/key_reference.h).
+// Of the one that a guard keeps (tls_guard.h). A handle of its own, so that an older image to which the node
+// falls back finds its own key as it was.
+inline constexpr std::uint32_t kGuardedTlsKeyHandle = 0x81000011;
+// The TLS key, whichever it is, as a key reference (shared/crypto/key_reference.h).
 inline constexpr std::string_view kTlsKeyUri = "tpm2:0x81000010";
 
 // Registers a quote for the controller covers: firmware (0-7), kernel and initrd (9), UKI (11), what came
