@@ -12,6 +12,7 @@
 #include "node-agent/install/medium.h"
 #include "node-agent/install/preflight.h"
 #include "node-agent/install/tpm_volumes.h"
+#include "node-agent/link/enrolment.h"
 #include "node-agent/tpm/esys_tpm.h"
 #include "node-agent/volume/system_volumes.h"
 #include "node-agent/volume/unlock.h"
@@ -29,6 +30,7 @@ struct Arguments {
   std::string node_config{kDefaultConfigPath};
   std::string file;
   std::string keys{kImageKeysFolder};
+  std::string join_token_file;
   std::string format = "text";
   bool dry_run = false;
   bool automatic = false;
@@ -68,6 +70,7 @@ class Installation {
   }
 
   Status Install() {
+    SEALIFT_RETURN_IF_ERROR(ReadJoinToken());
     const Result<bool> selected = BootedFromMedium(variables_);
     const bool from_medium = selected.ok() && *selected;
     if (arguments_.automatic && !from_medium) return OkStatus();
@@ -257,12 +260,23 @@ class Installation {
                          .hooks = hooks,
                          .open_esp = [](const auto& at) { return std::make_unique<PosixFileSystem>(at); },
                          .tell = Say,
-                         .now = SystemClock().Now()},
+                         .now = SystemClock().Now(),
+                         .state_files = std::move(state_files_)},
                         {});
     return installer.Run(config_, plan, *release_);
   }
 
+  // Read before anything is written to a disk.
+  Status ReadJoinToken() {
+    if (arguments_.join_token_file.empty()) return OkStatus();
+    SEALIFT_ASSIGN_OR_RETURN(Bytes token, ReadFile(arguments_.join_token_file, kMaxJoinTokenBytes));
+    state_files_.push_back(
+        {.name = std::string(kJoinTokenFileName), .content = SecretBytes(std::move(token))});
+    return OkStatus();
+  }
+
   const Arguments& arguments_;
+  std::vector<StateFile> state_files_;
   Settings settings_;
   SystemCommandRunner runner_;
   EfivarfsVariables variables_;
@@ -301,11 +315,15 @@ std::function<std::optional<Status>()> AddInstallCommands(CLI::App& app) {
   AddCommonOptions(*install, *arguments);
   install->add_flag("--dry-run", arguments->dry_run,
                     "Only print what would be written where; takes unsigned files");
+  install->add_option(
+      "--join-token-file", arguments->join_token_file,
+      "A join token for the machine's first enrolment; kept on its state partition until then");
   install->add_flag(
       "--auto", arguments->automatic,
       "As the medium's unit does: nothing unless booted from a medium whose configuration says auto");
   install->footer(
       "Examples:\n  sealift-agent install --dry-run -f install.yaml -o json\n  sealift-agent install\n"
+      "  sealift-agent install --join-token-file /run/token\n"
       "In setup mode it enrols the firmware keys and has to be run again after a reboot. docs/install.md");
   CLI::App* preflight =
       app.add_subcommand("preflight", "Say whether this machine can be installed, and why not");

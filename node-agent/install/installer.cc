@@ -180,6 +180,9 @@ Status Installer::WriteRecords(const TrustedConfig& config, const MediumRelease&
   SEALIFT_RETURN_IF_ERROR(WriteFileAtomically(oem / kOemConfigName, AsBytes(config.text), 0600));
   const std::filesystem::path state = Below(places_.root, "/usr/local/.state/sealift");
   SEALIFT_RETURN_IF_ERROR(MakeDirectories(state, 0700));
+  for (const StateFile& file : parts_.state_files) {
+    SEALIFT_RETURN_IF_ERROR(WriteFileAtomically(state / file.name, file.content.ExposeSecret(), 0600));
+  }
   const nlohmann::ordered_json record{{"config_digest", config.digest.hex()},
                                       {"config_source", config.source},
                                       {"version", release.manifest.version},

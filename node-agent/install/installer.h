@@ -21,6 +21,7 @@
 #include "node-agent/volume/seams.h"
 #include "node-agent/volume/volume.h"
 #include "shared/base/clock.h"
+#include "shared/base/secret.h"
 
 namespace sealift::agent {
 
@@ -61,6 +62,12 @@ inline constexpr std::string_view kInstallRecordName = "install.json";
 // Of the configuration that the OS gets, below /oem.
 inline constexpr std::string_view kOemConfigName = "90_custom.yaml";
 
+// Another file for the agent's state folder, such as a join token. Mode 0600.
+struct StateFile {
+  std::string name;
+  SecretBytes content;
+};
+
 class Installer {
  public:
   struct Parts {
@@ -74,6 +81,7 @@ class Installer {
     // Progress, one line each, for the console.
     std::function<void(std::string_view)> tell;
     UnixMillis now;
+    std::vector<StateFile> state_files = {};
   };
   Installer(Parts parts, InstallPlaces places) : parts_(std::move(parts)), places_(std::move(places)) {}
 

@@ -21,6 +21,22 @@ constexpr std::array<BYTE, 32> kEndorsementPolicy{
     0x83, 0x71, 0x97, 0x67, 0x44, 0x84, 0xB3, 0xF8, 0x1A, 0x90, 0xCC, 0x8D, 0x46, 0xA5, 0xD7, 0x24,
     0xFD, 0x52, 0xD7, 0x6E, 0x06, 0x52, 0x0B, 0x64, 0xF2, 0xA1, 0xDA, 0x1B, 0x33, 0x14, 0x69, 0xAA};
 
+// PolicyAuthorizeNV and PolicyOR of both: the same, B.6.4 and B.6.5 ("PolicyC" and "PolicyB").
+constexpr std::array<BYTE, 32> kAuthorizeNvPolicy{
+    0x37, 0x67, 0xE2, 0xED, 0xD4, 0x3F, 0xF4, 0x5A, 0x3A, 0x7E, 0x1E, 0xAE, 0xFC, 0xEF, 0x78, 0x64,
+    0x3D, 0xCA, 0x96, 0x46, 0x32, 0xE7, 0xAA, 0xD8, 0x2C, 0x67, 0x3A, 0x30, 0xD8, 0x63, 0x3F, 0xDE};
+constexpr std::array<BYTE, 32> kHighRangePolicy{
+    0xCA, 0x3D, 0x0A, 0x99, 0xA2, 0xB9, 0x39, 0x06, 0xF7, 0xA3, 0x34, 0x24, 0x14, 0xEF, 0xCF, 0xB3,
+    0xA3, 0x85, 0xD4, 0x4C, 0xD1, 0xFD, 0x45, 0x90, 0x89, 0xD1, 0x9B, 0x50, 0x71, 0xC0, 0xB7, 0xA0};
+
+TPM2B_PUBLIC HighRange(TPM2B_PUBLIC area) {
+  area.publicArea.objectAttributes |= TPMA_OBJECT_USERWITHAUTH;
+  std::ranges::copy(kHighRangePolicy, area.publicArea.authPolicy.buffer);
+  // Also of the low range's zeros.
+  area.publicArea.unique = TPMU_PUBLIC_ID{};
+  return area;
+}
+
 bool NeverArrived(TSS2_RC rc) { return (rc & TSS2_RC_LAYER_MASK) == TSS2_TCTI_RC_LAYER; }
 
 TPM2B_PUBLIC EndorsementTemplate(TPMI_ALG_PUBLIC type) {
@@ -130,6 +146,20 @@ TPM2B_PUBLIC EccEndorsementTemplate() {
   area.publicArea.unique.ecc.x.size = 32;
   area.publicArea.unique.ecc.y.size = 32;
   return area;
+}
+
+TPM2B_PUBLIC RsaHighRangeEndorsementTemplate() { return HighRange(RsaEndorsementTemplate()); }
+
+TPM2B_PUBLIC EccHighRangeEndorsementTemplate() { return HighRange(EccEndorsementTemplate()); }
+
+TPML_DIGEST HighRangePolicyBranches() {
+  TPML_DIGEST branches{};
+  branches.count = 2;
+  branches.digests[0].size = kEndorsementPolicy.size();
+  std::ranges::copy(kEndorsementPolicy, branches.digests[0].buffer);
+  branches.digests[1].size = kAuthorizeNvPolicy.size();
+  std::ranges::copy(kAuthorizeNvPolicy, branches.digests[1].buffer);
+  return branches;
 }
 
 TPM2B_PUBLIC AttestationTemplate() { return EccSigningTemplate(TPMA_OBJECT_RESTRICTED); }

@@ -68,6 +68,11 @@ class Transient {
 // Key templates, TPM2B_PUBLIC with an empty or zero `unique` part.
 TPM2B_PUBLIC RsaEndorsementTemplate();
 TPM2B_PUBLIC EccEndorsementTemplate();
+// Of the high range (H-1, H-2): their policy also takes what the maker's NV index authorizes.
+TPM2B_PUBLIC RsaHighRangeEndorsementTemplate();
+TPM2B_PUBLIC EccHighRangeEndorsementTemplate();
+// The branches of that policy, for TPM2_PolicyOR: PolicySecret(endorsement), then PolicyAuthorizeNV.
+TPML_DIGEST HighRangePolicyBranches();
 TPM2B_PUBLIC AttestationTemplate();
 TPM2B_PUBLIC TlsTemplate();
 // Of a key that only whoever knows `unique` (32 bytes each) can make again.

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <array>
 #include <mutex>
 #include <optional>
 
@@ -18,9 +19,21 @@ constexpr std::size_t kNvChunkBytes = 512;
 constexpr std::size_t kMaxCertificateBytes = 16384;
 constexpr std::size_t kMaxCertificates = 16;
 constexpr int kQuoteAttempts = 5;
-// TCG EK Credential Profile 2.5, 2.2.1.4.
-constexpr TPM2_HANDLE kRsaCertificateIndex = 0x01C00002;
-constexpr TPM2_HANDLE kEccCertificateIndex = 0x01C0000A;
+// TCG EK Credential Profile 2.5, 2.2.1.4 and 2.2.1.5: where the certificate of each kind of key lies.
+struct EndorsementKind {
+  TPM2_HANDLE certificate;
+  TPM2B_PUBLIC (*make_template)();
+  bool high_range;
+};
+// In the order in which they are looked for.
+constexpr std::array<EndorsementKind, 4> kEndorsementKinds{{
+    {0x01C00002, RsaEndorsementTemplate, false},
+    {0x01C0000A, EccEndorsementTemplate, false},
+    {0x01C00012, RsaHighRangeEndorsementTemplate, true},
+    {0x01C00014, EccHighRangeEndorsementTemplate, true},
+}};
+// Of a TPM without a certificate.
+constexpr const EndorsementKind& kBareKind = kEndorsementKinds[1];
 constexpr TPM2_HANDLE kChainFirstIndex = 0x01C00100;
 constexpr TPM2_HANDLE kChainLastIndex = 0x01C001FF;
 
@@ -73,7 +86,7 @@ class EsysTpm final : public Tpm {
     const std::lock_guard lock(device_->mutex);
     SEALIFT_ASSIGN_OR_RETURN(EndorsementHandle opened, OpenEndorsementKey());
     EndorsementKey key{.public_area = std::move(opened.public_area), .certificates = {}};
-    SEALIFT_ASSIGN_OR_RETURN(key.certificates, ReadCertificates(opened.rsa));
+    SEALIFT_ASSIGN_OR_RETURN(key.certificates, ReadCertificates(opened.kind->certificate));
     return key;
   }
 
@@ -92,7 +105,7 @@ class EsysTpm final : public Tpm {
     const std::lock_guard lock(device_->mutex);
     SEALIFT_RETURN_IF_ERROR(EnsureKey(attestation_).status());
     SEALIFT_ASSIGN_OR_RETURN(const EndorsementHandle endorsement, OpenEndorsementKey());
-    SEALIFT_ASSIGN_OR_RETURN(const Transient session, EndorsementPolicySession());
+    SEALIFT_ASSIGN_OR_RETURN(const Transient session, EndorsementPolicySession(*endorsement.kind));
     TPM2B_DIGEST* raw = nullptr;
     SEALIFT_RETURN_IF_ERROR(CheckRc(
         Esys_ActivateCredential(context(), attestation_.object, endorsement.object.get(), ESYS_TR_PASSWORD,
@@ -168,7 +181,7 @@ class EsysTpm final : public Tpm {
   struct EndorsementHandle {
     Transient object;
     Bytes public_area;
-    bool rsa = false;
+    const EndorsementKind* kind = nullptr;
   };
 
   ESYS_CONTEXT* context() const { return device_->connection.context(); }
@@ -303,21 +316,32 @@ class EsysTpm final : public Tpm {
   }
 
   Result<EndorsementHandle> OpenEndorsementKey() {
-    SEALIFT_ASSIGN_OR_RETURN(const bool rsa, Exists(context(), kRsaCertificateIndex));
+    const EndorsementKind* kind = &kBareKind;
+    for (const EndorsementKind& one : kEndorsementKinds) {
+      SEALIFT_ASSIGN_OR_RETURN(const bool certified, Exists(context(), one.certificate));
+      if (!certified) continue;
+      kind = &one;
+      break;
+    }
     TPM2B_PUBLIC area{};
     SEALIFT_ASSIGN_OR_RETURN(Transient object,
-                             CreatePrimary(context(), ESYS_TR_RH_ENDORSEMENT,
-                                           rsa ? RsaEndorsementTemplate() : EccEndorsementTemplate(), area));
+                             CreatePrimary(context(), ESYS_TR_RH_ENDORSEMENT, kind->make_template(), area));
     SEALIFT_ASSIGN_OR_RETURN(Bytes public_area, MarshalPublic(area));
-    return EndorsementHandle{.object = std::move(object), .public_area = std::move(public_area), .rsa = rsa};
+    return EndorsementHandle{
+        .object = std::move(object), .public_area = std::move(public_area), .kind = kind};
   }
 
-  Result<Transient> EndorsementPolicySession() {
+  Result<Transient> EndorsementPolicySession(const EndorsementKind& kind) {
     SEALIFT_ASSIGN_OR_RETURN(Transient session, StartSession(context(), ESYS_TR_NONE, TPM2_SE_POLICY, 0));
     SEALIFT_RETURN_IF_ERROR(
         CheckRc(Esys_PolicySecret(context(), ESYS_TR_RH_ENDORSEMENT, session.get(), ESYS_TR_PASSWORD,
                                   ESYS_TR_NONE, ESYS_TR_NONE, nullptr, nullptr, nullptr, 0, nullptr, nullptr),
                 "satisfy the endorsement key's policy", "Esys_PolicySecret"));
+    if (!kind.high_range) return session;
+    const TPML_DIGEST branches = HighRangePolicyBranches();
+    SEALIFT_RETURN_IF_ERROR(
+        CheckRc(Esys_PolicyOR(context(), session.get(), ESYS_TR_NONE, ESYS_TR_NONE, ESYS_TR_NONE, &branches),
+                "satisfy the endorsement key's policy", "Esys_PolicyOR"));
     return session;
   }
 
@@ -354,9 +378,8 @@ class EsysTpm final : public Tpm {
     return bytes;
   }
 
-  Result<std::vector<Bytes>> ReadCertificates(bool rsa) {
+  Result<std::vector<Bytes>> ReadCertificates(TPM2_HANDLE leaf) {
     std::vector<Bytes> certificates;
-    const TPM2_HANDLE leaf = rsa ? kRsaCertificateIndex : kEccCertificateIndex;
     SEALIFT_ASSIGN_OR_RETURN(const bool exists, Exists(context(), leaf));
     if (!exists) return certificates;
     SEALIFT_ASSIGN_OR_RETURN(const Bytes bytes, ReadNv(leaf));

@@ -65,8 +65,8 @@ class Tpm {
   // Makes the attestation and TLS keys where they are missing. Idempotent, cheap when nothing is.
   // Errors also: FAILED_PRECONDITION/TPM_HANDLE_OCCUPIED when another kind of key lies at a handle.
   virtual Result<TpmKeys> EnsureKeys() = 0;
-  // The key that has a certificate (RSA 2048 before ECC P-256), the ECC one where none has. May take seconds:
-  // a TPM whose maker left the key out makes it anew.
+  // The key that has a certificate (RSA 2048 before ECC P-256, the low range before the high one), the ECC
+  // one of the low range where none has. May take seconds: a TPM whose maker left the key out makes it anew.
   virtual Result<EndorsementKey> ReadEndorsementKey() = 0;
   // `blob`: TPM2B_ID_OBJECT, `encrypted_secret`: TPM2B_ENCRYPTED_SECRET. This and everything below makes
   // missing keys first.

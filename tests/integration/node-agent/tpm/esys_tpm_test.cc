@@ -229,6 +229,36 @@ TEST_F(EsysTpmTest, ActivatesCredentialsOfBothKindsOfEndorsementKey) {
   }
 }
 
+// Their policy is "the endorsement's authorisation, or what the maker's NV index says" (PolicyB).
+TEST_F(EsysTpmTest, KnowsEndorsementKeysOfTheHighRangeByTheirCertificates) {
+  for (const auto& [index, type] : {std::pair{"0x01c00012", tpm::kAlgRsa}, {"0x01c00014", tpm::kAlgEcc}}) {
+    const auto swtpm = Swtpm::Start({.ek_certificate = false});
+    unsigned char* der = nullptr;
+    const int size = i2d_X509(test::MakeCa("leaf").x509.get(), &der);
+    const Bytes certificate(der, der + size);
+    OPENSSL_free(der);
+    Write(*swtpm, "nv", certificate);
+    swtpm->Tool({"tpm2_nvdefine", index, "-C", "o", "-s", std::to_string(certificate.size())});
+    swtpm->Tool({"tpm2_nvwrite", index, "-C", "o", "-i", "nv"});
+    auto tpm = Open(*swtpm);
+    const auto keys = tpm->EnsureKeys();
+    const auto endorsement = tpm->ReadEndorsementKey();
+    ASSERT_TRUE(keys.ok() && endorsement.ok()) << Describe(endorsement.status());
+    EXPECT_EQ(endorsement->certificates, std::vector<Bytes>{certificate});
+    const tpm::PublicArea ek = Area(endorsement->public_area);
+    EXPECT_EQ(ek.type, type);
+    EXPECT_TRUE(ek.Has(tpm::kAttrUserWithAuth | tpm::kAttrAdminWithPolicy));
+    const SecretBytes secret(RandomBytes(32));
+    const auto credential = tpm::MakeCredential(ek, Area(keys->attestation).name, secret);
+    ASSERT_TRUE(credential.ok()) << Describe(credential.status());
+    const auto activated = tpm->ActivateCredential(credential->blob, credential->encrypted_secret);
+    ASSERT_TRUE(activated.ok()) << Describe(activated.status());
+    EXPECT_TRUE(activated->Equals(secret.ExposeSecret()));
+    tpm.reset();
+    EXPECT_EQ(swtpm->Tool({"tpm2_getcap", "handles-loaded-session"}), "");
+  }
+}
+
 TEST_F(EsysTpmTest, ActivatesACredentialMadeByTpm2Makecredential) {
   const auto swtpm = Swtpm::Start();
   auto tpm = Open(*swtpm);

@@ -168,7 +168,8 @@ class InstallerTest : public testing::Test {
                          .hooks = machine_,
                          .open_esp = [](const auto& at) { return std::make_unique<PosixFileSystem>(at); },
                          .tell = [this](std::string_view line) { told_ += std::string(line) + "\n"; },
-                         .now = FromUnixMs(1'700'000'000'000)},
+                         .now = FromUnixMs(1'700'000'000'000),
+                         .state_files = std::move(state_files_)},
                         {.root = target_.path(), .esp = target_.path() / "esp"});
     return installer.Run(config_, plan, Release());
   }
@@ -184,6 +185,7 @@ class InstallerTest : public testing::Test {
   MapEfiVariables variables_;
   TrustedConfig config_;
   std::string told_;
+  std::vector<StateFile> state_files_;
 };
 
 TEST_F(InstallerTest, DoesEverythingInItsOrder) {
@@ -216,7 +218,12 @@ TEST_F(InstallerTest, TheEspHasOneImageAndThreeEntriesForIt) {
 }
 
 TEST_F(InstallerTest, TheRecordSaysWhatWasUsed) {
+  state_files_.push_back({.name = "join-token", .content = SecretBytes(AsBytes("a token"))});
   ASSERT_TRUE(Install(Plan()).ok());
+  const std::filesystem::path token = target_.path() / "usr/local/.state/sealift/join-token";
+  EXPECT_EQ(ReadTextFile(token).value_or(""), "a token");
+  EXPECT_EQ(std::filesystem::status(token).permissions(),
+            std::filesystem::perms::owner_read | std::filesystem::perms::owner_write);
   const auto record = nlohmann::json::parse(
       ReadTextFile(target_.path() / "usr/local/.state/sealift/install.json").value_or(""), nullptr, false);
   EXPECT_EQ(record["config_digest"], config_.digest.hex());
