@@ -277,7 +277,7 @@ CLI::App* AddCall(CLI::App& parent, Session& session, const std::string& name, c
   return verb;
 }
 
-void AddTokenVerbs(CLI::App& node, Session& session) {
+void AddJoinTokenVerbs(CLI::App& node, Session& session) {
   CLI::App* token = node.add_subcommand("token", "Join tokens: let machines in that nobody listed");
   token->require_subcommand(1);
   auto arguments = std::make_shared<Arguments>();
@@ -368,7 +368,7 @@ std::string RefusalsText(const v1::ListRefusalsResponse& refusals) {
 
 void AddAdmissionVerbs(CLI::App& node, Session& session) {
   AddInventoryVerbs(node, session);
-  AddTokenVerbs(node, session);
+  AddJoinTokenVerbs(node, session);
 
   auto arguments = std::make_shared<Arguments>();
   CLI::App* verb = AddCall(node, session, "withdraw-ek",

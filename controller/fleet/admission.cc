@@ -29,12 +29,10 @@ std::optional<std::vector<std::string>> Fields(std::string_view line) {
     } else if (quoted && c == '"') {
       quoted = false;
       if (i + 1 < line.size() && line[i + 1] != ',') return std::nullopt;
-    } else if (quoted) {
-      fields.back() += c;
-    } else if (c == '"') {
+    } else if (!quoted && c == '"') {
       if (!fields.back().empty()) return std::nullopt;
       quoted = true;
-    } else if (c == ',') {
+    } else if (!quoted && c == ',') {
       fields.emplace_back();
     } else {
       fields.back() += c;
