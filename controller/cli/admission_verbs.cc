@@ -2,12 +2,12 @@
 
 #include <fmt/format.h>
 
-#include <cstdio>
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <vector>
 
-#include "shared/base/clock.h"
+#include "controller/cli/fleet_call.h"
+#include "controller/cli/words.h"
 #include "shared/base/files.h"
 #include "shared/crypto/certificate.h"
 #include "shared/wire/convert.h"
@@ -35,18 +35,9 @@ struct Arguments {
   bool missing = false;
 };
 
-using Action = std::function<Status(FleetClient&, const Arguments&, const Session&)>;
+using Action = FleetAction<Arguments>;
 
-void Print(const std::string& text) { std::fputs(text.c_str(), stdout); }
-void PrintJson(const json& value) { Print(value.dump(2, ' ', false, json::error_handler_t::replace) + "\n"); }
-std::string Time(std::int64_t ms) { return ms == 0 ? "never" : FormatRfc3339(FromUnixMs(ms)); }
 std::string Hex(const std::string& bytes) { return HexEncode(AsBytes(bytes)); }
-std::string Plain(std::string text) {
-  for (char& c : text) {
-    if (static_cast<unsigned char>(c) < 0x20 || c == 0x7f) c = ' ';
-  }
-  return text;
-}
 
 template <typename Request, typename Response>
 Result<Response> Call(FleetClient& client,
@@ -114,8 +105,8 @@ json TokenJson(const v1::JoinToken& token) {
           {"state", StateWord(token.state())},
           {"uses", token.uses()},
           {"used", token.used()},
-          {"created", Time(token.created_unix_ms())},
-          {"expires", Time(token.expires_unix_ms())},
+          {"created", TimeText(token.created_unix_ms())},
+          {"expires", TimeText(token.expires_unix_ms())},
           {"created_by", token.created_by()},
           {"note", token.note()},
           {"labels", LabelJson(token.labels())}};
@@ -123,7 +114,7 @@ json TokenJson(const v1::JoinToken& token) {
 
 std::string TokenRow(const v1::JoinToken& token) {
   return fmt::format("{:<12}  {:<8} {:>5}/{:<5} {}  {}  {}  {}\n", token.id(), StateWord(token.state()),
-                     token.used(), token.uses(), Time(token.expires_unix_ms()), Plain(token.created_by()),
+                     token.used(), token.uses(), TimeText(token.expires_unix_ms()), Plain(token.created_by()),
                      LabelText(token.labels()), Plain(token.note()));
 }
 
@@ -186,7 +177,7 @@ Status ImportInventory(FleetClient& client, const Arguments& arguments, const Se
 json EntryJson(const v1::InventoryEntry& entry) {
   return {{"ek_digest", Hex(entry.ek_digest())}, {"serial", entry.serial()},
           {"labels", LabelJson(entry.labels())}, {"note", entry.note()},
-          {"listed_by", entry.listed_by()},      {"listed", Time(entry.listed_unix_ms())},
+          {"listed_by", entry.listed_by()},      {"listed", TimeText(entry.listed_unix_ms())},
           {"node_id", entry.node_id()}};
 }
 
@@ -255,26 +246,13 @@ Status ListRefusals(FleetClient& client, const Arguments& arguments, const Sessi
     return OkStatus();
   }
   for (const v1::Refusal& refusal : refusals.refusals()) {
-    Print(fmt::format("{} EK {} from {}, {} times since {}{}\n    {}: {}\n", Time(refusal.last_unix_ms()),
+    Print(fmt::format("{} EK {} from {}, {} times since {}{}\n    {}: {}\n", TimeText(refusal.last_unix_ms()),
                       Hex(refusal.ek_digest()), Plain(refusal.origin()), refusal.count(),
-                      Time(refusal.first_unix_ms()),
+                      TimeText(refusal.first_unix_ms()),
                       refusal.node_id().empty() ? "" : ", node " + refusal.node_id(), refusal.reason(),
                       Plain(refusal.message())));
   }
   return OkStatus();
-}
-
-CLI::App* AddCall(CLI::App& parent, Session& session, const std::string& name, const std::string& description,
-                  const std::string& example, const std::shared_ptr<Arguments>& arguments, Action action) {
-  CLI::App* verb =
-      AddVerb(parent, session, name, description, example,
-              [arguments, &session, action = std::move(action)]() -> Status {
-                SEALIFT_ASSIGN_OR_RETURN(FleetClient client, FleetClient::Connect(arguments->profile));
-                return action(client, *arguments, session);
-              });
-  verb->add_option("--profile", arguments->profile,
-                   "connection settings (default ~/.config/sealift/profile.toml)");
-  return verb;
 }
 
 void AddJoinTokenVerbs(CLI::App& node, Session& session) {
@@ -350,8 +328,8 @@ json RefusalsJson(const v1::ListRefusalsResponse& refusals) {
                     {"message", refusal.message()},
                     {"origin", refusal.origin()},
                     {"count", refusal.count()},
-                    {"first", Time(refusal.first_unix_ms())},
-                    {"last", Time(refusal.last_unix_ms())}});
+                    {"first", TimeText(refusal.first_unix_ms())},
+                    {"last", TimeText(refusal.last_unix_ms())}});
   }
   return list;
 }
@@ -360,7 +338,7 @@ std::string RefusalsText(const v1::ListRefusalsResponse& refusals) {
   std::string text;
   for (const v1::Refusal& refusal : refusals.refusals()) {
     text += fmt::format("refused   {} times, last {} from {}: {}: {}\n", refusal.count(),
-                        Time(refusal.last_unix_ms()), Plain(refusal.origin()), refusal.reason(),
+                        TimeText(refusal.last_unix_ms()), Plain(refusal.origin()), refusal.reason(),
                         Plain(refusal.message()));
   }
   return text;
