@@ -89,7 +89,7 @@ class Fleet {
     return static_cast<int>(Those([](const SimNode& node) { return node.lie != nullptr; }).size());
   }
 
-  void ForEach(const std::vector<SimNode*>& nodes, const std::function<void(SimNode&)>& act) {
+  void ForEach(const std::vector<SimNode*>& nodes, const std::function<void(SimNode&)>& act) const {
     std::atomic<std::size_t> next = 0;
     std::vector<std::jthread> threads;
     for (int t = 0; t < options_.threads; ++t) {
