@@ -259,7 +259,7 @@ std::size_t ChangedPackages(const std::string& first, const std::string& second)
   std::size_t changed = 0;
   for (const auto& [name, version] : read(second)) {
     const auto found = before.find(name);
-    changed += found == before.end() || found->second != version ? 1 : 0;
+    if (found == before.end() || found->second != version) ++changed;
   }
   return changed;
 }
