@@ -9,15 +9,15 @@
 #include <string>
 #include <vector>
 
+#include "controller/attest/maker_chain.h"
 #include "shared/base/clock.h"
-#include "shared/crypto/certificate.h"
 #include "shared/tpm/structures.h"
 
 namespace sealift::controller {
 
 // The makers' CAs. Every certificate is an anchor as it stands, self-signed or not.
 struct TpmMakers {
-  std::vector<Certificate> anchors;
+  std::vector<MakerCertificate> anchors;
 };
 
 // Every *.pem, *.crt, *.cer and *.der in `folder`, PEM or DER. Errors: NOT_FOUND/FILE_UNREADABLE;
@@ -35,8 +35,8 @@ struct EndorsementIdentity {
   std::string issuer;
 };
 
-// `ek_public`: TPM2B_PUBLIC; `chain`: DER, leaf first, then helpers; may be empty. An EK certificate is no CA
-// and, where it limits its use, names tcg-kp-EKCertificate (TCG EK Credential Profile 2.5, 3.2). Errors:
+// `ek_public`: TPM2B_PUBLIC; `chain`: DER (padded as NV has it), leaf first, then helpers; may be empty. The
+// path is that of VerifyMakerChain. Errors:
 // INVALID_ARGUMENT with TPM_KEY_MALFORMED, EK_UNSUITABLE, EK_CERTIFICATE_MISMATCH;
 // UNAUTHENTICATED/EK_CERTIFICATE_INVALID.
 Result<EndorsementIdentity> IdentifyEndorsementKey(ByteView ek_public, std::span<const Bytes> chain,

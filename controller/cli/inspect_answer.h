@@ -32,6 +32,10 @@ CLI::App* AddInspection(CLI::App& group, Session& session, const std::string& na
 
 // pe
 void AddInspectPeVerb(CLI::App& group, Session& session);
+// event-log, quote
+void AddInspectEvidenceVerbs(CLI::App& group, Session& session);
+// ek-cert, ca-cert
+void AddInspectCertificateVerbs(CLI::App& group, Session& session);
 // pcr-policy, pcrsig
 void AddInspectPolicyVerbs(CLI::App& group, Session& session);
 

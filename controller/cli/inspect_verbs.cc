@@ -1,4 +1,4 @@
-// `sealift inspect`: looks into the binary formats of Secure Boot, without controller, token or TPM.
+// `sealift inspect`: looks into the binary formats of Secure Boot and TPMs, without controller, token or TPM.
 #include "controller/cli/inspect_verbs.h"
 
 #include <fmt/format.h>
@@ -290,6 +290,8 @@ void AddInspectVerbs(CLI::App& app, Session& session) {
           ->allow_extra_args(false);
   (*create_verb)->add_option("--out", create->out, "file to write")->required();
 
+  AddInspectEvidenceVerbs(*group, session);
+  AddInspectCertificateVerbs(*group, session);
   AddInspectPeVerb(*group, session);
   AddInspectPolicyVerbs(*group, session);
   AddInspectMediaVerbs(*group, session);

@@ -124,6 +124,8 @@ std::string EventTypeName(std::uint32_t type) {
       return "EV_EFI_ACTION";
     case kEvEfiPlatformFirmwareBlob:
       return "EV_EFI_PLATFORM_FIRMWARE_BLOB";
+    case kEvEfiHcrtmEvent:
+      return "EV_EFI_HCRTM_EVENT";
     case kEvEfiVariableAuthority:
       return "EV_EFI_VARIABLE_AUTHORITY";
     default:

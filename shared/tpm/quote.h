@@ -5,6 +5,7 @@
 
 #include <cstdint>
 #include <map>
+#include <optional>
 #include <span>
 
 #include "shared/base/bytes.h"
@@ -62,5 +63,35 @@ class VerifiedQuote {
   std::uint64_t firmware_version_;
   Bytes signer_name_;
 };
+
+// --- for looking at what others made
+
+// What an attestation is looked at with. Borrows the key.
+struct QuoteChecks {
+  EVP_PKEY* key = nullptr;
+  std::optional<Bytes> nonce;
+  // By bank (TPM_ALG_ID) and register.
+  std::optional<std::map<std::uint16_t, std::map<std::uint32_t, Bytes>>> pcrs;
+  bool allow_sha1 = false;
+};
+
+enum class QuoteCheck { kNotChecked, kOk, kBad };
+
+struct QuoteExamination {
+  Attest attest;
+  std::optional<Signature> signature;
+  QuoteCheck signature_check = QuoteCheck::kNotChecked;
+  QuoteCheck nonce_check = QuoteCheck::kNotChecked;
+  QuoteCheck pcr_check = QuoteCheck::kNotChecked;
+  // OK, or the first thing that is wrong, with a reason of VerifyQuote or QUOTE_ALGORITHM_WEAK. Without a key
+  // and a signature nothing is verified: then it means only that what was checked is right.
+  Status problem;
+  const QuoteInfo& quote() const { return std::get<QuoteInfo>(attest.info); }
+};
+
+// The same parsers and checks as VerifyQuote, for any banks and hashes; each check on its own. `signature`:
+// TPMT_SIGNATURE, or nothing. Errors: QUOTE_MALFORMED, QUOTE_MAGIC_WRONG, QUOTE_TYPE_WRONG.
+Result<QuoteExamination> ExamineQuote(ByteView attest, std::optional<ByteView> signature,
+                                      const QuoteChecks& checks);
 
 }  // namespace sealift::tpm

@@ -6,8 +6,10 @@
 #include <openssl/ecdsa.h>
 #include <openssl/err.h>
 #include <openssl/param_build.h>
+#include <openssl/pem.h>
 #include <openssl/rsa.h>
 
+#include <algorithm>
 #include <array>
 
 namespace sealift::tpm {
@@ -18,11 +20,14 @@ using ParamBldPtr = CPtr<OSSL_PARAM_BLD, OSSL_PARAM_BLD_free>;
 using ParamPtr = CPtr<OSSL_PARAM, OSSL_PARAM_free>;
 
 constexpr std::uint32_t kDefaultExponent = 65537;
-constexpr std::uint16_t kCurveP256 = 0x0003;
-constexpr std::uint16_t kCurveP384 = 0x0004;
+constexpr std::size_t kMaxPemBytes = 16384;
 constexpr std::size_t kMaxSelections = 16;
 constexpr std::size_t kMaxSelectBytes = 32;
+constexpr std::size_t kMinRsaBytes = 128;
 constexpr std::size_t kMaxRsaBytes = 512;
+constexpr std::size_t kMaxEccBytes = 66;
+// The largest digest and the algorithm's id before it: no name, nonce or digest in a TPM is longer.
+constexpr std::size_t kMaxHashBytes = 66;
 
 const EVP_MD* MdOf(std::uint16_t hash) {
   switch (hash) {
@@ -34,6 +39,14 @@ const EVP_MD* MdOf(std::uint16_t hash) {
       return EVP_sha384();
     case kAlgSha512:
       return EVP_sha512();
+    case kAlgSm3:
+      return EVP_sm3();
+    case kAlgSha3_256:
+      return EVP_sha3_256();
+    case kAlgSha3_384:
+      return EVP_sha3_384();
+    case kAlgSha3_512:
+      return EVP_sha3_512();
     default:
       return nullptr;
   }
@@ -49,7 +62,7 @@ Status BadKey(std::string_view cause) {
   return Malformed(Reason::kTpmKeyMalformed, fmt::format("read TPM public area: {}", cause));
 }
 
-Result<PublicKey> BuildKey(const char* type, OSSL_PARAM_BLD* builder) {
+Result<EvpPkeyPtr> BuildKey(const char* type, OSSL_PARAM_BLD* builder) {
   const ParamPtr params(OSSL_PARAM_BLD_to_param(builder));
   const EvpPkeyCtxPtr context(EVP_PKEY_CTX_new_from_name(nullptr, type, nullptr));
   EVP_PKEY* raw = nullptr;
@@ -58,13 +71,15 @@ Result<PublicKey> BuildKey(const char* type, OSSL_PARAM_BLD* builder) {
     return OpenSslError(Reason::kTpmKeyMalformed, "read TPM public area: not a usable key",
                         "EVP_PKEY_fromdata");
   }
-  const EvpPkeyPtr key(raw);
-  auto made = PublicKey::FromEvp(key.get());
-  if (!made.ok()) return BadKey(MessageOf(made.status()));
-  return made;
+  return EvpPkeyPtr(raw);
 }
 
-Result<PublicKey> RsaKey(ByteView modulus, std::uint32_t exponent) {
+Result<EvpPkeyPtr> RsaKey(ByteView modulus, std::uint32_t exponent) {
+  // With the exponents 1 and 2 everybody could sign.
+  if (exponent < 3 || exponent % 2 == 0) return BadKey(fmt::format("exponent {} is none of RSA", exponent));
+  if (modulus.size() < kMinRsaBytes || (modulus.front() & 0x80) == 0 || modulus.back() % 2 == 0) {
+    return BadKey("the modulus is not that of an RSA key of its size");
+  }
   const BigNumPtr n(BN_bin2bn(modulus.data(), static_cast<int>(modulus.size()), nullptr));
   const BigNumPtr e(BN_new());
   const ParamBldPtr builder(OSSL_PARAM_BLD_new());
@@ -76,21 +91,27 @@ Result<PublicKey> RsaKey(ByteView modulus, std::uint32_t exponent) {
   return BuildKey("RSA", builder.get());
 }
 
-Result<PublicKey> EccKey(std::uint16_t curve, ByteView x, ByteView y) {
-  const std::size_t size = curve == kCurveP256 ? 32 : 48;
-  if ((curve != kCurveP256 && curve != kCurveP384) || x.size() > size || y.size() > size || x.empty() ||
+struct Curve {
+  std::uint16_t id;
+  std::size_t bytes;
+  const char* group;
+};
+constexpr std::array<Curve, 3> kCurves{{{0x0003, 32, "P-256"}, {0x0004, 48, "P-384"}, {0x0005, 66, "P-521"}}};
+
+Result<EvpPkeyPtr> EccKey(std::uint16_t curve_id, ByteView x, ByteView y) {
+  const auto* const curve = std::ranges::find(kCurves, curve_id, &Curve::id);
+  if (curve == kCurves.end() || x.size() > curve->bytes || y.size() > curve->bytes || x.empty() ||
       y.empty()) {
-    return BadKey(fmt::format("curve {:#06x} or its point is not one this project uses", curve));
+    return BadKey(fmt::format("curve {:#06x} or its point is not one this project uses", curve_id));
   }
   Bytes point{4};
   for (const ByteView coordinate : {x, y}) {
-    point.resize(point.size() + (size - coordinate.size()));
+    point.resize(point.size() + (curve->bytes - coordinate.size()));
     Append(point, coordinate);
   }
-  const char* const group = curve == kCurveP256 ? "P-256" : "P-384";
   const ParamBldPtr builder(OSSL_PARAM_BLD_new());
   if (builder == nullptr ||
-      OSSL_PARAM_BLD_push_utf8_string(builder.get(), OSSL_PKEY_PARAM_GROUP_NAME, group, 0) != 1 ||
+      OSSL_PARAM_BLD_push_utf8_string(builder.get(), OSSL_PKEY_PARAM_GROUP_NAME, curve->group, 0) != 1 ||
       OSSL_PARAM_BLD_push_octet_string(builder.get(), OSSL_PKEY_PARAM_PUB_KEY, point.data(), point.size()) !=
           1) {
     return OpenSslError(Reason::kCryptoFailed, "read TPM public area", "OSSL_PARAM_BLD_push_octet_string");
@@ -120,7 +141,8 @@ RawPublic ReadRaw(ByteReader& reader) {
     raw.symmetric_mode = reader.U16();
   }
   raw.scheme = reader.U16();
-  if (raw.scheme != kAlgNull) raw.scheme_hash = reader.U16();
+  if (raw.scheme != kAlgNull && raw.scheme != kAlgRsaEs) raw.scheme_hash = reader.U16();
+  if (raw.scheme == kAlgEcdaa) reader.Skip(2);
   if (raw.type == kAlgRsa) {
     raw.key_bits = reader.U16();
     raw.exponent = reader.U32();
@@ -135,12 +157,22 @@ RawPublic ReadRaw(ByteReader& reader) {
   return raw;
 }
 
-Result<PublicKey> KeyOf(const RawPublic& raw) {
+Result<EvpPkeyPtr> KeyOf(const RawPublic& raw) {
   if (raw.type == kAlgEcc) return EccKey(raw.curve, raw.first, raw.second);
   if (raw.first.size() > kMaxRsaBytes || raw.first.size() * 8 != raw.key_bits) {
     return BadKey("the modulus is not as long as stated");
   }
   return RsaKey(raw.first, raw.exponent == 0 ? kDefaultExponent : raw.exponent);
+}
+
+Result<RawPublic> ReadWhole(ByteView tpmt_public) {
+  ByteReader reader(tpmt_public, ByteReader::Endian::kBig);
+  const RawPublic raw = ReadRaw(reader);
+  if (raw.type != kAlgRsa && raw.type != kAlgEcc) {
+    return BadKey(fmt::format("type {} is neither RSA nor ECC", AlgorithmName(raw.type)));
+  }
+  if (!reader.AtEnd()) return BadKey(reader.ok() ? "bytes follow it" : "it is cut short");
+  return raw;
 }
 
 bool ReadSelections(ByteReader& reader, std::vector<PcrSelection>& selections) {
@@ -183,6 +215,14 @@ std::string AlgorithmName(std::uint16_t algorithm) {
   switch (algorithm) {
     case kAlgRsa:
       return "rsa";
+    case kAlgSm3:
+      return "sm3_256";
+    case kAlgSha3_256:
+      return "sha3_256";
+    case kAlgSha3_384:
+      return "sha3_384";
+    case kAlgSha3_512:
+      return "sha3_512";
     case kAlgSha1:
       return "sha1";
     case kAlgSha256:
@@ -206,6 +246,14 @@ std::string AlgorithmName(std::uint16_t algorithm) {
   }
 }
 
+std::uint16_t HashNamed(std::string_view name) {
+  for (const std::uint16_t hash : {kAlgSha1, kAlgSha256, kAlgSha384, kAlgSha512, kAlgSm3, kAlgSha3_256,
+                                   kAlgSha3_384, kAlgSha3_512}) {
+    if (AlgorithmName(hash) == name) return hash;
+  }
+  return kAlgNull;
+}
+
 std::size_t DigestSize(std::uint16_t hash_algorithm) {
   const EVP_MD* md = MdOf(hash_algorithm);
   return md == nullptr ? 0 : static_cast<std::size_t>(EVP_MD_get_size(md));
@@ -220,17 +268,14 @@ Bytes HashWith(std::uint16_t hash_algorithm, ByteView message) {
 }
 
 Result<PublicArea> ParsePublicArea(ByteView tpmt_public) {
-  ByteReader reader(tpmt_public, ByteReader::Endian::kBig);
-  const RawPublic raw = ReadRaw(reader);
-  if (raw.type != kAlgRsa && raw.type != kAlgEcc) {
-    return BadKey(fmt::format("type {} is neither RSA nor ECC", AlgorithmName(raw.type)));
-  }
-  if (!reader.AtEnd()) return BadKey(reader.ok() ? "bytes follow it" : "it is cut short");
+  SEALIFT_ASSIGN_OR_RETURN(const RawPublic raw, ReadWhole(tpmt_public));
   if (raw.name_algorithm != kAlgSha256 && raw.name_algorithm != kAlgSha384) {
     return BadKey(
         fmt::format("name algorithm {} is neither SHA-256 nor SHA-384", AlgorithmName(raw.name_algorithm)));
   }
-  SEALIFT_ASSIGN_OR_RETURN(PublicKey key, KeyOf(raw));
+  SEALIFT_ASSIGN_OR_RETURN(const EvpPkeyPtr evp, KeyOf(raw));
+  auto key = PublicKey::FromEvp(evp.get());
+  if (!key.ok()) return BadKey(MessageOf(key.status()));
   ByteWriter name(ByteWriter::Endian::kBig);
   name.U16(raw.name_algorithm);
   name.Raw(HashWith(raw.name_algorithm, tpmt_public));
@@ -243,7 +288,7 @@ Result<PublicArea> ParsePublicArea(ByteView tpmt_public) {
                     .symmetric_mode = raw.symmetric_mode,
                     .scheme = raw.scheme,
                     .scheme_hash = raw.scheme_hash,
-                    .key = std::move(key),
+                    .key = *std::move(key),
                     .name = std::move(name).Finish()};
 }
 
@@ -252,6 +297,24 @@ Result<PublicArea> ParsePublic(ByteView tpm2b_public) {
   const ByteView area = TakeSized(reader);
   if (!reader.AtEnd()) return BadKey("its stated size is not the size of the bytes");
   return ParsePublicArea(area);
+}
+
+Result<EvpPkeyPtr> ReadVerificationKey(ByteView file) {
+  if (AsText(file).find("-----BEGIN") != std::string_view::npos) {
+    const BioPtr bio(BIO_new_mem_buf(file.data(), static_cast<int>(std::min(file.size(), kMaxPemBytes))));
+    EvpPkeyPtr key(PEM_read_bio_PUBKEY(bio.get(), nullptr, nullptr, nullptr));
+    if (key == nullptr) {
+      return OpenSslError(Reason::kTpmKeyMalformed, "read attestation key: not a PEM PUBLIC KEY",
+                          "PEM_read_bio_PUBKEY");
+    }
+    return key;
+  }
+  // The type that TPMT_PUBLIC begins with is never the size of what follows it.
+  ByteReader reader(file, ByteReader::Endian::kBig);
+  const std::size_t size = reader.U16();
+  const bool sized = reader.ok() && size == reader.remaining();
+  SEALIFT_ASSIGN_OR_RETURN(const RawPublic raw, ReadWhole(sized ? file.subspan(2) : file));
+  return KeyOf(raw);
 }
 
 Result<Attest> ParseAttest(ByteView tpms_attest, std::uint16_t expected_type, const AttestReasons& reasons) {
@@ -276,11 +339,13 @@ Result<Attest> ParseAttest(ByteView tpms_attest, std::uint16_t expected_type, co
   const std::uint8_t safe = reader.U8();
   attest.clock.safe = safe == 1;
   attest.firmware_version = reader.U64();
-  bool fits = safe <= 1;
+  bool fits =
+      safe <= 1 && attest.qualified_signer.size() <= kMaxHashBytes && attest.extra_data.size() <= kMaxHashBytes;
   if (type == kStAttestQuote) {
     QuoteInfo quote;
     fits = ReadSelections(reader, quote.selections) && fits;
     quote.pcr_digest = ToBytes(TakeSized(reader));
+    fits = fits && quote.pcr_digest.size() <= kMaxHashBytes;
     attest.info = std::move(quote);
   } else if (type == kStAttestNv) {
     NvInfo nv;
@@ -300,20 +365,21 @@ Result<Attest> ParseAttest(ByteView tpms_attest, std::uint16_t expected_type, co
   return attest;
 }
 
-Result<Signature> ParseSignature(ByteView tpmt_signature, Reason malformed) {
+Result<Signature> ParseSignature(ByteView tpmt_signature, Reason malformed, SignatureHashes hashes) {
   ByteReader reader(tpmt_signature, ByteReader::Endian::kBig);
   Signature signature{.scheme = reader.U16(), .hash = reader.U16(), .bytes = {}};
   if (signature.scheme != kAlgRsaSsa && signature.scheme != kAlgRsaPss && signature.scheme != kAlgEcdsa) {
     return Malformed(malformed, fmt::format("read TPM signature: scheme {} is not RSASSA, RSAPSS or ECDSA",
                                             AlgorithmName(signature.scheme)));
   }
-  if (signature.hash != kAlgSha256 && signature.hash != kAlgSha384) {
-    return Malformed(malformed, fmt::format("read TPM signature: hash {} is neither SHA-256 nor SHA-384",
+  const bool strong = signature.hash == kAlgSha256 || signature.hash == kAlgSha384;
+  if (!strong && (hashes == SignatureHashes::kStrong || DigestSize(signature.hash) == 0)) {
+    return Malformed(malformed, fmt::format("read TPM signature: hash {} is not one used here",
                                             AlgorithmName(signature.hash)));
   }
   const ByteView first = TakeSized(reader);
   const ByteView second = signature.scheme == kAlgEcdsa ? TakeSized(reader) : ByteView();
-  const std::size_t limit = signature.scheme == kAlgEcdsa ? 48 : kMaxRsaBytes;
+  const std::size_t limit = signature.scheme == kAlgEcdsa ? kMaxEccBytes : kMaxRsaBytes;
   if (!reader.AtEnd() || first.size() > limit || second.size() > limit) {
     return Malformed(malformed, "read TPM signature: its lengths do not fit its bytes");
   }
@@ -326,20 +392,24 @@ Result<Signature> ParseSignature(ByteView tpmt_signature, Reason malformed) {
 }
 
 Status VerifySignature(const PublicKey& key, ByteView message, const Signature& signature, Reason invalid) {
+  return VerifySignature(key.evp(), message, signature, invalid);
+}
+
+Status VerifySignature(EVP_PKEY* key, ByteView message, const Signature& signature, Reason invalid) {
   const auto refuse = [&](std::string_view cause) {
     ERR_clear_error();
     return MakeError(Code::kUnauthenticated, invalid, fmt::format("verify TPM signature: {}", cause));
   };
-  const bool rsa = key.type() == KeyType::kRsa;
+  const bool rsa = EVP_PKEY_is_a(key, "RSA") == 1;
+  const bool fits = signature.scheme == kAlgEcdsa ? EVP_PKEY_is_a(key, "EC") == 1 : rsa;
   const EVP_MD* md = MdOf(signature.hash);
-  if (md == nullptr || rsa == (signature.scheme == kAlgEcdsa))
-    return refuse("its scheme does not fit the key");
+  if (md == nullptr || !fits) return refuse("its scheme does not fit the key");
   const EvpMdCtxPtr context(EVP_MD_CTX_new());
   EVP_PKEY_CTX* key_context = nullptr;
   const int padding = signature.scheme == kAlgRsaPss ? RSA_PKCS1_PSS_PADDING : RSA_PKCS1_PADDING;
   // Part 1, B.7: a TPM takes the largest salt that fits; the verifier learns its length from the signature.
   const bool ready = context != nullptr &&
-                     EVP_DigestVerifyInit(context.get(), &key_context, md, nullptr, key.evp()) == 1 &&
+                     EVP_DigestVerifyInit(context.get(), &key_context, md, nullptr, key) == 1 &&
                      (!rsa || EVP_PKEY_CTX_set_rsa_padding(key_context, padding) == 1) &&
                      (padding != RSA_PKCS1_PSS_PADDING || !rsa ||
                       EVP_PKEY_CTX_set_rsa_pss_saltlen(key_context, RSA_PSS_SALTLEN_AUTO) == 1);

@@ -8,11 +8,13 @@
 #include <cstdint>
 #include <map>
 #include <string>
+#include <string_view>
 #include <variant>
 #include <vector>
 
 #include "shared/base/bytes.h"
 #include "shared/base/status.h"
+#include "shared/crypto/openssl.h"
 #include "shared/crypto/public_key.h"
 
 namespace sealift::tpm {
@@ -25,10 +27,16 @@ inline constexpr std::uint16_t kAlgSha256 = 0x000B;
 inline constexpr std::uint16_t kAlgSha384 = 0x000C;
 inline constexpr std::uint16_t kAlgSha512 = 0x000D;
 inline constexpr std::uint16_t kAlgNull = 0x0010;
+inline constexpr std::uint16_t kAlgSm3 = 0x0012;
 inline constexpr std::uint16_t kAlgRsaSsa = 0x0014;
+inline constexpr std::uint16_t kAlgRsaEs = 0x0015;
 inline constexpr std::uint16_t kAlgRsaPss = 0x0016;
 inline constexpr std::uint16_t kAlgEcdsa = 0x0018;
+inline constexpr std::uint16_t kAlgEcdaa = 0x001A;
 inline constexpr std::uint16_t kAlgEcc = 0x0023;
+inline constexpr std::uint16_t kAlgSha3_256 = 0x0027;
+inline constexpr std::uint16_t kAlgSha3_384 = 0x0028;
+inline constexpr std::uint16_t kAlgSha3_512 = 0x0029;
 inline constexpr std::uint16_t kAlgCfb = 0x0043;
 
 // TPMA_OBJECT (8.3).
@@ -49,8 +57,10 @@ inline constexpr std::uint16_t kStAttestNv = 0x8014;
 inline constexpr std::uint16_t kStAttestCertify = 0x8017;
 inline constexpr std::uint16_t kStAttestQuote = 0x8018;
 
-// "sha256", or "0x0012" for what has no name here.
+// "sha256", "sm3_256", or "0x0099" for what has no name here.
 std::string AlgorithmName(std::uint16_t algorithm);
+// The hash of that name; kAlgNull when there is none.
+std::uint16_t HashNamed(std::string_view name);
 // 0 for what is no hash known here.
 std::size_t DigestSize(std::uint16_t hash_algorithm);
 
@@ -79,6 +89,10 @@ struct PublicArea {
 Result<PublicArea> ParsePublic(ByteView tpm2b_public);
 // The same without the leading size.
 Result<PublicArea> ParsePublicArea(ByteView tpmt_public);
+// The bare key of TPMT_PUBLIC, TPM2B_PUBLIC or a PEM public key: for looking at what others made, so also with
+// P-521, RSA from 1024 bits, any name algorithm. Nothing is said about what its TPM lets it do. Errors:
+// INVALID_ARGUMENT/TPM_KEY_MALFORMED.
+Result<EvpPkeyPtr> ReadVerificationKey(ByteView file);
 
 // TPMS_CLOCK_INFO (10.11.1). A reboot raises reset_count; TPM2_Clear sets it back.
 struct ClockInfo {
@@ -143,10 +157,14 @@ struct Signature {
   Bytes bytes;
 };
 
-// SHA-256 and SHA-384 only. Errors: INVALID_ARGUMENT with `malformed`.
-Result<Signature> ParseSignature(ByteView tpmt_signature, Reason malformed);
+// kStrong: SHA-256 and SHA-384 only, what this project's nodes sign with. kAny: every hash known here.
+enum class SignatureHashes { kStrong, kAny };
+// Errors: INVALID_ARGUMENT with `malformed`.
+Result<Signature> ParseSignature(ByteView tpmt_signature, Reason malformed,
+                                 SignatureHashes hashes = SignatureHashes::kStrong);
 // Errors: UNAUTHENTICATED with `invalid`; also when the signature's scheme does not fit the key.
 Status VerifySignature(const PublicKey& key, ByteView message, const Signature& signature, Reason invalid);
+Status VerifySignature(EVP_PKEY* key, ByteView message, const Signature& signature, Reason invalid);
 
 // The hash of `message` by a hash algorithm for which DigestSize is not 0.
 Bytes HashWith(std::uint16_t hash_algorithm, ByteView message);

