@@ -16,7 +16,6 @@ namespace {
 
 using EkuPtr = CPtr<EXTENDED_KEY_USAGE, EXTENDED_KEY_USAGE_free>;
 using GeneralNamesPtr = CPtr<GENERAL_NAMES, GENERAL_NAMES_free>;
-using X509PubkeyPtr = CPtr<X509_PUBKEY, X509_PUBKEY_free>;
 
 constexpr int kWeakRsaBits = 2048;
 
@@ -56,14 +55,7 @@ EvpPkeyPtr OaepKey(const X509* x509) {
       OBJ_obj2nid(algorithm) != NID_rsaesOaep || size <= 0) {
     return nullptr;
   }
-  const X509PubkeyPtr plain(X509_PUBKEY_new());
-  auto* copy = static_cast<unsigned char*>(OPENSSL_memdup(bits, static_cast<std::size_t>(size)));
-  if (plain == nullptr || copy == nullptr ||
-      X509_PUBKEY_set0_param(plain.get(), OBJ_nid2obj(NID_rsaEncryption), V_ASN1_NULL, nullptr, copy, size) != 1) {
-    OPENSSL_free(copy);
-    return nullptr;
-  }
-  return EvpPkeyPtr(X509_PUBKEY_get(plain.get()));
+  return EvpPkeyPtr(d2i_PublicKey(EVP_PKEY_RSA, nullptr, &bits, size));
 }
 
 std::shared_ptr<EVP_PKEY> KeyOf(const X509* x509) {
@@ -112,7 +104,7 @@ Result<std::vector<MakerCertificate>> FromPem(std::string_view pem) {
     unsigned char* data = nullptr;
     long size = 0;
     if (PEM_read_bio(bio.get(), &name, &header, &data, &size) != 1) break;
-    const CPtr<char, [](char* p) { OPENSSL_free(p); }> name_owner(name), header_owner(header);
+    const CPtr<char, [](char*p) { OPENSSL_free(p); }> name_owner(name), header_owner(header);
     const CPtr<unsigned char, [](unsigned char* p) { OPENSSL_free(p); }> data_owner(data);
     const std::string_view kind(name);
     if (kind != PEM_STRING_X509 && kind != PEM_STRING_X509_OLD && kind != PEM_STRING_X509_TRUSTED) continue;

@@ -57,9 +57,9 @@ Result<Answer> InspectEventLog(const std::string& file) {
     lines += fmt::format("\n  {:>2}  {}", event.pcr, tpm::DescribeEvent(event));
   }
   Answer answer;
-  answer.object = {{"format", std::string(format)},   {"banks", std::move(banks)},
-                   {"events", log.event_count()},     {"pcrs", std::move(pcrs)},
-                   {"padding", log.padding()},        {"startup_locality", log.startup_locality()},
+  answer.object = {{"format", std::string(format)}, {"banks", std::move(banks)},
+                   {"events", log.event_count()},   {"pcrs", std::move(pcrs)},
+                   {"padding", log.padding()},      {"startup_locality", log.startup_locality()},
                    {"entries", std::move(entries)}};
   answer.text = fmt::format("format   {}\nevents   {}{}{}", format, log.event_count(), lines, values);
   return answer;
@@ -78,7 +78,8 @@ struct QuoteArguments {
 };
 
 Status BadPcrFile(std::string_view cause) {
-  return MakeError(Code::kInvalidArgument, Reason::kMalformed, fmt::format("read register values: {}", cause));
+  return MakeError(Code::kInvalidArgument, Reason::kMalformed,
+                   fmt::format("read register values: {}", cause));
 }
 
 Result<std::uint32_t> ParseIndex(std::string_view text) {
@@ -192,8 +193,8 @@ Result<Answer> InspectQuote(const QuoteArguments& arguments) {
   }
   SEALIFT_ASSIGN_OR_RETURN(
       const tpm::QuoteExamination seen,
-      tpm::ExamineQuote(attest, arguments.signature.empty() ? std::nullopt : std::optional<ByteView>(signature),
-                        checks));
+      tpm::ExamineQuote(
+          attest, arguments.signature.empty() ? std::nullopt : std::optional<ByteView>(signature), checks));
   Answer answer;
   answer.object = {{"verified", nullptr}};
   if (verify) answer.object["verified"] = seen.problem.ok();
@@ -206,10 +207,10 @@ Result<Answer> InspectQuote(const QuoteArguments& arguments) {
 
 void AddInspectEvidenceVerbs(CLI::App& group, Session& session) {
   const auto log = std::make_shared<std::string>();
-  CLI::App* log_verb = AddInspection(
-      group, session, "event-log", "a firmware's event log, and the registers it leads to",
-      "sealift inspect event-log /sys/kernel/security/tpm0/binary_bios_measurements -o json",
-      [log] { return InspectEventLog(*log); });
+  CLI::App* log_verb =
+      AddInspection(group, session, "event-log", "a firmware's event log, and the registers it leads to",
+                    "sealift inspect event-log /sys/kernel/security/tpm0/binary_bios_measurements -o json",
+                    [log] { return InspectEventLog(*log); });
   log_verb->add_option("FILE", *log, "the log, crypto-agile or of the older SHA-1 form")->required();
 
   const auto quote = std::make_shared<QuoteArguments>();
@@ -223,7 +224,8 @@ void AddInspectEvidenceVerbs(CLI::App& group, Session& session) {
   quote_verb->add_option("--ak", quote->key, "TPMT_PUBLIC, TPM2B_PUBLIC or a PEM public key");
   quote_verb->add_option("--pcrs", quote->pcrs, R"(register values: {"sha256": {"0": HEX}})");
   quote->nonce_option =
-      quote_verb->add_option("--nonce", quote->nonce, "hex; '--nonce=' asks for an empty one")->expected(0, 1);
+      quote_verb->add_option("--nonce", quote->nonce, "hex; '--nonce=' asks for an empty one")
+          ->expected(0, 1);
   quote_verb->add_flag("--allow-sha1", quote->allow_sha1, "accept a signature or a bank of SHA-1");
 }
 

@@ -74,12 +74,15 @@ class EventLog {
   // Without the leading Spec ID event.
   const std::vector<Event>& events() const { return events_; }
   // With it.
-  std::size_t event_count() const { return events_.size() + (format_ == EventLogFormat::kCryptoAgile ? 1 : 0); }
+  std::size_t event_count() const {
+    return events_.size() + (format_ == EventLogFormat::kCryptoAgile ? 1 : 0);
+  }
   // Algorithm to digest size, as the log declares them.
   const std::map<std::uint16_t, std::size_t>& banks() const { return banks_; }
   // In the order of the declaration.
   const std::vector<std::uint16_t>& bank_order() const { return bank_order_; }
-  // Zeros or 0xff after the last event, as firmware fills its table with; more than four bytes of one of them.
+  // Zeros or 0xff after the last event, as firmware fills its table with; more than four bytes of one of
+  // them.
   std::size_t padding() const { return padding_; }
   // 0, or the locality TPM2_Startup came from (3 or 4): PCR 0 then starts with it in its last byte. 4 also
   // where an H-CRTM event is what PCR 0 starts with (TPM 2.0 part 1, 34.3).

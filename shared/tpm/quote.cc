@@ -107,12 +107,13 @@ Result<QuoteExamination> ExamineQuote(ByteView attest, std::optional<ByteView> s
   };
   if (checks.nonce) note(seen.nonce_check, CheckNonce(seen.attest, *checks.nonce));
   // The digest's hash is that of the signature; without one its size has to tell.
-  const std::uint16_t hash = seen.signature ? seen.signature->hash : HashOfSize(seen.quote().pcr_digest.size());
+  const std::uint16_t hash =
+      seen.signature ? seen.signature->hash : HashOfSize(seen.quote().pcr_digest.size());
   if (checks.pcrs && hash != kAlgNull) note(seen.pcr_check, CheckBanks(seen.quote(), *checks.pcrs, hash));
   if (checks.pcrs && hash == kAlgNull) note(seen.pcr_check, DigestDiffers());
   if (checks.key != nullptr && seen.signature) {
     note(seen.signature_check,
-          VerifySignature(checks.key, attest, *seen.signature, Reason::kQuoteSignatureInvalid));
+         VerifySignature(checks.key, attest, *seen.signature, Reason::kQuoteSignatureInvalid));
   }
   if (!checks.allow_sha1 && seen.problem.ok() && RestsOnSha1(seen.quote(), seen.signature)) {
     seen.problem = Refuse(Reason::kQuoteAlgorithmWeak, "it rests on SHA-1");

@@ -247,8 +247,8 @@ std::string AlgorithmName(std::uint16_t algorithm) {
 }
 
 std::uint16_t HashNamed(std::string_view name) {
-  for (const std::uint16_t hash : {kAlgSha1, kAlgSha256, kAlgSha384, kAlgSha512, kAlgSm3, kAlgSha3_256,
-                                   kAlgSha3_384, kAlgSha3_512}) {
+  for (const std::uint16_t hash :
+       {kAlgSha1, kAlgSha256, kAlgSha384, kAlgSha512, kAlgSm3, kAlgSha3_256, kAlgSha3_384, kAlgSha3_512}) {
     if (AlgorithmName(hash) == name) return hash;
   }
   return kAlgNull;
@@ -339,8 +339,8 @@ Result<Attest> ParseAttest(ByteView tpms_attest, std::uint16_t expected_type, co
   const std::uint8_t safe = reader.U8();
   attest.clock.safe = safe == 1;
   attest.firmware_version = reader.U64();
-  bool fits =
-      safe <= 1 && attest.qualified_signer.size() <= kMaxHashBytes && attest.extra_data.size() <= kMaxHashBytes;
+  bool fits = safe <= 1 && attest.qualified_signer.size() <= kMaxHashBytes &&
+              attest.extra_data.size() <= kMaxHashBytes;
   if (type == kStAttestQuote) {
     QuoteInfo quote;
     fits = ReadSelections(reader, quote.selections) && fits;

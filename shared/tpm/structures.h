@@ -89,8 +89,8 @@ struct PublicArea {
 Result<PublicArea> ParsePublic(ByteView tpm2b_public);
 // The same without the leading size.
 Result<PublicArea> ParsePublicArea(ByteView tpmt_public);
-// The bare key of TPMT_PUBLIC, TPM2B_PUBLIC or a PEM public key: for looking at what others made, so also with
-// P-521, RSA from 1024 bits, any name algorithm. Nothing is said about what its TPM lets it do. Errors:
+// The bare key of TPMT_PUBLIC, TPM2B_PUBLIC or a PEM public key: for looking at what others made, so also
+// with P-521, RSA from 1024 bits, any name algorithm. Nothing is said about what its TPM lets it do. Errors:
 // INVALID_ARGUMENT/TPM_KEY_MALFORMED.
 Result<EvpPkeyPtr> ReadVerificationKey(ByteView file);
 

@@ -76,7 +76,7 @@ TEST_F(InspectEvidenceTest, EventLogsAgreeWithTpm2Eventlog) {
   EXPECT_EQ(shown["padding"], 0);
   EXPECT_EQ(shown["pcrs"], PcrsOf(RunTool({"tpm2_eventlog", fixture}).out));
   // Generated ones: every bank, a locality, data of any length.
-  for (const std::uint8_t locality : {0, 3, 4}) {
+  for (const int locality : {0, 3, 4}) {
     ByteWriter log(ByteWriter::Endian::kLittle);
     const std::vector<std::uint16_t> banks{tpm::kAlgSha1, tpm::kAlgSha256, tpm::kAlgSha384, tpm::kAlgSha512};
     test::EventLogWriter::Banks declared;
@@ -102,7 +102,21 @@ TEST_F(InspectEvidenceTest, EventLogsAgreeWithTpm2Eventlog) {
     const json ours = Inspect({"event-log", file});
     EXPECT_EQ(ours["banks"], json({"sha1", "sha256", "sha384", "sha512"}));
     EXPECT_EQ(ours["pcrs"]["sha256"].size(), 24u);
-    EXPECT_EQ(ours["pcrs"], PcrsOf(RunTool({"tpm2_eventlog", file}).out)) << int{locality};
+    EXPECT_EQ(ours["startup_locality"], locality);
+    json theirs = PcrsOf(RunTool({"tpm2_eventlog", file}).out);
+    json rest = ours["pcrs"];
+    for (const std::uint16_t bank : banks) {
+      Bytes zero(tpm::DigestSize(bank));
+      zero.back() = static_cast<std::uint8_t>(locality);
+      Append(zero, tpm::HashWith(bank, {}));
+      const std::string name = tpm::AlgorithmName(bank);
+      EXPECT_EQ(ours["pcrs"][name]["0"], HexEncode(tpm::HashWith(bank, zero)));
+      // Version 5.4 takes no notice of where PCR 0 starts.
+      if (locality == 0) continue;
+      rest[name].erase("0");
+      theirs[name].erase("0");
+    }
+    EXPECT_TRUE(rest == theirs) << locality;
     Bytes cut = log.bytes();
     cut.pop_back();
     EXPECT_NE(RunTool({"tpm2_eventlog", Write("cut", cut)}).exit_code, 0);
@@ -126,7 +140,8 @@ TEST_F(InspectEvidenceTest, QuotesAgreeWithTpm2Checkquote) {
   const std::string registers = Write("pcrs.json", AsBytes(pcrs.dump()));
 
   const auto theirs = [&](const std::string& nonce_hex) {
-    return RunTool({"tpm2_checkquote", "-u", pem, "-m", attest, "-s", signature, "-g", "sha256", "-q", nonce_hex})
+    return RunTool(
+               {"tpm2_checkquote", "-u", pem, "-m", attest, "-s", signature, "-g", "sha256", "-q", nonce_hex})
                .exit_code == 0;
   };
   for (const std::string& key : {pem, tpm2b}) {
@@ -143,7 +158,8 @@ TEST_F(InspectEvidenceTest, QuotesAgreeWithTpm2Checkquote) {
     EXPECT_EQ(shown["pcr"], "ok");
     EXPECT_TRUE(theirs("00112233445566778899"));
   }
-  const json stale = Inspect({"quote", "--attest", attest, "--signature", signature, "--ak", pem, "--nonce="}, 1);
+  const json stale =
+      Inspect({"quote", "--attest", attest, "--signature", signature, "--ak", pem, "--nonce="}, 1);
   EXPECT_EQ(stale["nonce"], "mismatch");
   EXPECT_EQ(stale["signature"], "ok");
   EXPECT_EQ(stale["verified"], false);
@@ -175,14 +191,14 @@ TEST_F(InspectEvidenceTest, CertificatesAgreeWithOpenssl) {
   const test::Made issuing = test::MakeMaker({.name = "issuing", .extensions = test::kCaExtensions}, &root);
   auto extensions = test::kEkExtensions;
   extensions.emplace_back("subjectAltName", "critical,dirName:san");
-  const test::Made ek = test::MakeMaker(
-      {.name = "", .key_type = "RSA", .extensions = extensions, .serial = "0A0B"}, &issuing);
+  const test::Made ek =
+      test::MakeMaker({.name = "", .key_type = "RSA", .extensions = extensions, .serial = "0A0B"}, &issuing);
   const std::string leaf = WritePem("ek.pem", {ek});
   const std::string anchor = WritePem("root.pem", {root});
   const std::string helper = WritePem("issuing.pem", {issuing});
   const auto theirs = [&](const std::string& certificate, const std::string& at) {
-    return RunTool({"openssl", "verify", "-partial_chain", "-attime", at, "-trusted", anchor, "-untrusted", helper,
-                    certificate})
+    return RunTool({"openssl", "verify", "-partial_chain", "-attime", at, "-trusted", anchor, "-untrusted",
+                    helper, certificate})
                .exit_code == 0;
   };
   EXPECT_TRUE(theirs(leaf, "1798761600"));
@@ -196,18 +212,21 @@ TEST_F(InspectEvidenceTest, CertificatesAgreeWithOpenssl) {
   EXPECT_EQ(shown["key"], json({{"type", "rsa"}, {"bits", 2048}}));
   EXPECT_EQ(shown["tpm"],
             json({{"manufacturer", "id:474F4F47"}, {"model", "xCG fTPM"}, {"version", "id:00010001"}}));
-  EXPECT_EQ(shown["chain"], json({Sha256(ek.der()).hex(), Sha256(issuing.der()).hex(), Sha256(root.der()).hex()}));
+  EXPECT_EQ(shown["chain"],
+            json({Sha256(ek.der()).hex(), Sha256(issuing.der()).hex(), Sha256(root.der()).hex()}));
   // Out of its time; a helper is no anchor; a folder of anchors; DER with the padding of NV.
   EXPECT_FALSE(theirs(leaf, "2200000000"));
-  EXPECT_EQ(Inspect({"ek-cert", leaf, "--ca", anchor, "--intermediates", helper, "--at", "2040-01-01T00:00:00Z"},
-                    1)["trusted"],
-            false);
+  EXPECT_EQ(
+      Inspect({"ek-cert", leaf, "--ca", anchor, "--intermediates", helper, "--at", "2040-01-01T00:00:00Z"},
+              1)["trusted"],
+      false);
   EXPECT_EQ(Inspect({"ek-cert", leaf, "--ca", anchor, "--at", kAt}, 1)["chain"], json::array());
   Bytes padded = ek.der();
   padded.resize(padded.size() + 99, 0);
   ASSERT_TRUE(std::filesystem::create_directory(folder_.path() / "makers"));
   WritePem("makers/a.pem", {root, issuing});
-  EXPECT_EQ(Inspect({"ek-cert", Write("ek.der", padded), "--ca", Path("makers"), "--at", kAt})["padding"], 99);
+  EXPECT_EQ(Inspect({"ek-cert", Write("ek.der", padded), "--ca", Path("makers"), "--at", kAt})["padding"],
+            99);
   // CAs.
   const json ca = Inspect({"ca-cert", helper, "--ca", anchor, "--at", kAt});
   EXPECT_EQ(ca["is_ca"], true);

@@ -68,11 +68,10 @@ TEST_F(MakerChainTest, TriesEveryIssuerOfTheName) {
   std::vector<Made> helpers;
   // Of another key; out of its time; not allowed to sign; all before the good one.
   helpers.push_back(Ca("issuing", &root_));
-  helpers.push_back(MakeMaker({.name = "issuing", .extensions = kCaExtensions, .not_after = 1780000000}, &root_,
-                              issuing_.key));
-  helpers.push_back(
-      MakeMaker({.name = "issuing", .extensions = {{"basicConstraints", "critical,CA:FALSE"}}}, &root_,
-                issuing_.key));
+  helpers.push_back(MakeMaker({.name = "issuing", .extensions = kCaExtensions, .not_after = 1780000000},
+                              &root_, issuing_.key));
+  helpers.push_back(MakeMaker({.name = "issuing", .extensions = {{"basicConstraints", "critical,CA:FALSE"}}},
+                              &root_, issuing_.key));
   const Made other_root = Ca("other root");
   helpers.push_back(MakeMaker({.name = "issuing", .extensions = kCaExtensions}, &other_root, issuing_.key));
   EXPECT_FALSE(Verify(ek_, helpers, {root_}).ok());
@@ -83,9 +82,8 @@ TEST_F(MakerChainTest, TriesEveryIssuerOfTheName) {
 }
 
 TEST_F(MakerChainTest, TheWholePathIsInItsTimeToTheSecond) {
-  const Made root = MakeMaker({.name = "r", .extensions = kCaExtensions, .not_before = 1800000000,
-                               .not_after = 1800000100},
-                              nullptr);
+  const Made root = MakeMaker(
+      {.name = "r", .extensions = kCaExtensions, .not_before = 1800000000, .not_after = 1800000100}, nullptr);
   const Made ek = MakeMaker({.name = "", .extensions = kEkExtensions}, &root);
   const auto at = [&](std::int64_t second) { return Verify(ek, {}, {root}, FromUnixMs(second * 1000)).ok(); };
   EXPECT_FALSE(at(1799999999));
@@ -160,15 +158,17 @@ TEST_F(MakerChainTest, OldSignaturesCountDownToSha1AndAreTold) {
   EXPECT_TRUE(Verify(sha1, {}, {issuing_}).ok());
   EXPECT_TRUE(Read(sha1).weak());
   EXPECT_FALSE(Read(ek_).weak());
-  const Made md5 = MakeMaker({.name = "", .extensions = kEkExtensions, .hash = EVP_md5()}, &issuing_);
-  EXPECT_THAT(MessageOf(Verify(md5, {}, {issuing_}).status()), HasSubstr("broken hash"));
+  const Made rsa = MakeMaker({.name = "rsa", .key_type = "RSA", .extensions = kCaExtensions}, nullptr);
+  const Made md5 = MakeMaker({.name = "", .extensions = kEkExtensions, .hash = EVP_md5()}, &rsa);
+  EXPECT_THAT(MessageOf(Verify(md5, {}, {rsa}).status()), HasSubstr("broken hash"));
+  EXPECT_TRUE(Verify(Ek(rsa), {}, {rsa}).ok());
 }
 
 TEST_F(MakerChainTest, ReadsWhatMakersWrite) {
   auto extensions = kEkExtensions;
   extensions.emplace_back("subjectAltName", "critical,dirName:san");
-  const Made made = MakeMaker({.name = "", .key_type = "P-521", .extensions = extensions, .serial = "-0A0B"},
-                              &issuing_);
+  const Made made =
+      MakeMaker({.name = "", .key_type = "P-521", .extensions = extensions, .serial = "-0A0B"}, &issuing_);
   Bytes padded = made.der();
   padded.resize(padded.size() + 700, 0xFF);
   const auto read = MakerCertificate::FromDer(padded);
@@ -211,8 +211,8 @@ TEST_F(MakerChainTest, ReadsAKeyNamedByItsEncryptionScheme) {
   int bit_size = 0;
   X509_PUBKEY_get0_param(nullptr, &bits, &bit_size, nullptr, oaep.get());
   auto* copy = static_cast<unsigned char*>(OPENSSL_memdup(bits, static_cast<std::size_t>(bit_size)));
-  ASSERT_EQ(X509_PUBKEY_set0_param(X509_get_X509_PUBKEY(rsa.x509.get()), algorithm, V_ASN1_NULL, nullptr, copy,
-                                   bit_size),
+  ASSERT_EQ(X509_PUBKEY_set0_param(X509_get_X509_PUBKEY(rsa.x509.get()), algorithm, V_ASN1_NULL, nullptr,
+                                   copy, bit_size),
             1);
   ASSERT_GT(X509_sign(rsa.x509.get(), issuing_.key.get(), EVP_sha256()), 0);
   const MakerCertificate read = Read(rsa);

@@ -122,8 +122,7 @@ TEST(EventLogForms, RegisterZeroStartsWhereTheLogSays) {
 }
 
 TEST(EventLogForms, PaddingIsNoEventAndNothingElseMayFollow) {
-  const Bytes log =
-      ReadFile(SEALIFT_SOURCE_DIR "/tests/data/tpm/ovmf-secureboot.eventlog.bin").value();
+  const Bytes log = ReadFile(SEALIFT_SOURCE_DIR "/tests/data/tpm/ovmf-secureboot.eventlog.bin").value();
   const auto pcrs = EventLog::Parse(log)->Replay();
   for (const std::uint8_t fill : {std::uint8_t{0}, std::uint8_t{0xFF}}) {
     for (const std::size_t count : {5u, 31u, 32u, 4096u}) {

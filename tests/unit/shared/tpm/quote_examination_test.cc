@@ -199,7 +199,8 @@ TEST(QuoteExamination, AnEmptySelectionAndAnEmptyNonceAreValues) {
 TEST(QuoteExamination, NumbersOutsideTheCurveAreNoSignature) {
   const EvpPkeyPtr key = Generate("P-256");
   const Bytes attest = Attestation({}, HashWith(kAlgSha256, {}), {});
-  const QuoteChecks checks{.key = key.get(), .nonce = std::nullopt, .pcrs = std::nullopt, .allow_sha1 = false};
+  const QuoteChecks checks{
+      .key = key.get(), .nonce = std::nullopt, .pcrs = std::nullopt, .allow_sha1 = false};
   const auto with = [&](const Bytes& r, const Bytes& s) {
     ByteWriter out(ByteWriter::Endian::kBig);
     out.U16(kAlgEcdsa);
@@ -208,8 +209,7 @@ TEST(QuoteExamination, NumbersOutsideTheCurveAreNoSignature) {
     test::WriteSized(out, s);
     return ExamineQuote(attest, out.bytes(), checks);
   };
-  const Bytes order =
-      HexDecode("ffffffff00000000ffffffffffffffffbce6faada7179e84f3b9cac2fc632551").value();
+  const Bytes order = HexDecode("ffffffff00000000ffffffffffffffffbce6faada7179e84f3b9cac2fc632551").value();
   for (const Bytes& bad : {Bytes(), Bytes{0}, Bytes(32, 0), order, Bytes(33, 0xFF), Bytes(66, 0xFF)}) {
     EXPECT_EQ(with(bad, Bytes{1})->signature_check, QuoteCheck::kBad) << HexEncode(bad);
     EXPECT_EQ(with(Bytes{1}, bad)->signature_check, QuoteCheck::kBad) << HexEncode(bad);
