@@ -68,6 +68,8 @@ constexpr auto kRules = std::to_array<RpcRule>({
     {"/sealift.v1.AdmissionService/CreateJoinToken", kApprover, kMutates},
     {"/sealift.v1.AdmissionService/RevokeJoinToken", kApprover, kMutates},
     {"/sealift.v1.AdmissionService/ReplaceEk", kApprover, kMutates},
+    {"/sealift.v1.AttestationService/ListVerdicts", kReaders, kReads},
+    {"/sealift.v1.AttestationService/GetEvidence", kReaders, kReads},
 
     {"/sealift.v1.BuildService/Build", kOperator, kMutates},
 

@@ -228,13 +228,25 @@ Status NodeServiceImpl::HandleAttest(const NodeId& id, const v1::AttestRequest& 
                      fmt::format("attest node {}: no nonce is open; check in first", id.text()));
   }
   SEALIFT_ASSIGN_OR_RETURN(const Node node, parts_.nodes.Get(id));
-  SEALIFT_ASSIGN_OR_RETURN(Verdict verdict, parts_.attestor.Attest(node, evidence, *nonce, now));
+  SEALIFT_ASSIGN_OR_RETURN(Judgement judgement, parts_.attestor.Attest(node, evidence, *nonce, now));
+  Verdict& verdict = judgement.verdict;
   SEALIFT_RETURN_IF_ERROR(JudgeNodeEpoch(node, request, *nonce, now, verdict));
   verdict.boot_id = node.status.running.boot_id;
   verdict.decided = now;
   // The log of a quote that proves nothing is anybody's bytes; it is not kept.
-  SEALIFT_RETURN_IF_ERROR(parts_.evidence.Append({id, verdict, evidence.attest, evidence.signature,
-                                                  verdict.findings.empty() ? Bytes() : evidence.event_log}));
+  const bool proves = verdict.clock.has_value() && verdict.clock != judgement.before;
+  SEALIFT_RETURN_IF_ERROR(
+      parts_.evidence.Append({.node_id = id,
+                              .verdict = verdict,
+                              .attest = evidence.attest,
+                              .signature = evidence.signature,
+                              .event_log = proves || !verdict.findings.empty() ? evidence.event_log : Bytes(),
+                              .nonce = *nonce,
+                              .ak_public = node.ak_public,
+                              .pcrs = evidence.pcrs,
+                              .any_phase = false,
+                              .before = judgement.before,
+                              .expected = std::move(judgement.expected)}));
   SEALIFT_RETURN_IF_ERROR(parts_.node_status.RecordVerdict(id, verdict));
   parts_.metrics.CountVerdict(verdict.trust);
   log::Info("node attested", {{"node", id.text()},

@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <map>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -30,14 +31,21 @@ struct EpochEvidence {
   std::uint64_t base = 0;
 };
 
+// A verdict and what it rests on besides the evidence (EvidenceRecord).
+struct Judgement {
+  Verdict verdict;
+  std::optional<QuoteClock> before;
+  Bytes expected;
+};
+
 // Turns a quote into a verdict.
 class NodeAttestor {
  public:
   virtual ~NodeAttestor() = default;
   // Bad evidence is a verdict (untrusted, with reasons), not an error. Errors: what kept it from deciding at
   // all.
-  virtual Result<Verdict> Attest(const Node& node, const AttestationEvidence& evidence, ByteView nonce,
-                                 UnixMillis now) = 0;
+  virtual Result<Judgement> Attest(const Node& node, const AttestationEvidence& evidence, ByteView nonce,
+                                   UnixMillis now) = 0;
 };
 
 // Counters; names of metrics are the implementation's business.

@@ -12,8 +12,8 @@ class QuoteAttestor final : public NodeAttestor {
   // Borrows both.
   QuoteAttestor(ExpectationSource& expectations, QuoteClockStore& clocks)
       : expectations_(expectations), clocks_(clocks) {}
-  Result<Verdict> Attest(const Node& node, const AttestationEvidence& evidence, ByteView nonce,
-                         UnixMillis now) override;
+  Result<Judgement> Attest(const Node& node, const AttestationEvidence& evidence, ByteView nonce,
+                           UnixMillis now) override;
 
  private:
   ExpectationSource& expectations_;

@@ -11,6 +11,7 @@
 #include <thread>
 
 #include "controller/api/admission_service.h"
+#include "controller/api/attestation_service.h"
 #include "controller/api/build_service.h"
 #include "controller/api/enrolment_service.h"
 #include "controller/api/fleet_service.h"
@@ -123,6 +124,7 @@ struct ControllerServer::Parts {
   std::unique_ptr<NodeServiceImpl> node_service;
   std::unique_ptr<FleetServiceImpl> fleet_service;
   std::unique_ptr<AdmissionServiceImpl> admission_service;
+  std::unique_ptr<AttestationServiceImpl> attestation_service;
   std::unique_ptr<LocalUploader> own_repository;
   std::unique_ptr<BuildHost> build_host;
   std::unique_ptr<BuildServiceImpl> build_service;
@@ -275,6 +277,8 @@ void ControllerServer::Parts::MakeServices(NodeAttestor* given_attestor) {
                                                                    .join_tokens = stores->join_tokens(),
                                                                    .refusals = stores->refusals(),
                                                                    .clock = clock});
+  attestation_service =
+      std::make_unique<AttestationServiceImpl>(*runner, stores->nodes(), stores->evidence());
   build_service = std::make_unique<BuildServiceImpl>(*runner, build_host.get(), stop.get_token());
 }
 
@@ -294,6 +298,7 @@ Status ControllerServer::Parts::ListenAll() {
   fleet.RegisterService(node_service.get())
       .RegisterService(fleet_service.get())
       .RegisterService(admission_service.get())
+      .RegisterService(attestation_service.get())
       .RegisterService(build_service.get());
   fleet.SetMaxReceiveMessageSize(wire::kMaxMessageBytes);
   SetThreads(fleet, "fleet", kFleetThreads);

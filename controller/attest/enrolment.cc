@@ -297,11 +297,18 @@ Status Enrolment::Remember(const ProvenMachine& machine, const NodeId& id, const
   // Of a node that was known it was done before, and does no harm again.
   SEALIFT_RETURN_IF_ERROR(AdvanceQuoteClock(id, proof.evidence.quote.attest, parts_.quote_clocks));
   SEALIFT_RETURN_IF_ERROR(parts_.node_status.RecordVerdict(id, machine.verdict));
+  SEALIFT_ASSIGN_OR_RETURN(const auto candidates, parts_.expectations.Candidates());
   return parts_.evidence.Append({.node_id = id,
                                  .verdict = machine.verdict,
                                  .attest = proof.evidence.quote.attest,
                                  .signature = proof.evidence.quote.signature,
-                                 .event_log = proof.evidence.event_log});
+                                 .event_log = proof.evidence.event_log,
+                                 .nonce = machine.session.nonce,
+                                 .ak_public = machine.session.ak_public,
+                                 .pcrs = proof.evidence.quote.pcrs,
+                                 .any_phase = true,
+                                 .before = std::nullopt,
+                                 .expected = parts_.expectations.Encoded(candidates)});
 }
 
 // Best effort: the answer does not wait for it to succeed.

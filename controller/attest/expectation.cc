@@ -6,6 +6,7 @@
 #include <array>
 #include <charconv>
 
+#include "controller/attest/evidence_file.h"
 #include "shared/base/files.h"
 #include "shared/base/log.h"
 #include "shared/crypto/hash.h"
@@ -251,7 +252,19 @@ Result<std::shared_ptr<const std::vector<ExpectedRelease>>> ReleaseExpectations:
   }
   known_ = std::move(ids);
   candidates_ = std::move(candidates);
+  encoded_.clear();
   return candidates_;
+}
+
+Bytes ExpectationSource::Encoded(const std::shared_ptr<const std::vector<ExpectedRelease>>& candidates) {
+  return EncodeExpectations(*candidates);
+}
+
+Bytes ReleaseExpectations::Encoded(const std::shared_ptr<const std::vector<ExpectedRelease>>& candidates) {
+  const std::lock_guard lock(mutex_);
+  if (candidates != candidates_) return EncodeExpectations(*candidates);
+  if (encoded_.empty()) encoded_ = EncodeExpectations(*candidates);
+  return encoded_;
 }
 
 }  // namespace sealift::controller

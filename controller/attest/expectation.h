@@ -51,6 +51,8 @@ class ExpectationSource {
   virtual ~ExpectationSource() = default;
   // Never null. Shared, immutable.
   virtual Result<std::shared_ptr<const std::vector<ExpectedRelease>>> Candidates() = 0;
+  // `candidates` as the evidence keeps them (EncodeExpectations).
+  virtual Bytes Encoded(const std::shared_ptr<const std::vector<ExpectedRelease>>& candidates);
 };
 
 // Every published release, computed once per set of releases. A release that cannot be predicted is logged
@@ -60,6 +62,8 @@ class ReleaseExpectations final : public ExpectationSource {
  public:
   ReleaseExpectations(ReleaseStore& releases, KeySet keys) : releases_(releases), keys_(std::move(keys)) {}
   Result<std::shared_ptr<const std::vector<ExpectedRelease>>> Candidates() override;
+  // Encodes each set once.
+  Bytes Encoded(const std::shared_ptr<const std::vector<ExpectedRelease>>& candidates) override;
 
  private:
   ReleaseStore& releases_;
@@ -67,6 +71,8 @@ class ReleaseExpectations final : public ExpectationSource {
   std::mutex mutex_;
   std::vector<ReleaseId> known_;
   std::shared_ptr<const std::vector<ExpectedRelease>> candidates_;
+  // Of candidates_; empty until asked for.
+  Bytes encoded_;
 };
 
 }  // namespace sealift::controller

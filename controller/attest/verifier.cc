@@ -55,6 +55,23 @@ std::string FirstDifference(const std::vector<const Event*>& found, const Expect
   return "every logged event is as expected; something was extended that is not in the log";
 }
 
+QuoteClock ClockOf(const tpm::VerifiedQuote& quote) {
+  return {.clock_ms = quote.clock().clock_ms,
+          .reset_count = quote.clock().reset_count,
+          .restart_count = quote.clock().restart_count,
+          .firmware_version = quote.firmware_version()};
+}
+
+// Counters that wrap: less than half their range ahead is ahead.
+bool Behind(std::uint32_t now, std::uint32_t before) { return static_cast<std::int32_t>(now - before) < 0; }
+
+bool RunsBackwards(const QuoteClock& now, const QuoteClock& before) {
+  if (now.reset_count != before.reset_count) return Behind(now.reset_count, before.reset_count);
+  if (now.restart_count != before.restart_count) return Behind(now.restart_count, before.restart_count);
+  // Over a reset it may lose what was not saved; within one it never goes back.
+  return now.clock_ms < before.clock_ms;
+}
+
 // What one release makes of the registers.
 struct Comparison {
   const ExpectedRelease* release = nullptr;
@@ -82,7 +99,12 @@ class Judgement {
  public:
   Judgement(const tpm::VerifiedQuote& quote, const EventLog& log, std::span<const ExpectedRelease> candidates,
             PhaseRule phases)
-      : quoted_(quote.pcrs()), log_(log), replayed_(log.Replay()), candidates_(candidates), phases_(phases) {
+      : quoted_(quote.pcrs()),
+        log_(log),
+        replayed_(log.Replay()),
+        candidates_(candidates),
+        phases_(phases),
+        clock_(ClockOf(quote)) {
     for (const ExpectedRelease& candidate : candidates) {
       for (const Sha256Digest& image : candidate.allowed_images) allowed_images_.insert(image);
     }
@@ -94,12 +116,14 @@ class Judgement {
   Verdict Decide(UnixMillis now) {
     Verdict verdict;
     verdict.decided = now;
+    verdict.clock = clock_;
     const std::optional<Comparison> best = Best();
     for (const auto& [pcr, value] : quoted_) verdict.findings.push_back(Find(pcr, value, best));
     verdict.reasons = Reasons(best);
     if (verdict.reasons.empty()) {
       verdict.trust = Trust::kTrusted;
       verdict.degraded_boot = best->degraded;
+      if (best->degraded) verdict.notes.emplace_back(ReasonId(Reason::kBootDegraded));
     } else {
       verdict.trust = RefersToUnknown(verdict.reasons) ? Trust::kUnknown : Trust::kUntrusted;
     }
@@ -181,7 +205,39 @@ class Judgement {
       const bool unknown = !best->Identified() && best->Matches(kSecureBootPcr) && log_explains;
       reasons.insert(ReasonId(unknown ? Reason::kReleaseUnknown : Reason::kQuotePcrMismatch));
     }
-    return {reasons.begin(), reasons.end()};
+    std::vector<std::string> found(reasons.begin(), reasons.end());
+    if (reasons.contains(ReasonId(Reason::kQuotePcrMismatch)) && HasForeignEvent(*best)) {
+      found.emplace_back(ReasonId(Reason::kEventNotAllowed));
+    }
+    return found;
+  }
+
+  // An event in a register that does not match, which the log leads to, and that no candidate has there.
+  bool HasForeignEvent(const Comparison& best) const {
+    return std::ranges::any_of(kJudgedPcrs, [&](std::uint32_t pcr) {
+      if (best.Matches(pcr) || best.other_phase != nullptr || (pcr == kBootPcr && best.degraded))
+        return false;
+      return LogLeadsTo(pcr) && ForeignEvent(pcr) != nullptr;
+    });
+  }
+
+  const Event* ForeignEvent(std::uint32_t pcr) const {
+    for (const Event* event : log_.EventsOf(pcr)) {
+      const auto digest = Sha256Digest::FromBytes(DigestOf(*event));
+      if (!digest.ok() || !Allows(pcr, *digest)) return event;
+    }
+    return nullptr;
+  }
+
+  bool Allows(std::uint32_t pcr, const Sha256Digest& digest) const {
+    if (pcr == kBootPcr && (digest == calling_ || digest == returning_ || allowed_images_.contains(digest))) {
+      return true;
+    }
+    return std::ranges::any_of(candidates_, [&](const ExpectedRelease& release) {
+      return std::ranges::any_of(release.registers.at(pcr), [&](const ExpectedValue& value) {
+        return std::ranges::find(value.events, digest, &ExpectedEvent::digest) != value.events.end();
+      });
+    });
   }
 
   static bool RefersToUnknown(const std::vector<std::string>& reasons) {
@@ -231,7 +287,11 @@ class Judgement {
       return fmt::format("the image is as expected; what the system extended after event {} is not",
                          events.size());
     }
-    return FirstDifference(events, *closest);
+    const std::string difference = FirstDifference(events, *closest);
+    const Event* const foreign = LogLeadsTo(pcr) ? ForeignEvent(pcr) : nullptr;
+    const std::string named = foreign == nullptr ? "" : InWords(*foreign);
+    if (named.empty() || difference.find(named) != std::string::npos) return difference;
+    return fmt::format("{}; not allowed in this register: {}", difference, named);
   }
 
   const PcrValues& quoted_;
@@ -239,6 +299,7 @@ class Judgement {
   const PcrValues replayed_;
   const std::span<const ExpectedRelease> candidates_;
   const PhaseRule phases_;
+  const QuoteClock clock_;
   std::set<Sha256Digest> allowed_images_;
   Sha256Digest calling_, returning_, separator_;
 };
@@ -257,8 +318,28 @@ Result<Verdict> JudgeEvidence(const Evidence& evidence, const tpm::PublicArea& a
   SEALIFT_ASSIGN_OR_RETURN(const tpm::VerifiedQuote quote,
                            tpm::VerifyQuote(evidence.quote, attestation_key, nonce, kJudgedPcrs));
   const auto log = tpm::EventLog::Parse(evidence.event_log);
-  if (!log.ok()) return RefusedEvidence(log.status(), now);
-  return Judge(quote, *log, candidates, phases, now);
+  if (log.ok()) return Judge(quote, *log, candidates, phases, now);
+  Verdict verdict = RefusedEvidence(log.status(), now);
+  verdict.clock = ClockOf(quote);
+  return verdict;
+}
+
+Verdict JudgeMachine(const Evidence& evidence, const tpm::PublicArea& attestation_key, ByteView nonce,
+                     std::span<const ExpectedRelease> candidates, PhaseRule phases,
+                     const std::optional<QuoteClock>& before, UnixMillis now) {
+  const auto judged = JudgeEvidence(evidence, attestation_key, nonce, candidates, phases, now);
+  Verdict verdict = judged.ok() ? *judged : RefusedEvidence(judged.status(), now);
+  const std::optional<QuoteClock> quoted = verdict.clock;
+  if (!quoted) verdict.clock = before;
+  if (!quoted || !before) return verdict;
+  if (RunsBackwards(*quoted, *before)) {
+    verdict.trust = Trust::kUntrusted;
+    verdict.reasons.emplace_back(ReasonId(Reason::kQuoteClockBackwards));
+    verdict.clock = before;
+  } else if (quoted->firmware_version != before->firmware_version) {
+    verdict.notes.emplace_back(ReasonId(Reason::kFirmwareChanged));
+  }
+  return verdict;
 }
 
 Verdict RefusedEvidence(const Status& error, UnixMillis now) {

@@ -7,6 +7,7 @@
 #include <array>
 #include <cstdint>
 #include <map>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -53,7 +54,9 @@ enum class PhaseRule { kAnyPhase, kFinalPhase };
 // the verdict. Outcomes:
 //   trusted    every judged register is as one candidate predicts, and the log leads to 4 and 7. Also, with
 //              degraded_boot, when firmware tried other boot options around allowed images only.
-//   untrusted  QUOTE_PCR_MISMATCH: another value; EVENT_LOG_MISMATCH: the log does not lead to the registers
+//   untrusted  QUOTE_PCR_MISMATCH: another value; EVENT_LOG_MISMATCH: the log does not lead to the registers;
+//              EVENT_NOT_ALLOWED, besides: the log leads there, but over an event that no candidate allows in
+//              that register. Types of events are never asked: they are not measured.
 //   unknown    RELEASE_UNKNOWN: Secure Boot is as predicted, but neither the image nor how it was started is
 //              known
 Verdict Judge(const tpm::VerifiedQuote& quote, const tpm::EventLog& log,
@@ -71,6 +74,14 @@ struct Evidence {
 Result<Verdict> JudgeEvidence(const Evidence& evidence, const tpm::PublicArea& attestation_key,
                               ByteView nonce, std::span<const ExpectedRelease> candidates, PhaseRule phases,
                               UnixMillis now);
+
+// JudgeEvidence of a running node, as a verdict in every case. `before`: how far the TPM had come at the
+// node's last quote. Besides: QUOTE_CLOCK_BACKWARDS where this quote is from before (the counters wrap, as
+// TPMs add a constant of their own for keys outside the endorsement hierarchy, part 1, 36.7); note
+// FIRMWARE_CHANGED.
+Verdict JudgeMachine(const Evidence& evidence, const tpm::PublicArea& attestation_key, ByteView nonce,
+                     std::span<const ExpectedRelease> candidates, PhaseRule phases,
+                     const std::optional<QuoteClock>& before, UnixMillis now);
 
 // Untrusted, with the reason of an error, for evidence that JudgeEvidence refused.
 Verdict RefusedEvidence(const Status& error, UnixMillis now);

@@ -7,5 +7,7 @@ namespace sealift::cli {
 
 // Borrows `session`, which outlives the app.
 void AddFleetVerbs(CLI::App& app, Session& session);
+// sealift attest show|explain|verify
+void AddAttestVerbs(CLI::App& app, Session& session);
 
 }  // namespace sealift::cli

@@ -127,12 +127,12 @@ class RefusalStore {
 };
 
 // TPMS_CLOCK_INFO of a verified quote, and the qualified name of the key that signed it.
-struct QuoteClock {
+struct SignerClock {
   Bytes signer;
   std::uint64_t clock_ms = 0;
   std::uint32_t reset_count = 0;
   std::uint32_t restart_count = 0;
-  bool operator==(const QuoteClock&) const = default;
+  bool operator==(const SignerClock&) const = default;
 };
 
 class QuoteClockStore {
@@ -141,7 +141,7 @@ class QuoteClockStore {
   // Compares with the node's newest and takes its place, in one transaction. The reset counter never falls;
   // within one reset neither the restart counter nor the clock does (TPM 2.0 Library Part 1, 36). A clock of
   // another signer is another TPM's and starts anew. Errors: INVALID_ARGUMENT/QUOTE_CLOCK_BACKWARDS.
-  virtual Status Advance(const NodeId& node, const QuoteClock& clock) = 0;
+  virtual Status Advance(const NodeId& node, const SignerClock& clock) = 0;
 };
 
 // An inventory file: CSV (RFC 4180) with the header "serial,ek_digest,labels"; labels as "a=b;c=d". Errors:

@@ -56,6 +56,15 @@ struct PcrFinding {
   bool operator==(const PcrFinding&) const = default;
 };
 
+// How far a TPM had come when it quoted (TPMS_CLOCK_INFO), and its firmware.
+struct QuoteClock {
+  std::uint64_t clock_ms = 0;
+  std::uint32_t reset_count = 0;
+  std::uint32_t restart_count = 0;
+  std::uint64_t firmware_version = 0;
+  bool operator==(const QuoteClock&) const = default;
+};
+
 // What a quote proved. Of a running node, kTrusted means the release's final phase.
 struct Verdict {
   Trust trust = Trust::kUnspecified;
@@ -66,6 +75,10 @@ struct Verdict {
   std::optional<ReleaseId> release_id;
   UnixMillis decided;
   bool degraded_boot = false;
+  // Reason ids of what an operator should know and what decides nothing: FIRMWARE_CHANGED, BOOT_DEGRADED.
+  std::vector<std::string> notes;
+  // Of the quote; where it was refused, of the last one that held: the next has to be ahead of it.
+  std::optional<QuoteClock> clock;
   // Boot id the node gave with the check-in whose nonce was quoted: tells whether the machine rebooted since.
   // Empty: from an enrolment, which accepts any phase of the boot.
   std::string boot_id;

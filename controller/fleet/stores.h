@@ -164,6 +164,21 @@ struct EvidenceRecord {
   Bytes signature;
   // Lies outside the table, by its digest.
   Bytes event_log;
+  // What it takes to judge it again. Empty in records of earlier versions.
+  Bytes nonce;
+  // TPM2B_PUBLIC.
+  Bytes ak_public;
+  // As sent.
+  std::map<std::uint32_t, Sha256Digest> pcrs;
+  // Of an enrolment: any phase of the boot would have done.
+  bool any_phase = false;
+  // What the quote had to be ahead of.
+  std::optional<QuoteClock> before;
+  // Expected values of every release of that time, JSON (attest/evidence_file.h); lies outside the table,
+  // too.
+  Bytes expected;
+  // Given by the store.
+  std::uint64_t sequence = 0;
 };
 
 // What each machine had booted, for an auditor; append-only.
@@ -172,7 +187,10 @@ class EvidenceStore {
   virtual ~EvidenceStore() = default;
   virtual Status Append(const EvidenceRecord& record) = 0;
   // Newest first.
+  // Without `expected`, which may be large.
   virtual Result<std::vector<EvidenceRecord>> History(const NodeId& id, std::size_t limit) = 0;
+  // Errors: NOT_FOUND/EVIDENCE_INVALID when the node has no such record.
+  virtual Result<EvidenceRecord> Get(const NodeId& id, std::uint64_t sequence) = 0;
 };
 
 struct AuditRecord {

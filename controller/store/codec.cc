@@ -110,6 +110,22 @@ Bytes BytesFrom(const json& value) {
   return *std::move(bytes);
 }
 
+json ClockJson(const std::optional<QuoteClock>& clock) {
+  if (!clock) return nullptr;
+  return {{"clock", clock->clock_ms},
+          {"resets", clock->reset_count},
+          {"restarts", clock->restart_count},
+          {"firmware", clock->firmware_version}};
+}
+
+std::optional<QuoteClock> ClockFrom(const json& value) {
+  if (value.is_null()) return std::nullopt;
+  return QuoteClock{.clock_ms = value.at("clock").get<std::uint64_t>(),
+                    .reset_count = value.at("resets").get<std::uint32_t>(),
+                    .restart_count = value.at("restarts").get<std::uint32_t>(),
+                    .firmware_version = value.at("firmware").get<std::uint64_t>()};
+}
+
 }  // namespace
 
 std::string EncodeLabels(const std::map<std::string, std::string>& labels) { return Dump(json(labels)); }
@@ -147,7 +163,34 @@ std::string EncodeVerdict(const Verdict& verdict) {
                {"release", verdict.release_id ? json(verdict.release_id->hex()) : json(nullptr)},
                {"decided", ToUnixMs(verdict.decided)},
                {"degraded", verdict.degraded_boot},
-               {"boot", verdict.boot_id}});
+               {"boot", verdict.boot_id},
+               {"notes", verdict.notes},
+               {"clock", ClockJson(verdict.clock)}});
+}
+
+std::string EncodeEvidenceContext(const EvidenceRecord& record) {
+  json pcrs = json::object();
+  for (const auto& [pcr, value] : record.pcrs) pcrs[std::to_string(pcr)] = value.hex();
+  return Dump({{"nonce", HexEncode(record.nonce)},
+               {"ak", HexEncode(record.ak_public)},
+               {"pcrs", std::move(pcrs)},
+               {"any_phase", record.any_phase},
+               {"before", ClockJson(record.before)}});
+}
+
+Status DecodeEvidenceContext(const std::string& text, EvidenceRecord& record) {
+  return Decode<bool>(text, "evidence",
+                      [&record](const json& value) {
+                        record.nonce = BytesFrom(value.at("nonce"));
+                        record.ak_public = BytesFrom(value.at("ak"));
+                        for (const auto& [pcr, digest] : value.at("pcrs").items()) {
+                          record.pcrs[static_cast<std::uint32_t>(std::stoul(pcr))] = DigestFrom(digest);
+                        }
+                        record.any_phase = value.at("any_phase").get<bool>();
+                        record.before = ClockFrom(value.at("before"));
+                        return true;
+                      })
+      .status();
 }
 
 Result<std::map<std::string, std::string>> DecodeLabels(const std::string& text) {
@@ -226,6 +269,9 @@ Result<Verdict> DecodeVerdict(const std::string& text) {
     verdict.decided = FromUnixMs(value.at("decided").get<std::int64_t>());
     verdict.degraded_boot = value.at("degraded").get<bool>();
     verdict.boot_id = value.at("boot").get<std::string>();
+    // Absent in rows of earlier versions.
+    verdict.notes = value.value("notes", std::vector<std::string>());
+    verdict.clock = ClockFrom(value.value("clock", json(nullptr)));
     return verdict;
   });
 }

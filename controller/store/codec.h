@@ -8,6 +8,7 @@
 #include "controller/fleet/node.h"
 #include "controller/fleet/request.h"
 #include "controller/fleet/rollout.h"
+#include "controller/fleet/stores.h"
 
 namespace sealift::controller {
 
@@ -15,6 +16,8 @@ std::string EncodeLabels(const std::map<std::string, std::string>& labels);
 std::string EncodeStatus(const NodeStatus& status);
 std::string EncodeVerdict(const Verdict& verdict);
 std::string EncodeInstall(const InstallRecord& install);
+// What is needed to judge it again, apart from what has a column of its own.
+std::string EncodeEvidenceContext(const EvidenceRecord& record);
 std::string EncodeOutcome(const OrderOutcome& outcome);
 
 // Errors: DATA_LOSS/STORE_FAILED.
@@ -22,6 +25,7 @@ Result<std::map<std::string, std::string>> DecodeLabels(const std::string& json)
 Result<NodeStatus> DecodeStatus(const std::string& json);
 Result<Verdict> DecodeVerdict(const std::string& json);
 Result<InstallRecord> DecodeInstall(const std::string& json);
+Status DecodeEvidenceContext(const std::string& json, EvidenceRecord& record);
 Result<OrderOutcome> DecodeOutcome(const std::string& json);
 
 }  // namespace sealift::controller

@@ -334,7 +334,7 @@ class SqliteQuoteClockStore final : public QuoteClockStore {
  public:
   explicit SqliteQuoteClockStore(SqliteDb& db) : db_(db) {}
 
-  Status Advance(const NodeId& node, const QuoteClock& clock) override {
+  Status Advance(const NodeId& node, const SignerClock& clock) override {
     return db_.Write([&](SqliteConnection& connection) -> Status {
       SEALIFT_ASSIGN_OR_RETURN(const bool backwards, RunsBackwards(connection, node, clock));
       if (backwards) {
@@ -354,7 +354,7 @@ class SqliteQuoteClockStore final : public QuoteClockStore {
 
  private:
   static Result<bool> RunsBackwards(SqliteConnection& connection, const NodeId& node,
-                                    const QuoteClock& clock) {
+                                    const SignerClock& clock) {
     SEALIFT_ASSIGN_OR_RETURN(
         auto query,
         connection.Prepare("SELECT signer, clock_ms, reset_count, restart_count FROM quote_clocks "

@@ -153,12 +153,19 @@ CREATE TABLE escrowed_keys (
 );
 )sql";
 
+// Rows of before have neither.
+constexpr char kEvidenceContext[] = R"sql(
+ALTER TABLE evidence ADD COLUMN context TEXT NOT NULL DEFAULT '';
+ALTER TABLE evidence ADD COLUMN expected BYTEA;
+)sql";
+
 }  // namespace
 
 const std::vector<Migration>& Migrations() {
   static const std::vector<Migration> all = {{1, "first schema", kFirst},
                                              {2, "orders, escrow, epochs", kOrders},
-                                             {3, "inventory, join tokens", kAdmissionSchema}};
+                                             {3, "inventory, join tokens", kAdmissionSchema},
+                                             {4, "evidence to judge again", kEvidenceContext}};
   return all;
 }
 

@@ -592,6 +592,35 @@ TEST_P(StoreContract, EvidenceKeepsEveryQuote) {
   EXPECT_TRUE(backend_->evidence().History(Id(2), 2)->empty());
 }
 
+TEST_P(StoreContract, EvidenceKeepsWhatAJudgementNeeds) {
+  EvidenceRecord record{.node_id = Id(1),
+                        .verdict = SomeVerdict(),
+                        .attest = {1, 2},
+                        .signature = {3},
+                        .event_log = {4},
+                        .nonce = {5, 6},
+                        .ak_public = {7},
+                        .pcrs = {{4, Digest(4)}, {11, Digest(11)}},
+                        .any_phase = true,
+                        .before = QuoteClock{1, 2, 3, 0xFFFFFFFFFFFFFFFF},
+                        .expected = Bytes(100, 'x')};
+  record.verdict.notes = {"FIRMWARE_CHANGED"};
+  record.verdict.clock = QuoteClock{4, 5, 6, 7};
+  ASSERT_TRUE(backend_->evidence().Append(record).ok());
+  const auto newest = backend_->evidence().History(Id(1), 1);
+  ASSERT_EQ(newest->size(), 1u);
+  const auto read = backend_->evidence().Get(Id(1), newest->front().sequence);
+  ASSERT_TRUE(read.ok()) << Describe(read.status());
+  EXPECT_EQ(read->verdict, record.verdict);
+  EXPECT_EQ(read->nonce, record.nonce);
+  EXPECT_EQ(read->ak_public, record.ak_public);
+  EXPECT_EQ(read->pcrs, record.pcrs);
+  EXPECT_EQ(read->any_phase, true);
+  EXPECT_EQ(read->before, record.before);
+  EXPECT_EQ(read->expected, record.expected);
+  EXPECT_EQ(ReasonIdOf(backend_->evidence().Get(Id(2), read->sequence).status()), "EVIDENCE_INVALID");
+}
+
 TEST_P(StoreContract, AuditIsOrderedAndPaged) {
   for (int i = 0; i < 5; ++i) {
     ASSERT_TRUE(backend_->audit().Append({0, FromUnixMs(i), "anna", "operator", "/x/Y", "r", "OK"}).ok());

@@ -29,13 +29,13 @@ namespace sealift::controller {
 // Says what it is told to say of any quote.
 class ScriptedAttestor final : public NodeAttestor {
  public:
-  Result<Verdict> Attest(const Node&, const AttestationEvidence& evidence, ByteView nonce,
-                         UnixMillis) override {
+  Result<Judgement> Attest(const Node&, const AttestationEvidence& evidence, ByteView nonce,
+                           UnixMillis) override {
     // The nonce stands in for a quote: a stale one is no proof.
     if (evidence.attest != ToBytes(nonce)) {
-      return Verdict{.trust = Trust::kUntrusted, .reasons = {"QUOTE_NONCE_STALE"}};
+      return Judgement{.verdict = {.trust = Trust::kUntrusted, .reasons = {"QUOTE_NONCE_STALE"}}};
     }
-    return next;
+    return Judgement{.verdict = next};
   }
   Verdict next{.trust = Trust::kTrusted};
 };

@@ -6,6 +6,7 @@
 #include <set>
 
 #include "sealift/v1/admission.pb.h"
+#include "sealift/v1/attestation.pb.h"
 #include "sealift/v1/build.pb.h"
 #include "sealift/v1/enrolment.pb.h"
 #include "sealift/v1/fleet.pb.h"
@@ -16,9 +17,10 @@ namespace {
 
 std::set<std::string> MethodsOfOurServices() {
   std::set<std::string> methods;
-  for (const auto* file : {v1::BeginRequest::descriptor()->file(), v1::CheckInRequest::descriptor()->file(),
-                           v1::ListNodesRequest::descriptor()->file(), v1::BuildRequest::descriptor()->file(),
-                           v1::ListRefusalsRequest::descriptor()->file()}) {
+  for (const auto* file :
+       {v1::BeginRequest::descriptor()->file(), v1::CheckInRequest::descriptor()->file(),
+        v1::ListNodesRequest::descriptor()->file(), v1::BuildRequest::descriptor()->file(),
+        v1::ListRefusalsRequest::descriptor()->file(), v1::ListVerdictsRequest::descriptor()->file()}) {
     for (int s = 0; s < file->service_count(); ++s) {
       for (int m = 0; m < file->service(s)->method_count(); ++m) {
         methods.insert("/" + file->service(s)->full_name() + "/" + file->service(s)->method(m)->name());

@@ -124,7 +124,7 @@ TEST_F(VerifierTest, OtherSecureBootKeysAreUntrustedNotUnknown) {
   other.keys.variables.kek.clear();
   const auto verdict = JudgeMachine(boot_.pcrs, log_, {other.Expect()});
   EXPECT_EQ(verdict->trust, Trust::kUntrusted);
-  EXPECT_THAT(verdict->reasons, ElementsAre("QUOTE_PCR_MISMATCH"));
+  EXPECT_THAT(verdict->reasons, ElementsAre("QUOTE_PCR_MISMATCH", "EVENT_NOT_ALLOWED"));
   EXPECT_EQ(verdict->release_version, "1.0.0");
   EXPECT_THAT(Finding(*verdict, 7).first_difference,
               ::testing::AllOf(HasSubstr("event 3: expected variable KEK"),
