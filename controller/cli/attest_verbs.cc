@@ -1,12 +1,12 @@
 // `sealift attest`: what a node proved, why it is believed or not, and the same judged again offline.
 #include <fmt/format.h>
 
-#include <cstdio>
 #include <memory>
 
 #include "controller/attest/evidence_file.h"
 #include "controller/cli/attest_text.h"
 #include "controller/cli/fleet_verbs.h"
+#include "controller/cli/words.h"
 #include "hsm/key_ring.h"
 #include "sealift/v1/attestation.grpc.pb.h"
 #include "shared/base/files.h"
@@ -27,10 +27,6 @@ struct Arguments {
   std::uint64_t sequence = 0;
   std::uint32_t limit = 0;
 };
-
-void Print(const std::string& text) { std::fputs(text.c_str(), stdout); }
-
-void PrintJson(const json& value) { Print(value.dump(2, ' ', false, json::error_handler_t::replace) + "\n"); }
 
 Result<std::unique_ptr<Stub>> Connect(const std::string& profile_path) {
   SEALIFT_ASSIGN_OR_RETURN(const wire::Profile profile,
