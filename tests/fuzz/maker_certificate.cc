@@ -3,8 +3,8 @@
 
 using namespace sealift;
 
-// The input: certificates back to back, each with its size before it (two bytes, big-endian). The first is the
-// endorsement key's, every other one helper and anchor.
+// The input: certificates back to back, each with its size before it (two bytes, big-endian). The first is
+// the endorsement key's, every other one helper and anchor.
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
   ByteReader reader(ByteView(data, size), ByteReader::Endian::kBig);
   std::vector<controller::MakerCertificate> certificates;
