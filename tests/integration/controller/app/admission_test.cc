@@ -102,7 +102,8 @@ TEST_F(AdmissionTest, ATokenIsShownOnceAndKeptAsAHash) {
   EXPECT_EQ(list.tokens(0).used(), 1u);
   EXPECT_EQ(list.tokens(0).note(), "pallet 7");
   EXPECT_EQ(list.DebugString().find(made->secret()), std::string::npos);
-  for (const AuditRecord& record : stores_->audit().List(0, 100).value()) {
+  const std::vector<AuditRecord> audited = stores_->audit().List(0, 100).value();
+  for (const AuditRecord& record : audited) {
     EXPECT_EQ(record.request.find(made->secret()), std::string::npos);
   }
 }
