@@ -8,6 +8,7 @@
 
 #include "controller/build/initrd.h"
 #include "controller/build/newc.h"
+#include "shared/content/path_without_numbers.h"
 
 namespace sealift::build {
 namespace {
@@ -23,23 +24,10 @@ std::uint64_t HashName(std::string_view text) {
   return hash ^ (hash >> 32);
 }
 
-// Version numbers in paths change with every upgrade; cut points should not.
-std::string WithoutNumbers(std::string_view path) {
-  std::string text;
-  for (const char c : path) {
-    const bool digit = c >= '0' && c <= '9';
-    if (!digit)
-      text += c;
-    else if (text.empty() || text.back() != '#')
-      text += '#';
-  }
-  return text;
-}
-
 // A file of size s ends a frame with probability of about s / kFrameBytes.
 bool CutsAfter(std::string_view path, std::uint64_t size) {
   if (size == 0) return false;
-  return HashName(WithoutNumbers(path)) % kFrameBytes < std::bit_floor(size);
+  return HashName(content::WithoutNumbers(path)) % kFrameBytes < std::bit_floor(size);
 }
 
 using Item = std::pair<const std::string, TreeEntry>;

@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <set>
 
+#include "shared/content/path_without_numbers.h"
+
 namespace sealift::controller {
 namespace {
 
@@ -11,19 +13,6 @@ using delta::ImagePart;
 using delta::Reference;
 
 constexpr std::uint64_t kLeastBudget = 8u << 20;
-
-// Version numbers in paths change with every upgrade.
-std::string WithoutNumbers(std::string_view path) {
-  std::string text;
-  for (const char c : path) {
-    const bool digit = c >= '0' && c <= '9';
-    if (!digit)
-      text += c;
-    else if (text.empty() || text.back() != '#')
-      text += '#';
-  }
-  return text;
-}
 
 std::vector<std::size_t> FramesOf(const std::vector<ImagePart>& parts) {
   std::vector<std::size_t> frames;
@@ -60,7 +49,7 @@ ReferenceFinder::ReferenceFinder(const std::vector<ImagePart>& old_parts,
   new_frames_ = new_frames->frames;
   for (std::size_t i = 0; i < old_frames->frames.size(); ++i)
     for (const content::FrameFile& file : old_frames->frames[i].files)
-      frames_by_path_[WithoutNumbers(file.path)].push_back(i);
+      frames_by_path_[content::WithoutNumbers(file.path)].push_back(i);
 }
 
 std::vector<Reference> ReferenceFinder::AllOf(Encoding encoding) const {
@@ -88,7 +77,7 @@ std::vector<Reference> ReferenceFinder::ForFrame(std::size_t new_part) const {
   }
   std::map<std::size_t, std::uint64_t> weight;
   for (const content::FrameFile& file : new_frames_[number].files) {
-    const auto found = frames_by_path_.find(WithoutNumbers(file.path));
+    const auto found = frames_by_path_.find(content::WithoutNumbers(file.path));
     if (found == frames_by_path_.end()) continue;
     for (const std::size_t frame : found->second) weight[frame] += file.size + 1;
   }
