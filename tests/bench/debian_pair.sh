@@ -8,8 +8,20 @@
 set -euo pipefail
 folder=${1:?a folder for the trees}
 bench=${2:-build/release/bin/bench_delta}
-mirror=${SEALIFT_DEBIAN_MIRROR:-http://deb.debian.org/debian}
-security=${SEALIFT_DEBIAN_SECURITY:-http://deb.debian.org/debian-security}
+# Where this machine's apt gets a suite from; says so and fails where it has none.
+site_of() {
+  local site
+  # shellcheck disable=SC2016  # apt's own fields
+  site=$(apt-get indextargets --format '$(RELEASE) $(SITE)' 'Created-By: Packages' | awk -v suite="$1" '$1 == suite { print $2; exit }')
+  [[ -n $site ]] || {
+    echo "debian_pair: apt of this machine knows no mirror of $1" >&2
+    return 1
+  }
+  echo "$site"
+}
+mirror=$(site_of bookworm)
+updates=$(site_of bookworm-updates)
+security=$(site_of bookworm-security)
 packages=linux-image-cloud-amd64,systemd-sysv,udev,openssh-server,curl,python3,nginx-light,iproute2,openssl,ca-certificates
 packages+=,dbus,sudo,vim-tiny,git,perl,gnupg
 
@@ -29,7 +41,7 @@ make_tree() {
 
 mkdir -p "$folder"
 make_tree v1 "deb $mirror bookworm main"
-make_tree v2 "deb $mirror bookworm main" "deb $mirror bookworm-updates main" "deb $security bookworm-security main"
+make_tree v2 "deb $mirror bookworm main" "deb $updates bookworm-updates main" "deb $security bookworm-security main"
 for name in v1 v2; do
   dpkg-query --admindir="$folder/$name/var/lib/dpkg" -W -f '${Package} ${Version}\n' >"$folder/$name.packages"
 done
