@@ -7,6 +7,7 @@
 #include <cerrno>
 #include <ctime>
 
+#include "controller/publish/content_lock.h"
 #include "shared/delta/content_list.h"
 #include "shared/delta/image_index.h"
 
@@ -14,11 +15,6 @@ namespace sealift::controller {
 namespace {
 
 namespace fs = std::filesystem;
-
-Status MoveError(const fs::path& path, std::string_view call) {
-  return ErrnoError(Code::kUnavailable, Reason::kFileUnwritable, fmt::format("collect '{}'", path.string()),
-                    call, errno);
-}
 
 // Whether it was neither written nor asked for since.
 bool IsOld(const struct stat& info, std::chrono::seconds grace) {
@@ -48,35 +44,20 @@ Status AddList(const tuf::Target& target, ContentStore& store, std::set<Sha256Di
   return OkStatus();
 }
 
-// A killed collection's.
-Status PutBack(const fs::path& directory, const fs::path& aside) {
-  std::error_code error;
-  for (const auto& entry : fs::directory_iterator(aside, error)) {
-    const std::string name = entry.path().filename().string();
-    const fs::path place = directory / "objects" / name.substr(0, 2) / name;
-    if (::rename(entry.path().c_str(), place.c_str()) != 0 && errno != ENOENT)
-      return MoveError(place, "rename");
-  }
-  return OkStatus();
-}
-
-Status CollectOne(const fs::path& path, const fs::path& aside, std::chrono::seconds grace,
+Status CollectOne(const fs::path& directory, const fs::path& path, std::chrono::seconds grace,
                   Collected& collected) {
+  // From the look to the removal nobody renews it or writes it anew.
+  SEALIFT_ASSIGN_OR_RETURN(const UniqueFd lock, LockContent(directory, ContentLock::kCollection));
   struct stat info {};
   if (::lstat(path.c_str(), &info) != 0) return OkStatus();
   if (!IsOld(info, grace)) {
     ++collected.kept;
     return OkStatus();
   }
-  const fs::path moved = aside / path.filename();
-  if (::rename(path.c_str(), moved.c_str()) != 0)
-    return errno == ENOENT ? OkStatus() : MoveError(path, "rename");
-  // Between the look and the move somebody may have asked for it. From now on he is told that it is not here.
-  if (::lstat(moved.c_str(), &info) == 0 && !IsOld(info, grace)) {
-    ++collected.kept;
-    return ::rename(moved.c_str(), path.c_str()) == 0 ? OkStatus() : MoveError(path, "rename");
+  if (::unlink(path.c_str()) != 0) {
+    return ErrnoError(Code::kUnavailable, Reason::kFileUnwritable, fmt::format("collect '{}'", path.string()),
+                      "unlink", errno);
   }
-  if (::unlink(moved.c_str()) != 0) return MoveError(moved, "unlink");
   ++collected.objects;
   collected.bytes += static_cast<std::uint64_t>(info.st_size);
   return OkStatus();
@@ -99,9 +80,6 @@ Result<std::set<Sha256Digest>> ReachableContent(const std::vector<tuf::Targets>&
 
 Result<Collected> CollectContent(const fs::path& directory, const std::set<Sha256Digest>& reachable,
                                  std::chrono::seconds grace) {
-  const fs::path aside = directory / "collecting";
-  SEALIFT_RETURN_IF_ERROR(MakeDirectories(aside));
-  SEALIFT_RETURN_IF_ERROR(PutBack(directory, aside));
   Collected collected;
   std::error_code error;
   for (const auto& folder : fs::directory_iterator(directory / "objects", error)) {
@@ -110,7 +88,7 @@ Result<Collected> CollectContent(const fs::path& directory, const std::set<Sha25
       const Result<Sha256Digest> digest = Sha256Digest::FromHex(entry.path().filename().string());
       // Others, as what was put aside as damaged, are for a person.
       if (!digest.ok() || reachable.contains(*digest)) continue;
-      SEALIFT_RETURN_IF_ERROR(CollectOne(entry.path(), aside, grace, collected));
+      SEALIFT_RETURN_IF_ERROR(CollectOne(directory, entry.path(), grace, collected));
     }
   }
   if (!error) return collected;

@@ -3,8 +3,7 @@
 // Reachable are all targets, and of each content list among them what it and its indexes name. An object that
 // was written or asked for within the grace period stays, so that a publication under way loses nothing:
 // ContentStore::Has, which an upload asks first, renews it. Thread-safe, and safe beside other processes on
-// the folder: an object is first moved aside, looked at once more and put back if it was renewed meanwhile;
-// what a killed collection left aside is put back by the next one.
+// the folder (content_lock.h). A killed collection leaves nothing to mend.
 #pragma once
 
 #include <chrono>

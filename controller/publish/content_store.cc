@@ -9,6 +9,7 @@
 #include <algorithm>
 #include <cerrno>
 
+#include "controller/publish/content_lock.h"
 #include "shared/base/log.h"
 
 namespace sealift::controller {
@@ -119,7 +120,10 @@ Status ContentStore::Writer::Commit() {
   if (::fsync(fd_.get()) != 0) return WriteError(path_, "fsync");
   SEALIFT_RETURN_IF_ERROR(MakeDirectories(target.parent_path()));
   SEALIFT_RETURN_IF_ERROR(SyncDirectory(target.parent_path().parent_path()));
-  if (::rename(path_.c_str(), target.c_str()) != 0) return WriteError(target, "rename");
+  {
+    SEALIFT_ASSIGN_OR_RETURN(const UniqueFd lock, LockContent(store_->directory_, ContentLock::kUpload));
+    if (::rename(path_.c_str(), target.c_str()) != 0) return WriteError(target, "rename");
+  }
   path_.clear();
   return SyncDirectory(target.parent_path());
 }
@@ -201,7 +205,9 @@ Result<Bytes> ContentStore::ReadAll(const Sha256Digest& digest, std::uint64_t ma
 
 // Whoever asks means to refer to it: its grace before a collection (content_collector.h) begins anew.
 bool ContentStore::Has(const Sha256Digest& digest) const {
-  if (!Size(digest).ok()) return false;
+  // Without the lock it may be on its way out; then it is better sent again.
+  const Result<UniqueFd> lock = LockContent(directory_, ContentLock::kUpload);
+  if (!lock.ok() || !Size(digest).ok()) return false;
   return ::utimensat(AT_FDCWD, PathOf(digest).c_str(), nullptr, AT_SYMLINK_NOFOLLOW) == 0 || errno != ENOENT;
 }
 
