@@ -18,6 +18,8 @@ using tpm::PcrValues;
 constexpr std::uint32_t kBootPcr = 4;
 constexpr std::uint32_t kSecureBootPcr = 7;
 constexpr std::uint32_t kImagePcr = 11;
+// As shared/uki/pcr_prediction describes it.
+constexpr std::string_view kInitrdEvent = "section .initrd";
 
 std::string Short(ByteView digest) {
   return HexEncode(digest.first(std::min<std::size_t>(6, digest.size())));
@@ -79,6 +81,8 @@ struct Comparison {
   // PCR 11 fits a phase that the rule does not accept.
   const ExpectedValue* other_phase = nullptr;
   bool degraded = false;
+  // The log has this release's initrd in the image: if nothing else fits, it is this release, changed.
+  bool same_initrd = false;
 
   bool Matches(std::uint32_t pcr) const { return matches.contains(pcr); }
   bool All() const {
@@ -86,12 +90,13 @@ struct Comparison {
         kJudgedPcrs, [&](std::uint32_t pcr) { return Matches(pcr) || (pcr == kBootPcr && degraded); });
   }
   bool Identified() const {
-    return Matches(kImagePcr) || other_phase != nullptr || Matches(kBootPcr) || degraded;
+    return Matches(kImagePcr) || other_phase != nullptr || Matches(kBootPcr) || degraded || same_initrd;
   }
   // Larger fits better: the image first, then how it was started, then everything else.
   int Score() const {
     return (All() ? 1000 : 0) + (Matches(kImagePcr) ? 100 : 0) + (other_phase != nullptr ? 50 : 0) +
-           (Matches(kBootPcr) || degraded ? 20 : 0) + static_cast<int>(matches.size());
+           (Matches(kBootPcr) || degraded ? 20 : 0) + (same_initrd ? 10 : 0) +
+           static_cast<int>(matches.size());
   }
 };
 
@@ -156,7 +161,17 @@ class Judgement {
       }
     }
     comparison.degraded = !comparison.Matches(kBootPcr) && IsDegradedBoot(release);
+    comparison.same_initrd = HasInitrdOf(release);
     return comparison;
+  }
+
+  // No proof: the log of this register ends before the quote. It makes a verdict worse, never better.
+  bool HasInitrdOf(const ExpectedRelease& release) const {
+    const auto& expected = release.registers.at(kImagePcr).back().events;
+    const auto initrd = std::ranges::find(expected, kInitrdEvent, &ExpectedEvent::description);
+    return initrd != expected.end() && std::ranges::any_of(log_.EventsOf(kImagePcr), [&](const Event* event) {
+             return std::ranges::equal(DigestOf(*event), initrd->digest.view());
+           });
   }
 
   // Firmware tried several boot options, but started allowed images only, this release's last. The event

@@ -76,11 +76,12 @@ struct MeasuredBoot {
   }
 
   // Another image, otherwise the same release.
-  Manifest OtherVersion(const std::string& version) const {
+  Manifest OtherVersion(const std::string& version) const { return OtherSection(".initrd", version); }
+  Manifest OtherSection(const std::string& section, const std::string& version) const {
     Manifest other = manifest;
     other.version = version;
     other.files[1].authenticode = Sha256(AsBytes("image of " + version));
-    other.sections[".initrd"] = Sha256(AsBytes("initrd of " + version));
+    other.sections[section] = Sha256(AsBytes(section + " of " + version));
     other.pcr11.clear();
     for (const std::string phase : {"", "sysinit", "sysinit:ready"}) {
       other.pcr11.push_back(

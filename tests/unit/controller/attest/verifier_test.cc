@@ -119,6 +119,16 @@ TEST_F(VerifierTest, NamesTheFirstEventThatDiffers) {
   EXPECT_EQ(Finding(*verdict, 7).outcome, "match");
 }
 
+TEST_F(VerifierTest, AnImageAroundAReleasesInitrdIsThatReleaseChanged) {
+  const auto verdict =
+      JudgeMachine(boot_.pcrs, log_, {boot_.Expect(boot_.OtherSection(".cmdline", "2.0.0"))});
+  EXPECT_EQ(verdict->trust, Trust::kUntrusted);
+  EXPECT_THAT(verdict->reasons, ElementsAre("QUOTE_PCR_MISMATCH", "EVENT_NOT_ALLOWED"));
+  EXPECT_EQ(verdict->release_version, "2.0.0");
+  EXPECT_THAT(Finding(*verdict, 11).first_difference,
+              ::testing::AllOf(HasSubstr("expected section .cmdline"), HasSubstr("found")));
+}
+
 TEST_F(VerifierTest, OtherSecureBootKeysAreUntrustedNotUnknown) {
   MeasuredBoot other = MeasuredBoot::Load();
   other.keys.variables.kek.clear();
