@@ -16,6 +16,7 @@ import pefile
 
 import bad_images
 import booted_tree
+from changed_boots import ChangedBoots
 from checks import equal, main
 from extensions import Extensions, build_extension
 from firmware_updates import FirmwareUpdates
@@ -267,6 +268,8 @@ def tell(story, checks):
     story.machine.power_off()
     updates.put_back()
     told.probe_story(story.node)
+    say("the machine boots something else than it should")
+    ChangedBoots(story, checks).run(story.node)
     say("system extensions beside an image")
     Extensions(story, checks, told.predictions).run(story.node)
 
