@@ -7,7 +7,6 @@ Starts from the snapshot that install.py keeps of an installed and enrolled mach
 Each attack is a twin of it, changed while it is off and then booted. Nothing that was planted is mounted or runs,
 and the TPM gives the disk's secret to no other system. Exit code 0 only if every check passed.
 """
-import argparse
 import hashlib
 import json
 import pathlib
@@ -15,13 +14,13 @@ import shutil
 import sys
 import tempfile
 
-from checks import Checks, equal
+from checks import equal, snapshot_main
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "deploy/lab"))
 import disk  # noqa: E402
 import vm  # noqa: E402
-from processes import LabError, end_on_signals, run, say  # noqa: E402
+from processes import run  # noqa: E402
 
 MOUNTED = "findmnt -rno SOURCE,TARGET /oem /usr/local || true; findmnt -rno SOURCE,TARGET | grep -E ' (/oem|/usr/local)$' || true"
 WHY = "journalctl -b -o cat -u sealift-unlock.service --no-pager"
@@ -224,30 +223,9 @@ ATTACKS = [
 ]
 
 
-def main():
-    parser = argparse.ArgumentParser(description="Attacks on a powered-off machine.")
-    parser.add_argument("--from", dest="origin", default=ROOT / "build/e2e-install", help="the work folder of install.py")
-    parser.add_argument("--work", default=ROOT / "build/e2e-attacks")
-    parser.add_argument("--results", default=None)
-    parser.add_argument("--only", type=int, default=None, help="one attack, by its place in the list, from 0")
-    options = parser.parse_args()
-    end_on_signals()
-    origin, work = pathlib.Path(options.origin).absolute(), pathlib.Path(options.work).absolute()
-    shutil.rmtree(work, ignore_errors=True)
-    work.mkdir(parents=True)
-    checks = Checks()
-    try:
-        for name, attack in ATTACKS if options.only is None else [ATTACKS[options.only]]:
-            say(name)
-            checks.check(name, lambda one=attack: one(origin, work))
-    except LabError as error:
-        checks.failed("the story", str(error))
-    finally:
-        if options.results:
-            checks.write(options.results)
-    print(f"{checks.count('passed')} passed, {checks.count('failed')} failed")
-    return 1 if checks.count("failed") or not checks.count("passed") else 0
+def cases(origin, work, only):
+    return [(name, lambda one=attack: one(origin, work)) for name, attack in ATTACKS if not only or attack.__name__ in only]
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(snapshot_main("Attacks on a powered-off machine.", "build/e2e-attacks", cases))

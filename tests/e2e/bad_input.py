@@ -5,20 +5,19 @@
 
 Uses the ISO, the keys in firmware and the machine that install.py left. Exit code 0 only if every check passed.
 """
-import argparse
 import pathlib
 import re
 import shutil
 import sys
 
 from attacks import Attacked
-from checks import Checks, equal
+from checks import equal, snapshot_main
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "deploy/lab"))
 import vm  # noqa: E402
 from install import DISK_BYTES, ISO_MEMORY  # noqa: E402
-from processes import LabError, end_on_signals, say  # noqa: E402
+from processes import LabError, say  # noqa: E402
 
 REFUSED = "sealift-agent: [A-Z_]+: .*"
 
@@ -140,30 +139,10 @@ def one_damaged_copy(media):
 CASES = (no_tpm_and_small_disk, secure_boot_off, wrong_keys, medium_pulled_out, damaged_header, one_damaged_copy)
 
 
-def main():
-    parser = argparse.ArgumentParser(description="Bad hardware, media and disks.")
-    parser.add_argument("--from", dest="origin", default=ROOT / "build/e2e-install", help="the work folder of install.py")
-    parser.add_argument("--work", default=ROOT / "build/e2e-bad-input")
-    parser.add_argument("--results", default=None)
-    parser.add_argument("--only", nargs="*", default=(), help="cases by name, for example wrong_keys")
-    options = parser.parse_args()
-    end_on_signals()
-    origin, work = pathlib.Path(options.origin).absolute(), pathlib.Path(options.work).absolute()
-    shutil.rmtree(work, ignore_errors=True)
-    work.mkdir(parents=True)
-    checks, media = Checks(), Media(origin, work)
-    try:
-        for case in CASES:
-            if not options.only or case.__name__ in options.only:
-                checks.check(case.__doc__, lambda one=case: one(media))
-    except LabError as error:
-        checks.failed("the story", str(error))
-    finally:
-        if options.results:
-            checks.write(options.results)
-    print(f"{checks.count('passed')} passed, {checks.count('failed')} failed")
-    return 1 if checks.count("failed") or not checks.count("passed") else 0
+def cases(origin, work, only):
+    media = Media(origin, work)
+    return [(case.__doc__, lambda one=case: one(media)) for case in CASES if not only or case.__name__ in only]
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(snapshot_main("Bad hardware, media and disks.", "build/e2e-bad-input", cases))

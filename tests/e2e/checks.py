@@ -2,6 +2,7 @@
 import argparse
 import json
 import pathlib
+import shutil
 import sys
 import traceback
 
@@ -42,6 +43,20 @@ def equal(found, expected):
     assert found == expected, f"found {found!r}, expected {expected!r}"
 
 
+def conclude(tell, results):
+    """Runs tell(checks), writes the outcomes to the file `results` unless it is None; returns the exit code."""
+    checks = Checks()
+    try:
+        tell(checks)
+    except LabError as error:
+        checks.failed("the story", str(error))
+    finally:
+        if results:
+            checks.write(results)
+    print(f"{checks.count('passed')} passed, {checks.count('failed')} failed")
+    return 1 if checks.count("failed") or not checks.count("passed") else 0
+
+
 def main(description, work, make_story, tell):
     """The command line of a checked story: make_story(work, build), then tell(story, checks). Returns the exit code."""
     parser = argparse.ArgumentParser(description=description)
@@ -50,15 +65,29 @@ def main(description, work, make_story, tell):
     parser.add_argument("--results", default=None)
     options = parser.parse_args()
     end_on_signals()
-    checks = Checks()
     story = make_story(options.work, options.build)
     try:
-        tell(story, checks)
-    except LabError as error:
-        checks.failed("the story", str(error))
+        return conclude(lambda checks: tell(story, checks), options.results)
     finally:
         story.close()
-        if options.results:
-            checks.write(options.results)
-    print(f"{checks.count('passed')} passed, {checks.count('failed')} failed")
-    return 1 if checks.count("failed") or not checks.count("passed") else 0
+
+
+def snapshot_main(description, work, cases):
+    """The command line of cases that start from what install.py kept: cases(origin, work, only) gives (name, test)
+    pairs. Returns the exit code."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--from", dest="origin", default=ROOT / "build/e2e-install", help="the work folder of install.py")
+    parser.add_argument("--work", default=ROOT / work)
+    parser.add_argument("--results", default=None)
+    parser.add_argument("--only", nargs="*", default=(), help="cases by the names of their functions")
+    options = parser.parse_args()
+    end_on_signals()
+    origin, place = pathlib.Path(options.origin).absolute(), pathlib.Path(options.work).absolute()
+    shutil.rmtree(place, ignore_errors=True)
+    place.mkdir(parents=True)
+
+    def tell(checks):
+        for name, test in cases(origin, place, options.only):
+            checks.check(name, test)
+
+    return conclude(tell, options.results)

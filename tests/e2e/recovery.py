@@ -13,7 +13,7 @@ import pathlib
 import shutil
 import sys
 
-from checks import Checks, equal
+from checks import conclude, equal
 from install import InstallStory, check_unlocked
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -368,18 +368,11 @@ def main():
     parser.add_argument("--only", nargs="*", default=(), help="cases by name, for example unhealthy; they may need those before them")
     options = parser.parse_args()
     end_on_signals()
-    checks = Checks()
     story = Recovery(options.origin, options.build)
     try:
-        tell(story, checks, options.only)
-    except LabError as error:
-        checks.failed("the story", str(error))
+        return conclude(lambda checks: tell(story, checks, options.only), options.results)
     finally:
         story.close()
-        if options.results:
-            checks.write(options.results)
-    print(f"{checks.count('passed')} passed, {checks.count('failed')} failed")
-    return 1 if checks.count("failed") or not checks.count("passed") else 0
 
 
 if __name__ == "__main__":
