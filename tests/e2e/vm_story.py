@@ -269,9 +269,10 @@ def tell(story, checks):
     updates.put_back()
     told.probe_story(story.node)
     say("the machine boots something else than it should")
-    ChangedBoots(story, checks).run(story.node)
+    extensions = Extensions(story, checks, told.predictions)
+    ChangedBoots(story, checks, extensions.unwelcome).run(story.node)
     say("system extensions beside an image")
-    Extensions(story, checks, told.predictions).run(story.node)
+    extensions.run(story.node)
 
 
 if __name__ == "__main__":
