@@ -1,12 +1,12 @@
 #include "shared/escrow/escrow.h"
 
 #include <fmt/format.h>
-#include <openssl/err.h>
-#include <openssl/rsa.h>
 
 #include <nlohmann/json.hpp>
 
+#include "shared/crypto/aead.h"
 #include "shared/crypto/hash.h"
+#include "shared/escrow/oaep.h"
 
 namespace sealift::escrow {
 namespace {
@@ -14,17 +14,12 @@ namespace {
 using nlohmann::ordered_json;
 
 constexpr int kFormat = 1;
-constexpr std::size_t kKeyBytes = 32;
-constexpr std::size_t kNonceBytes = 12;
-constexpr std::size_t kTagBytes = 16;
 constexpr std::size_t kMaxSecretBytes = 1024;
 constexpr std::size_t kMaxEncryptedKeyBytes = 1024;
 constexpr std::size_t kMaxTextBytes = 16u << 10;
 constexpr std::size_t kMaxVolumeName = 36;
 constexpr std::size_t kUuidLength = 36;
 constexpr std::uint32_t kMaxSlot = 31;
-
-using CipherCtxPtr = CPtr<EVP_CIPHER_CTX, EVP_CIPHER_CTX_free>;
 
 Status Malformed(std::string_view what) {
   return MakeError(Code::kInvalidArgument, Reason::kEscrowMalformed,
@@ -37,63 +32,6 @@ Bytes Associated(const EscrowedKey& escrowed) {
   return ToBytes(fmt::format("sealift escrow {}\n{}\n{}\n{}\n{}\n{}\n{}\n", kFormat,
                              escrowed.escrow_key_id.hex(), OaepHashName(escrowed.oaep),
                              subject.ek_digest.hex(), subject.volume, subject.luks_uuid, subject.slot));
-}
-
-// AES-256-GCM; the tag follows the text.
-Result<Bytes> Encrypt(ByteView key, ByteView nonce, ByteView associated, ByteView plain) {
-  const CipherCtxPtr context(EVP_CIPHER_CTX_new());
-  Bytes out(plain.size() + kTagBytes);
-  int size = 0;
-  int rest = 0;
-  const bool done =
-      context != nullptr && nonce.size() == kNonceBytes && key.size() == kKeyBytes &&
-      EVP_EncryptInit_ex(context.get(), EVP_aes_256_gcm(), nullptr, key.data(), nonce.data()) == 1 &&
-      EVP_EncryptUpdate(context.get(), nullptr, &size, associated.data(),
-                        static_cast<int>(associated.size())) == 1 &&
-      EVP_EncryptUpdate(context.get(), out.data(), &size, plain.data(), static_cast<int>(plain.size())) ==
-          1 &&
-      EVP_EncryptFinal_ex(context.get(), out.data() + size, &rest) == 1 &&
-      EVP_CIPHER_CTX_ctrl(context.get(), EVP_CTRL_GCM_GET_TAG, kTagBytes, out.data() + plain.size()) == 1;
-  if (!done) return OpenSslError(Reason::kInternal, "encrypt recovery key", "EVP_EncryptInit_ex");
-  return out;
-}
-
-Result<SecretBytes> DecryptText(ByteView key, const EscrowedKey& escrowed) {
-  const ByteView text = ByteView(escrowed.ciphertext).first(escrowed.ciphertext.size() - kTagBytes);
-  Bytes tag = ToBytes(ByteView(escrowed.ciphertext).subspan(text.size()));
-  const Bytes associated = Associated(escrowed);
-  const CipherCtxPtr context(EVP_CIPHER_CTX_new());
-  Bytes out(text.size());
-  int size = 0;
-  int rest = 0;
-  const bool fits =
-      context != nullptr &&
-      EVP_DecryptInit_ex(context.get(), EVP_aes_256_gcm(), nullptr, key.data(), escrowed.nonce.data()) == 1 &&
-      EVP_DecryptUpdate(context.get(), nullptr, &size, associated.data(),
-                        static_cast<int>(associated.size())) == 1 &&
-      EVP_DecryptUpdate(context.get(), out.data(), &size, text.data(), static_cast<int>(text.size())) == 1 &&
-      EVP_CIPHER_CTX_ctrl(context.get(), EVP_CTRL_GCM_SET_TAG, kTagBytes, tag.data()) == 1 &&
-      EVP_DecryptFinal_ex(context.get(), out.data() + size, &rest) == 1;
-  SecretBytes secret(std::move(out));
-  ERR_clear_error();
-  if (!fits) return Malformed("it was changed, or is for another machine or volume than it says");
-  return secret;
-}
-
-Result<Bytes> EncryptKey(const PublicKey& key, OaepHash oaep, ByteView secret) {
-  const EvpPkeyCtxPtr context(EVP_PKEY_CTX_new(key.evp(), nullptr));
-  const EVP_MD* hash = oaep == OaepHash::kSha1 ? EVP_sha1() : EVP_sha256();
-  std::size_t size = 0;
-  bool done = context != nullptr && EVP_PKEY_encrypt_init(context.get()) == 1 &&
-              EVP_PKEY_CTX_set_rsa_padding(context.get(), RSA_PKCS1_OAEP_PADDING) == 1 &&
-              EVP_PKEY_CTX_set_rsa_oaep_md(context.get(), hash) == 1 &&
-              EVP_PKEY_CTX_set_rsa_mgf1_md(context.get(), hash) == 1 &&
-              EVP_PKEY_encrypt(context.get(), nullptr, &size, secret.data(), secret.size()) == 1;
-  Bytes out(done ? size : 0);
-  done = done && EVP_PKEY_encrypt(context.get(), out.data(), &size, secret.data(), secret.size()) == 1;
-  if (!done) return OpenSslError(Reason::kInternal, "encrypt to escrow key", "EVP_PKEY_encrypt");
-  out.resize(size);
-  return out;
 }
 
 bool IsVolumeName(std::string_view name) {
@@ -154,22 +92,24 @@ Result<EscrowedKey> Escrow(const SecretBytes& secret, const Subject& subject, co
                        .escrow_key_id = escrow_key.key_id(),
                        .oaep = oaep,
                        .encrypted_key = {},
-                       .nonce = RandomBytes(kNonceBytes),
+                       .nonce = RandomBytes(kAeadNonceBytes),
                        .ciphertext = {}};
-  const SecretBytes key(RandomBytes(kKeyBytes));
-  SEALIFT_ASSIGN_OR_RETURN(escrowed.encrypted_key, EncryptKey(escrow_key, oaep, key.ExposeSecret()));
-  SEALIFT_ASSIGN_OR_RETURN(escrowed.ciphertext, Encrypt(key.ExposeSecret(), escrowed.nonce,
-                                                        Associated(escrowed), secret.ExposeSecret()));
+  const SecretBytes key(RandomBytes(kAeadKeyBytes));
+  SEALIFT_ASSIGN_OR_RETURN(escrowed.encrypted_key, OaepEncrypt(escrow_key, oaep, key));
+  SEALIFT_ASSIGN_OR_RETURN(escrowed.ciphertext, AeadSeal(key, escrowed.nonce, Associated(escrowed), secret));
   return escrowed;
 }
 
 Result<SecretBytes> Open(const EscrowedKey& escrowed, OaepDecrypter& key) {
-  if (escrowed.nonce.size() != kNonceBytes || escrowed.ciphertext.size() <= kTagBytes ||
-      escrowed.ciphertext.size() > kMaxSecretBytes + kTagBytes)
+  if (escrowed.nonce.size() != kAeadNonceBytes || escrowed.ciphertext.size() <= kAeadTagBytes ||
+      escrowed.ciphertext.size() > kMaxSecretBytes + kAeadTagBytes)
     return Malformed("its parts have wrong sizes");
   SEALIFT_ASSIGN_OR_RETURN(const SecretBytes content_key, key.Decrypt(escrowed.encrypted_key, escrowed.oaep));
-  if (content_key.size() != kKeyBytes) return Malformed("it holds no AES-256 key");
-  return DecryptText(content_key.ExposeSecret(), escrowed);
+  if (content_key.size() != kAeadKeyBytes) return Malformed("it holds no AES-256 key");
+  Result<SecretBytes> secret =
+      AeadOpen(content_key, escrowed.nonce, Associated(escrowed), escrowed.ciphertext);
+  if (!secret.ok()) return Malformed("it was changed, or is for another machine or volume than it says");
+  return secret;
 }
 
 std::string Format(const EscrowedKey& escrowed) {
@@ -206,8 +146,8 @@ Result<EscrowedKey> Parse(std::string_view json) {
       !IsUuid(escrowed.subject.luks_uuid))
     return Malformed("it does not say what it is for");
   if (escrowed.encrypted_key.empty() || escrowed.encrypted_key.size() > kMaxEncryptedKeyBytes ||
-      escrowed.nonce.size() != kNonceBytes || escrowed.ciphertext.size() <= kTagBytes ||
-      escrowed.ciphertext.size() > kMaxSecretBytes + kTagBytes)
+      escrowed.nonce.size() != kAeadNonceBytes || escrowed.ciphertext.size() <= kAeadTagBytes ||
+      escrowed.ciphertext.size() > kMaxSecretBytes + kAeadTagBytes)
     return Malformed("its parts have wrong sizes");
   escrowed.subject.ek_digest = *ek;
   escrowed.subject.slot = static_cast<std::uint32_t>(slot);
