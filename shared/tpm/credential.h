@@ -22,6 +22,10 @@ struct Credential {
 Result<Credential> MakeCredential(const PublicArea& endorsement_key, ByteView name,
                                   const SecretBytes& secret);
 
+// Whether these are a credential's two parts in form; asked before a TPM is. Errors:
+// INVALID_ARGUMENT/MALFORMED.
+Status CheckCredential(ByteView blob, ByteView encrypted_secret);
+
 // KDFa and KDFe with SHA-256 (Part 1, 11.4.10.2 and .3), for vectors and for other protected objects. `label`
 // without its NUL. At most 8160 bytes.
 SecretBytes KdfA(ByteView key, std::string_view label, ByteView context_u, ByteView context_v,
