@@ -8,8 +8,10 @@
 #include <optional>
 
 #include "node-agent/tpm/esys_commands.h"
+#include "node-agent/tpm/esys_endorsement.h"
 #include "shared/base/log.h"
 #include "shared/crypto/hash.h"
+#include "shared/tpm/credential.h"
 #include "shared/tpm/structures.h"
 
 namespace sealift::agent {
@@ -19,21 +21,6 @@ constexpr std::size_t kNvChunkBytes = 512;
 constexpr std::size_t kMaxCertificateBytes = 16384;
 constexpr std::size_t kMaxCertificates = 16;
 constexpr int kQuoteAttempts = 5;
-// TCG EK Credential Profile 2.5, 2.2.1.4 and 2.2.1.5: where the certificate of each kind of key lies.
-struct EndorsementKind {
-  TPM2_HANDLE certificate;
-  TPM2B_PUBLIC (*make_template)();
-  bool high_range;
-};
-// In the order in which they are looked for.
-constexpr std::array<EndorsementKind, 4> kEndorsementKinds{{
-    {0x01C00002, RsaEndorsementTemplate, false},
-    {0x01C0000A, EccEndorsementTemplate, false},
-    {0x01C00012, RsaHighRangeEndorsementTemplate, true},
-    {0x01C00014, EccHighRangeEndorsementTemplate, true},
-}};
-// Of a TPM without a certificate.
-constexpr const EndorsementKind& kBareKind = kEndorsementKinds[1];
 constexpr TPM2_HANDLE kChainFirstIndex = 0x01C00100;
 constexpr TPM2_HANDLE kChainLastIndex = 0x01C001FF;
 
@@ -84,28 +71,24 @@ class EsysTpm final : public Tpm {
 
   Result<EndorsementKey> ReadEndorsementKey() override {
     const std::lock_guard lock(device_->mutex);
-    SEALIFT_ASSIGN_OR_RETURN(EndorsementHandle opened, OpenEndorsementKey());
+    SEALIFT_ASSIGN_OR_RETURN(EndorsementHandle opened, OpenEndorsementKey(context()));
     EndorsementKey key{.public_area = std::move(opened.public_area), .certificates = {}};
     SEALIFT_ASSIGN_OR_RETURN(key.certificates, ReadCertificates(opened.kind->certificate));
     return key;
   }
 
   Result<SecretBytes> ActivateCredential(ByteView blob, ByteView encrypted_secret) override {
-    TPM2B_ID_OBJECT id_object{};
-    TPM2B_ENCRYPTED_SECRET secret{};
-    std::size_t blob_offset = 0;
-    std::size_t secret_offset = 0;
-    SEALIFT_RETURN_IF_ERROR(
-        CheckRc(Tss2_MU_TPM2B_ID_OBJECT_Unmarshal(blob.data(), blob.size(), &blob_offset, &id_object),
-                "read credential blob", "Tss2_MU_TPM2B_ID_OBJECT_Unmarshal"));
-    SEALIFT_RETURN_IF_ERROR(
-        CheckRc(Tss2_MU_TPM2B_ENCRYPTED_SECRET_Unmarshal(encrypted_secret.data(), encrypted_secret.size(),
-                                                         &secret_offset, &secret),
-                "read credential secret", "Tss2_MU_TPM2B_ENCRYPTED_SECRET_Unmarshal"));
+    SEALIFT_RETURN_IF_ERROR(tpm::CheckCredential(blob, encrypted_secret));
+    SEALIFT_ASSIGN_OR_RETURN(const auto id_object,
+                             (Unmarshal<TPM2B_ID_OBJECT, Tss2_MU_TPM2B_ID_OBJECT_Unmarshal>(
+                                 blob, Reason::kMalformed, "read credential blob")));
+    SEALIFT_ASSIGN_OR_RETURN(const auto secret,
+                             (Unmarshal<TPM2B_ENCRYPTED_SECRET, Tss2_MU_TPM2B_ENCRYPTED_SECRET_Unmarshal>(
+                                 encrypted_secret, Reason::kMalformed, "read credential secret")));
     const std::lock_guard lock(device_->mutex);
     SEALIFT_RETURN_IF_ERROR(EnsureKey(attestation_).status());
-    SEALIFT_ASSIGN_OR_RETURN(const EndorsementHandle endorsement, OpenEndorsementKey());
-    SEALIFT_ASSIGN_OR_RETURN(const Transient session, EndorsementPolicySession(*endorsement.kind));
+    SEALIFT_ASSIGN_OR_RETURN(const EndorsementHandle endorsement, OpenEndorsementKey(context()));
+    SEALIFT_ASSIGN_OR_RETURN(const Transient session, EndorsementPolicySession(context(), *endorsement.kind));
     TPM2B_DIGEST* raw = nullptr;
     SEALIFT_RETURN_IF_ERROR(CheckRc(
         Esys_ActivateCredential(context(), attestation_.object, endorsement.object.get(), ESYS_TR_PASSWORD,
@@ -176,12 +159,6 @@ class EsysTpm final : public Tpm {
     ESYS_TR hierarchy;
     TPM2B_PUBLIC (*make_template)();
     ESYS_TR object = ESYS_TR_NONE;
-  };
-
-  struct EndorsementHandle {
-    Transient object;
-    Bytes public_area;
-    const EndorsementKind* kind = nullptr;
   };
 
   ESYS_CONTEXT* context() const { return device_->connection.context(); }
@@ -313,36 +290,6 @@ class EsysTpm final : public Tpm {
                                   ESYS_TR_NONE, key.handle, &key.object),
                 fmt::format("keep {} key at TPM handle {:#x}", key.role, key.handle), "Esys_EvictControl"));
     return MarshalPublic(area);
-  }
-
-  Result<EndorsementHandle> OpenEndorsementKey() {
-    const EndorsementKind* kind = &kBareKind;
-    for (const EndorsementKind& one : kEndorsementKinds) {
-      SEALIFT_ASSIGN_OR_RETURN(const bool certified, Exists(context(), one.certificate));
-      if (!certified) continue;
-      kind = &one;
-      break;
-    }
-    TPM2B_PUBLIC area{};
-    SEALIFT_ASSIGN_OR_RETURN(Transient object,
-                             CreatePrimary(context(), ESYS_TR_RH_ENDORSEMENT, kind->make_template(), area));
-    SEALIFT_ASSIGN_OR_RETURN(Bytes public_area, MarshalPublic(area));
-    return EndorsementHandle{
-        .object = std::move(object), .public_area = std::move(public_area), .kind = kind};
-  }
-
-  Result<Transient> EndorsementPolicySession(const EndorsementKind& kind) {
-    SEALIFT_ASSIGN_OR_RETURN(Transient session, StartSession(context(), ESYS_TR_NONE, TPM2_SE_POLICY, 0));
-    SEALIFT_RETURN_IF_ERROR(
-        CheckRc(Esys_PolicySecret(context(), ESYS_TR_RH_ENDORSEMENT, session.get(), ESYS_TR_PASSWORD,
-                                  ESYS_TR_NONE, ESYS_TR_NONE, nullptr, nullptr, nullptr, 0, nullptr, nullptr),
-                "satisfy the endorsement key's policy", "Esys_PolicySecret"));
-    if (!kind.high_range) return session;
-    const TPML_DIGEST branches = HighRangePolicyBranches();
-    SEALIFT_RETURN_IF_ERROR(
-        CheckRc(Esys_PolicyOR(context(), session.get(), ESYS_TR_NONE, ESYS_TR_NONE, ESYS_TR_NONE, &branches),
-                "satisfy the endorsement key's policy", "Esys_PolicyOR"));
-    return session;
   }
 
   Result<Bytes> ReadNv(TPM2_HANDLE handle) {

@@ -5,6 +5,7 @@
 #include <string>
 
 #include "node-agent/tpm/counters.h"
+#include "node-agent/tpm/importer.h"
 #include "node-agent/tpm/tpm.h"
 #include "node-agent/tpm/vault.h"
 
@@ -26,6 +27,7 @@ Result<std::shared_ptr<TpmDevice>> OpenTpmDevice(const EsysTpmOptions& options);
 // TlsGuard; the TLS key is made from it and signs only with it. Empty: a TLS key without a guard.
 std::unique_ptr<Tpm> MakeEsysTpm(std::shared_ptr<TpmDevice> device, SecretBytes tls_guard = {});
 std::unique_ptr<TpmVault> MakeEsysVault(std::shared_ptr<TpmDevice> device);
+std::unique_ptr<TpmImporter> MakeEsysImporter(std::shared_ptr<TpmDevice> device);
 std::unique_ptr<TpmCounters> MakeEsysCounters(std::shared_ptr<TpmDevice> device);
 
 // Opens the TPM. Holds the connection until destroyed; leaves no transient object or session behind.

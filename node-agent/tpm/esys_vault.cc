@@ -1,11 +1,9 @@
 #include <fmt/format.h>
-#include <openssl/core_names.h>
 
 #include <algorithm>
-#include <chrono>
-#include <thread>
 
 #include "node-agent/tpm/esys_commands.h"
+#include "node-agent/tpm/esys_policy.h"
 #include "node-agent/tpm/esys_tpm.h"
 #include "shared/crypto/hash.h"
 
@@ -14,20 +12,11 @@ namespace {
 
 constexpr std::size_t kMaxPurposeBytes = 32;
 constexpr std::size_t kMaxObjectPartBytes = 1024;
-constexpr std::uint32_t kDefaultRsaExponent = 65537;
 
 constexpr TPMA_OBJECT kSealedAttributes = TPMA_OBJECT_FIXEDTPM | TPMA_OBJECT_FIXEDPARENT | TPMA_OBJECT_NODA;
 
 Status Foreign(std::string_view what) {
   return MakeError(Code::kInvalidArgument, Reason::kVolumeForeign, fmt::format("unseal secret: {}", what));
-}
-
-// The TPM's answer "a parameter, handle or session is not right" (TPM 2.0 part 2, 6.6.2: format one), as
-// against being busy, full or locked out.
-bool IsAboutParameters(TSS2_RC rc) {
-  return ((rc & TSS2_RC_LAYER_MASK) == TSS2_TPM_RC_LAYER ||
-          (rc & TSS2_RC_LAYER_MASK) == TSS2_RESMGR_TPM_RC_LAYER) &&
-         (rc & TPM2_RC_FMT1) != 0;
 }
 
 // The owner's storage key: TCG TPM v2.0 Provisioning Guidance 7.5.1, ECC. The same key as long as nobody
@@ -41,54 +30,12 @@ TPM2B_PUBLIC StorageTemplate() {
   return area;
 }
 
-Result<TPM2B_PUBLIC> PolicyKeyArea(const PublicKey& key) {
-  BIGNUM* raw_modulus = nullptr;
-  BIGNUM* raw_exponent = nullptr;
-  const bool read = key.type() == KeyType::kRsa &&
-                    EVP_PKEY_get_bn_param(key.evp(), OSSL_PKEY_PARAM_RSA_N, &raw_modulus) == 1 &&
-                    EVP_PKEY_get_bn_param(key.evp(), OSSL_PKEY_PARAM_RSA_E, &raw_exponent) == 1;
-  const BigNumPtr modulus(raw_modulus);
-  const BigNumPtr exponent(raw_exponent);
-  TPM2B_PUBLIC area{};
-  auto& unique = area.publicArea.unique.rsa;
-  if (!read || BN_num_bytes(modulus.get()) > static_cast<int>(sizeof unique.buffer) ||
-      BN_get_word(exponent.get()) > UINT32_MAX) {
-    return MakeError(Code::kFailedPrecondition, Reason::kKeyMismatch,
-                     "use PCR policy key: it is no RSA key that a TPM takes");
-  }
-  area.publicArea.type = TPM2_ALG_RSA;
-  area.publicArea.nameAlg = TPM2_ALG_SHA256;
-  area.publicArea.objectAttributes = TPMA_OBJECT_SIGN_ENCRYPT | TPMA_OBJECT_USERWITHAUTH;
-  auto& rsa = area.publicArea.parameters.rsaDetail;
-  rsa.symmetric.algorithm = TPM2_ALG_NULL;
-  rsa.scheme.scheme = TPM2_ALG_NULL;
-  rsa.keyBits = static_cast<TPMI_RSA_KEY_BITS>(key.bits());
-  const auto word = static_cast<UINT32>(BN_get_word(exponent.get()));
-  rsa.exponent = word == kDefaultRsaExponent ? 0 : word;
-  unique.size = static_cast<UINT16>(BN_bn2bin(modulus.get(), unique.buffer));
-  return area;
-}
-
-// Part 1, 16: nameAlg || H(TPMT_PUBLIC).
-Result<Bytes> NameOf(const TPM2B_PUBLIC& area) {
-  SEALIFT_ASSIGN_OR_RETURN(const Bytes sized, MarshalPublic(area));
-  Bytes name{TPM2_ALG_SHA256 >> 8, TPM2_ALG_SHA256 & 0xFF};
-  Append(name, Sha256(ByteView(sized).subspan(sizeof(UINT16))).view());
-  return name;
-}
-
 Sha256Digest Extend(const Sha256Digest& policy, TPM2_CC command, std::initializer_list<ByteView> more) {
   ByteWriter out(ByteWriter::Endian::kBig);
   out.Raw(policy.view());
   out.U32(command);
   for (const ByteView part : more) out.Raw(part);
   return Sha256(out.bytes());
-}
-
-std::vector<std::uint32_t> IndexesOf(const tpm::PcrValues& values) {
-  std::vector<std::uint32_t> indexes;
-  for (const auto& [index, value] : values) indexes.push_back(index);
-  return indexes;
 }
 
 Sha256Digest DigestOf(const tpm::PcrValues& values) {
@@ -102,17 +49,6 @@ Result<Sha256Digest> ExtendByPcrs(const Sha256Digest& policy, const tpm::PcrValu
   SEALIFT_ASSIGN_OR_RETURN(const Bytes bytes,
                            (Marshal<TPML_PCR_SELECTION, Tss2_MU_TPML_PCR_SELECTION_Marshal>(selection)));
   return Extend(policy, TPM2_CC_PolicyPCR, {bytes, DigestOf(values).view()});
-}
-
-template <typename T>
-Status Fill(T& to, ByteView bytes, std::string_view what) {
-  if (bytes.size() > sizeof to.buffer) {
-    return MakeError(Code::kInvalidArgument, Reason::kInvalidArgument,
-                     fmt::format("use {}: {} bytes", what, bytes.size()));
-  }
-  to.size = static_cast<UINT16>(bytes.size());
-  std::ranges::copy(bytes, to.buffer);
-  return OkStatus();
 }
 
 class EsysVault final : public TpmVault {
@@ -194,11 +130,8 @@ class EsysVault final : public TpmVault {
     SEALIFT_RETURN_IF_ERROR(load);
     Unsealed result;
     SEALIFT_ASSIGN_OR_RETURN(result.made_at, CheckCreation(object, loaded, parent_area, purpose));
-    Result<SecretBytes> secret = UnsealLoaded(loaded, parent, policy, approval);
-    for (int attempt = 0; attempt < kMaxAttempts && PcrMoved(secret.status()); ++attempt) {
-      std::this_thread::sleep_for(kPause);
-      secret = UnsealLoaded(loaded, parent, policy, approval);
-    }
+    Result<SecretBytes> secret =
+        WhileRegistersMove([&] { return UnsealLoaded(loaded, parent, policy, approval); });
     if (!secret.ok()) return Explain(secret.status(), policy, approval);
     result.secret = *std::move(secret);
     return result;
@@ -219,15 +152,6 @@ class EsysVault final : public TpmVault {
     area.publicArea.parameters.keyedHashDetail.scheme.scheme = TPM2_ALG_NULL;
     SEALIFT_RETURN_IF_ERROR(Fill(area.publicArea.authPolicy, policy.view(), "policy"));
     return area;
-  }
-
-  // Any register moved, also one that the policy does not name, between the session's look at them and its
-  // use. Under Secure Boot the kernel measures each module it loads into PCR 10 (IMA), and in early boot it
-  // loads many.
-  static constexpr int kMaxAttempts = 100;
-  static constexpr std::chrono::milliseconds kPause{50};
-  static bool PcrMoved(const Status& status) {
-    return !status.ok() && MessageOf(status).ends_with(fmt::format("{:#x})", TPM2_RC_PCR_CHANGED));
   }
 
   // The TPM says that it made the object, and when: PCR 7 of then, as a digest.
@@ -277,62 +201,8 @@ class EsysVault final : public TpmVault {
                                    const SignedPcrs& approval) {
     SEALIFT_ASSIGN_OR_RETURN(const Transient session,
                              StartSession(context(), parent.get(), TPM2_SE_POLICY, TPMA_SESSION_ENCRYPT));
-    SEALIFT_RETURN_IF_ERROR(SatisfyPolicy(session, policy, approval));
-    TPM2B_SENSITIVE_DATA* raw = nullptr;
-    SEALIFT_RETURN_IF_ERROR(
-        CheckRc(Esys_Unseal(context(), loaded.get(), session.get(), ESYS_TR_NONE, ESYS_TR_NONE, &raw),
-                "unseal secret", "Esys_Unseal"));
-    const EsysPtr<TPM2B_SENSITIVE_DATA> data(raw);
-    SecretBytes secret(ByteView(data->buffer, data->size));
-    WipeMemory(data->buffer, data->size);
-    return secret;
-  }
-
-  Status SatisfyPolicy(const Transient& session, const SealPolicy& policy, const SignedPcrs& approval) {
-    SEALIFT_ASSIGN_OR_RETURN(const TPM2B_PUBLIC key_area, PolicyKeyArea(policy.policy_key));
-    SEALIFT_ASSIGN_OR_RETURN(const Bytes key_name, NameOf(key_area));
-    TPMT_TK_VERIFIED ticket{};
-    SEALIFT_RETURN_IF_ERROR(VerifyApproval(key_area, approval, ticket));
-    const TPM2B_DIGEST none{};
-    SEALIFT_ASSIGN_OR_RETURN(const TPML_PCR_SELECTION moving, Selection(policy.signed_pcrs));
-    SEALIFT_RETURN_IF_ERROR(CheckRc(
-        Esys_PolicyPCR(context(), session.get(), ESYS_TR_NONE, ESYS_TR_NONE, ESYS_TR_NONE, &none, &moving),
-        "unseal secret", "Esys_PolicyPCR"));
-    TPM2B_DIGEST approved{};
-    TPM2B_NAME name{};
-    SEALIFT_RETURN_IF_ERROR(Fill(approved, approval.policy.view(), "approved policy"));
-    name.size = static_cast<UINT16>(key_name.size());
-    std::ranges::copy(key_name, name.name);
-    const TPM2B_NONCE reference{};
-    SEALIFT_RETURN_IF_ERROR(CheckRc(Esys_PolicyAuthorize(context(), session.get(), ESYS_TR_NONE, ESYS_TR_NONE,
-                                                         ESYS_TR_NONE, &approved, &reference, &name, &ticket),
-                                    "unseal secret", "Esys_PolicyAuthorize"));
-    if (policy.literal.empty()) return OkStatus();
-    SEALIFT_ASSIGN_OR_RETURN(const TPML_PCR_SELECTION fixed, Selection(IndexesOf(policy.literal)));
-    return CheckRc(
-        Esys_PolicyPCR(context(), session.get(), ESYS_TR_NONE, ESYS_TR_NONE, ESYS_TR_NONE, &none, &fixed),
-        "unseal secret", "Esys_PolicyPCR");
-  }
-
-  Status VerifyApproval(const TPM2B_PUBLIC& key_area, const SignedPcrs& approval, TPMT_TK_VERIFIED& ticket) {
-    Transient key(context());
-    // Under a hierarchy: a key of none gives no ticket that PolicyAuthorize takes.
-    SEALIFT_RETURN_IF_ERROR(CheckRc(Esys_LoadExternal(context(), ESYS_TR_NONE, ESYS_TR_NONE, ESYS_TR_NONE,
-                                                      nullptr, &key_area, ESYS_TR_RH_OWNER, key.Receive()),
-                                    "unseal secret", "Esys_LoadExternal"));
-    TPM2B_DIGEST digest{};
-    SEALIFT_RETURN_IF_ERROR(Fill(digest, Sha256(approval.policy.view()).view(), "policy digest"));
-    TPMT_SIGNATURE signature{};
-    signature.sigAlg = TPM2_ALG_RSASSA;
-    signature.signature.rsassa.hash = TPM2_ALG_SHA256;
-    SEALIFT_RETURN_IF_ERROR(Fill(signature.signature.rsassa.sig, approval.signature, "signature"));
-    TPMT_TK_VERIFIED* raw = nullptr;
-    SEALIFT_RETURN_IF_ERROR(CheckRc(Esys_VerifySignature(context(), key.get(), ESYS_TR_NONE, ESYS_TR_NONE,
-                                                         ESYS_TR_NONE, &digest, &signature, &raw),
-                                    "unseal secret", "Esys_VerifySignature"));
-    const EsysPtr<TPMT_TK_VERIFIED> verified(raw);
-    ticket = *verified;
-    return OkStatus();
+    SEALIFT_RETURN_IF_ERROR(SatisfySigned(context(), session, policy, approval));
+    return UnsealWith(context(), loaded, session);
   }
 
   // The TPM refused; says which register is why, where that can be told from outside.
