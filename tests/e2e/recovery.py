@@ -26,7 +26,8 @@ from processes import LabError, end_on_signals, run, say, wait_until  # noqa: E4
 UNLOCK_LOG = "journalctl -b -o cat -u sealift-unlock.service --no-pager"
 VERSION = ". /etc/os-release; echo $VERSION_ID"
 ORDER = "EFI/sealift/order.dsse"
-EPOCH = 2  # of 2.0; that of 1.0 is 0
+EPOCH = 2  # of 2.0 and those after it; that of 1.0 is 0
+GOOD = "7.0"
 
 # Hangs before the agent starts. In its first boot the system manager is gone, so that only a watchdog helps; then it is
 # there, but waits for a unit that never ends.
@@ -90,7 +91,7 @@ class Recovery(InstallStory):
 
     # Releases that are no good.
 
-    def bad_release(self, version, more_config="", change=None, node_config=True, options=None):
+    def make_release(self, version, more_config="", change=None, node_config=True, options=None):
         """Builds and publishes a release whose tree `change` may alter."""
         tree = self.folder / f"rootfs-{version}"
         package, = (self.build / "packages").glob("sealift-agent_*.deb")
@@ -103,7 +104,7 @@ class Recovery(InstallStory):
                                                 *(("--node-config", config) if node_config else ()))
         self.publish(version)
 
-    def roll_out_bad(self, version):
+    def begin_rollout(self, version):
         """Begins a rollout, in the place of one that a failure halted; returns the boot that the machine is in."""
         for rollout in json.loads(self.as_operator("rollout", "list", "-o", "json"))["rollouts"]:
             if rollout["state"] not in ("done", "aborted"):
@@ -140,9 +141,9 @@ class Recovery(InstallStory):
 
     def unhealthy(self):
         """boots, but fails its health check"""
-        self.bad_release("4.0", '[health]\ncommands = [["/usr/bin/false"]]\n[update]\nhealth_deadline_s = 10\n')
+        self.make_release("5.0", '[health]\ncommands = [["/usr/bin/false"]]\n[update]\nhealth_deadline_s = 10\n')
         boots = self.machine.boots()
-        failure = self.back_on_passive("4.0", self.roll_out_bad("4.0"), 360)
+        failure = self.back_on_passive("5.0", self.begin_rollout("5.0"), 360)
         equal(self.machine.boots(), boots + 4)  # three tries, and the fallback
         equal(failure["reason"], "HEALTH_FAILED")
         assert "/usr/bin/false" in failure["message"], failure
@@ -159,18 +160,28 @@ class Recovery(InstallStory):
             (units / "sealift-boot-deadline.timer.d/short.conf").write_text(DEADLINE, encoding="ascii")
             (tree / "usr/lib/systemd/system.conf.d/60-short.conf").write_text(WATCHDOG, encoding="ascii")
 
-        self.bad_release("5.0", change=change)
+        self.make_release("6.0", change=change)
         since = self.machine.serial.end()
-        self.back_on_passive("5.0", self.roll_out_bad("5.0"), 600)
+        self.back_on_passive("6.0", self.begin_rollout("6.0"), 600)
         equal(self.machine.serial.text(since).count("lab: hanging"), 3)
 
     def stays_locked(self):
         """carries no signature that would open this disk"""
-        self.bad_release("6.0", options=("--panics",), node_config=False)
+        self.make_release("4.0", options=("--panics",), node_config=False)
         boots, entries = self.machine.boots(), self.machine.run("grep -r . /efi/loader/entries")
-        self.roll_out_bad("6.0")
-        equal(self.failure("6.0", 120)["reason"], "VOLUME_WOULD_STAY_LOCKED")
+        self.begin_rollout("4.0")
+        equal(self.failure("4.0", 120)["reason"], "VOLUME_WOULD_STAY_LOCKED")
         equal((self.machine.boots(), self.machine.run("grep -r . /efi/loader/entries")), (boots, entries))
+
+    def good_again(self):
+        """is good follows the bad ones"""
+        self.make_release(GOOD)
+        boots = self.machine.boots()
+        self.begin_rollout(GOOD)
+        self.machine.wait_for_boot(boots, 180)
+        self.wait_for_verdict(GOOD, 60)
+        wait_until(lambda: self.only_node()["state"] in ("blessed", "idle"), 60 * vm.patience(), "the end of the trial", pause=1)
+        check_unlocked(self)
 
     # Orders.
 
@@ -207,7 +218,7 @@ class Recovery(InstallStory):
 
     def recovery_boot(self):
         """one boot of the recovery entry, then the usual one again"""
-        entry = "tr -d '\\0' </sys/firmware/efi/efivars/LoaderEntrySelected-* | tail -c +5"
+        entry = "tr -d '\\0' </sys/firmware/efi/efivars/LoaderEntrySelected-* | tail -c +2"  # of four bytes of attributes three are zeros
         usual = self.machine.run(entry)
         boots = self.machine.boots()
         self.machine.run("sealift-agent bootentry --select recovery && systemctl --no-block reboot")
@@ -221,6 +232,7 @@ class Recovery(InstallStory):
     def old_image(self):
         """an image of a lower epoch, signed and whole, put on the ESP as what boots"""
         node = self.twin("old-image")
+        run("mdel", "-i", esp_at(node.disk), f"::/{ORDER}")
         release = self.releases["1.0"]
         entry = self.folder / "active.conf"
         entry.write_text(disk.entry_text("active", "1.0", release.image_name()), encoding="ascii")
@@ -316,7 +328,7 @@ class Recovery(InstallStory):
         check_unlocked(self)
         equal(self.machine.run("ls /usr/local/mark /usr/local/.state/opt.bind/motd 2>/dev/null || true"), "")
         equal(self.machine.run("cat /oem/opt.bind/motd"), "from the medium\n")
-        equal(self.wait_for_verdict("2.0", 60)["id"], self.id)
+        equal(self.wait_for_verdict(GOOD, 60)["id"], self.id)
         new = wait_until(lambda: {volume["name"]: volume["luks_uuid"] for volume in json.loads(
             self.as_operator("node", "show", self.id, "-o", "json"))["volumes"]}, 60 * vm.patience(), "its volumes", pause=1)
         equal(new["oem"], old["oem"])
@@ -346,7 +358,7 @@ def tell(story, checks, only):
                 checks.check(f"{what}: {case.__doc__}", case)
 
     story.begin()
-    check("a release that", story.stays_locked, story.unhealthy, story.hangs)
+    check("a release that", story.stays_locked, story.unhealthy, story.hangs, story.good_again)
     for case in (story.raise_epoch, story.recovery_boot):
         check("orders and entries", case)
     story.machine.run("touch /usr/local/mark; sync")
