@@ -80,6 +80,7 @@ void ReadVolumes(ConfigReader& config, Settings& settings) {
     config.Problem("volumes.encryption", "must be required or off");
   settings.volumes_encrypted = encryption != "off";
   settings.volumes_bind_secure_boot = config.Boolean("volumes.bind_secure_boot", true);
+  settings.volumes_console_reset = config.Boolean("volumes.console_reset", false);
   settings.escrow_oaep = config.String("escrow.oaep", "sha1");
   if (const auto oaep = escrow::ParseOaepHash(settings.escrow_oaep); !oaep.ok())
     config.Problem("escrow.oaep", "must be sha1 or sha256");

@@ -51,6 +51,8 @@ struct Settings {
   bool volumes_encrypted = true;
   // Volumes are bound to PCR 7, too.
   bool volumes_bind_secure_boot = true;
+  // Whoever stands at the machine may make `persistent` anew.
+  bool volumes_console_reset = false;
 
   std::string channel;
   std::string hardware_class;

@@ -12,6 +12,7 @@
 #include "node-agent/app/secret_line.h"
 #include "node-agent/esp/efi_variables.h"
 #include "node-agent/install/medium.h"
+#include "node-agent/order/console_reset.h"
 #include "node-agent/tpm/ek_digest.h"
 #include "node-agent/tpm/esys_tpm.h"
 #include "node-agent/volume/system_volumes.h"
@@ -217,20 +218,24 @@ Status NothingOpened(const UnlockSettings& unlock, const Status& why) {
   return why;
 }
 
-Result<UnlockReport> UnlockAtBoot(const UnlockSettings& unlock) {
+// `entry`: what the boot loader says it started.
+Result<UnlockReport> UnlockAtBoot(const UnlockSettings& unlock, const std::string& entry) {
   SEALIFT_ASSIGN_OR_RETURN(const RunningImage image, Image(unlock));
   const std::unique_ptr<Machine> machine = Machine::Open(unlock.settings.tcti);
   UnlockOptions options = Options(unlock, machine->device);
   SEALIFT_ASSIGN_OR_RETURN(options.image_epoch, ReadImageEpoch(unlock.settings.epoch));
-  const std::unique_ptr<ResetOrders> resets =
+  const std::unique_ptr<ResetOrders> orders =
       MakeResetOrders(unlock.settings, machine->device, *machine->counters, machine->clock);
+  std::optional<ConsoleReset> console;
+  if (unlock.settings.volumes_console_reset && LeadsToConsoleReset(entry))
+    console.emplace(ConsoleReset::Parts{.orders = orders.get(), .word = NewConsoleWord()});
   return UnlockVolumes(
       options, image,
       {.keeper = *machine->keeper,
        .counters = *machine->counters,
        .mounts = machine->mounts,
        .clock = machine->clock,
-       .resets = resets.get(),
+       .resets = console ? &*console : orders.get(),
        .partitions = [] { return PartitionsByLabel(); },
        .opened =
            [&unlock](const UnlockReport& report) {
@@ -269,7 +274,8 @@ Status RunUnlock(const UnlockSettings& unlock) {
     std::cout << "started from a medium: nothing is unlocked\n";
     return OkStatus();
   }
-  const Result<UnlockReport> report = UnlockAtBoot(unlock);
+  const Result<std::string> entry = variables.ReadText("LoaderEntrySelected", kLoaderVendor);
+  const Result<UnlockReport> report = UnlockAtBoot(unlock, entry.value_or(""));
   if (!report.ok()) return NothingOpened(unlock, report.status());
   Tell(*report);
   SEALIFT_RETURN_IF_ERROR(WriteUnlockState(unlock.settings.runtime, *report));
