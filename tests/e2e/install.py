@@ -26,6 +26,7 @@ import vm  # noqa: E402
 from processes import LabError, run, say, wait_until  # noqa: E402
 
 DISK_BYTES = 2 << 30
+SEEN = "tuf/seen"  # below the keys: what the publisher saw last of the controller, which must not go back
 ISO_MEMORY = 1536
 
 INSTALL_CONFIG = """#cloud-config
@@ -262,6 +263,7 @@ def tell(story, checks):
     # What the controller knows of it then, too (recovery.py).
     story.controller.stop()
     shutil.copytree(story.controller.folder / "state", story.work / "snapshot-upgraded/controller-state")
+    shutil.copytree(story.keys / SEEN, story.work / "snapshot-upgraded/seen")
 
 
 if __name__ == "__main__":
