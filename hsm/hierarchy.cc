@@ -29,6 +29,7 @@ constexpr auto kRoles = std::to_array<Role>({
     {"controller-tls", Group::kOnline, KeyAlgorithm::kEcP256, KeyUse::kSign, true},
     {"orders", Group::kOnline, KeyAlgorithm::kEcP256},
     {"journal", Group::kOnline, KeyAlgorithm::kEcP256},
+    {"secrets", Group::kOnline, KeyAlgorithm::kRsa3072, KeyUse::kDecrypt},
     {"operator-ca", Group::kCustody, KeyAlgorithm::kEcP256},
     {"escrow", Group::kCustody, KeyAlgorithm::kRsa3072, KeyUse::kDecrypt},
 });

@@ -71,6 +71,13 @@ constexpr auto kRules = std::to_array<RpcRule>({
     {"/sealift.v1.AttestationService/ListVerdicts", kReaders, kReads},
     {"/sealift.v1.AttestationService/GetEvidence", kReaders, kReads},
 
+    {"/sealift.v1.SecretService/ListSecrets", kReaders, kReads},
+    {"/sealift.v1.SecretService/GetSecret", kReaders, kReads},
+    {"/sealift.v1.SecretService/PutSecret", kApprover, kMutates},
+    {"/sealift.v1.SecretService/RevokeSecret", kApprover, kMutates},
+    {"/sealift.v1.NodeSecretService/BeginFetchSecret", kNode, kReads},
+    {"/sealift.v1.NodeSecretService/FetchSecret", kNode, kReads},
+
     {"/sealift.v1.BuildService/Build", kOperator, kMutates},
 
     {"/grpc.health.v1.Health/Check", kAnonymous | kNode | kReaders, kReads},

@@ -5,6 +5,7 @@
 #include <algorithm>
 
 #include "hsm/key_ring.h"
+#include "hsm/token_decrypter.h"
 #include "shared/base/files.h"
 #include "shared/base/log.h"
 #include "shared/crypto/key_reference.h"
@@ -39,6 +40,46 @@ Result<std::shared_ptr<Signer>> OrdersSigner(hsm::KeyRing& ring) {
   log::Warning("no orders can be given: add a generation of their key to this token",
                {{"error", Describe(signer.status())}});
   return std::shared_ptr<Signer>();
+}
+
+// Each generation of the role `secrets` in a token given.
+class TokenSecretKeys final : public SecretKeys {
+ public:
+  TokenSecretKeys(PublicKey current, std::map<Sha256Digest, std::shared_ptr<hsm::Token>> tokens)
+      : current_(std::move(current)), tokens_(std::move(tokens)) {}
+
+  const PublicKey& Current() const override { return current_; }
+  Result<std::unique_ptr<escrow::OaepDecrypter>> Open(const Sha256Digest& key_id,
+                                                      const std::string& intent) override {
+    const auto found = tokens_.find(key_id);
+    if (found == tokens_.end()) {
+      return MakeError(Code::kNotFound, Reason::kHsmKeyMissing,
+                       fmt::format("decrypt secret: no token given has the key 'secrets' {}", key_id.hex()));
+    }
+    SEALIFT_ASSIGN_OR_RETURN(auto decrypter, hsm::TokenDecrypter::Open(found->second, key_id, intent));
+    return decrypter;
+  }
+
+ private:
+  const PublicKey current_;
+  const std::map<Sha256Digest, std::shared_ptr<hsm::Token>> tokens_;
+};
+
+// Null where no token given holds the key, as in sets that are older than the role.
+Result<std::shared_ptr<SecretKeys>> OpenSecretKeys(hsm::KeyRing& ring) {
+  std::map<Sha256Digest, std::shared_ptr<hsm::Token>> tokens;
+  for (const hsm::InventoryKey* key : ring.inventory().Generations("secrets")) {
+    auto token = ring.TokenFor(*key);
+    if (!token.ok() && ReasonOf(token.status()) != Reason::kHsmKeyMissing) return token.status();
+    if (token.ok()) tokens.emplace(key->key_id, *std::move(token));
+  }
+  if (tokens.empty()) {
+    log::Warning("no secrets can be kept: add a generation of the key 'secrets' to this token");
+    return std::shared_ptr<SecretKeys>();
+  }
+  SEALIFT_ASSIGN_OR_RETURN(const hsm::InventoryKey* current, ring.KeyFor("secrets"));
+  SEALIFT_ASSIGN_OR_RETURN(PublicKey key, ring.PublicKeyFor(*current));
+  return std::make_shared<TokenSecretKeys>(std::move(key), std::move(tokens));
 }
 
 // A reference names the key by token and id; the token is open, so no PIN is asked for.
@@ -95,6 +136,7 @@ Result<OnlineKeys> OpenOnlineKeys(const ControllerConfig& config, const Clock& c
     SEALIFT_ASSIGN_OR_RETURN(PublicKey key, ring->PublicKeyFor(*root));
     orders_roots.push_back(std::move(key));
   }
+  SEALIFT_ASSIGN_OR_RETURN(std::shared_ptr<SecretKeys> secrets, OpenSecretKeys(*ring));
   OnlineSigners tuf;
   SEALIFT_ASSIGN_OR_RETURN(tuf.snapshot, ring->SignerFor("tuf-snapshot"));
   SEALIFT_ASSIGN_OR_RETURN(tuf.timestamp, ring->SignerFor("tuf-timestamp"));
@@ -123,6 +165,7 @@ Result<OnlineKeys> OpenOnlineKeys(const ControllerConfig& config, const Clock& c
                     .tls = {.certificate_chain = server.Pem(), .key = std::move(key)},
                     .journal = ring->journal(),
                     .inventory = std::move(inventory),
+                    .secrets = std::move(secrets),
                     .release = std::move(release)};
 }
 

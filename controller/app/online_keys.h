@@ -8,6 +8,7 @@
 #include "controller/app/config.h"
 #include "controller/attest/enrolment.h"
 #include "controller/publish/tuf_repository.h"
+#include "controller/secret/sealed_secret.h"
 #include "hsm/inventory.h"
 #include "hsm/journal.h"
 #include "hsm/key_ring.h"
@@ -37,6 +38,8 @@ struct OnlineKeys {
   // What the set's folder says of all its keys: when their certificates end. Of 'controller-tls' when the one
   // that is served ends.
   hsm::Inventory inventory;
+  // Encrypts secrets at rest. Null where no token given has the key.
+  std::shared_ptr<SecretKeys> secrets;
   // Of OpenReleaseKeys.
   std::shared_ptr<hsm::KeyRing> release;
 };

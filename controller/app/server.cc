@@ -15,7 +15,9 @@
 #include "controller/api/build_service.h"
 #include "controller/api/enrolment_service.h"
 #include "controller/api/fleet_service.h"
+#include "controller/api/node_secret_service.h"
 #include "controller/api/node_service.h"
+#include "controller/api/secret_service.h"
 #include "controller/app/expiry_watch.h"
 #include "controller/app/prometheus_metrics.h"
 #include "controller/app/quote_attestor.h"
@@ -114,6 +116,7 @@ struct ControllerServer::Parts {
   std::unique_ptr<RpcRunner> runner;
   std::unique_ptr<RolloutEngine> engine;
   std::unique_ptr<RequestDesk> desk;
+  std::unique_ptr<SecretDesk> secret_desk;
   std::unique_ptr<ReleaseExpectations> expectations;
   std::unique_ptr<QuoteAttestor> attestor;
   std::unique_ptr<NodeCa> node_ca;
@@ -125,6 +128,8 @@ struct ControllerServer::Parts {
   std::unique_ptr<FleetServiceImpl> fleet_service;
   std::unique_ptr<AdmissionServiceImpl> admission_service;
   std::unique_ptr<AttestationServiceImpl> attestation_service;
+  std::unique_ptr<SecretServiceImpl> secret_service;
+  std::unique_ptr<NodeSecretServiceImpl> node_secret_service;
   std::unique_ptr<LocalUploader> own_repository;
   std::unique_ptr<BuildHost> build_host;
   std::unique_ptr<BuildServiceImpl> build_service;
@@ -279,6 +284,24 @@ void ControllerServer::Parts::MakeServices(NodeAttestor* given_attestor) {
                                                                    .clock = clock});
   attestation_service =
       std::make_unique<AttestationServiceImpl>(*runner, stores->nodes(), stores->evidence());
+  secret_desk = std::make_unique<SecretDesk>(SecretDeskParts{.secrets = stores->secrets(),
+                                                             .releases = stores->releases(),
+                                                             .keys = keys.secrets.get(),
+                                                             .clock = clock});
+  secret_service = std::make_unique<SecretServiceImpl>(SecretServiceParts{.runner = *runner,
+                                                                          .nodes = stores->nodes(),
+                                                                          .secrets = stores->secrets(),
+                                                                          .desk = *secret_desk,
+                                                                          .clock = clock});
+  node_secret_service =
+      std::make_unique<NodeSecretServiceImpl>(NodeSecretServiceParts{.runner = *runner,
+                                                                     .nodes = stores->nodes(),
+                                                                     .evidence = stores->evidence(),
+                                                                     .audit = stores->audit(),
+                                                                     .attestor = judge,
+                                                                     .desk = *secret_desk,
+                                                                     .metrics = *metrics,
+                                                                     .clock = clock});
   build_service = std::make_unique<BuildServiceImpl>(*runner, build_host.get(), stop.get_token());
 }
 
@@ -299,6 +322,8 @@ Status ControllerServer::Parts::ListenAll() {
       .RegisterService(fleet_service.get())
       .RegisterService(admission_service.get())
       .RegisterService(attestation_service.get())
+      .RegisterService(secret_service.get())
+      .RegisterService(node_secret_service.get())
       .RegisterService(build_service.get());
   fleet.SetMaxReceiveMessageSize(wire::kMaxMessageBytes);
   SetThreads(fleet, "fleet", kFleetThreads);

@@ -9,5 +9,7 @@ namespace sealift::cli {
 void AddFleetVerbs(CLI::App& app, Session& session);
 // sealift attest show|explain|verify
 void AddAttestVerbs(CLI::App& app, Session& session);
+// sealift secret put|list|show|revoke
+void AddSecretVerbs(CLI::App& app, Session& session);
 
 }  // namespace sealift::cli

@@ -25,6 +25,7 @@ int main(int argc, char** argv) {
   cli::AddReleaseVerbs(app, session);
   cli::AddFleetVerbs(app, session);
   cli::AddAttestVerbs(app, session);
+  cli::AddSecretVerbs(app, session);
   cli::AddBuildVerbs(app, session);
   cli::AddExtensionVerbs(app, session);
   cli::AddInstallVerbs(app, session);

@@ -165,7 +165,8 @@ const std::vector<Migration>& Migrations() {
   static const std::vector<Migration> all = {{1, "first schema", kFirst},
                                              {2, "orders, escrow, epochs", kOrders},
                                              {3, "inventory, join tokens", kAdmissionSchema},
-                                             {4, "evidence to judge again", kEvidenceContext}};
+                                             {4, "evidence to judge again", kEvidenceContext},
+                                             {5, "secrets", kSecretSchema}};
   return all;
 }
 
@@ -189,6 +190,7 @@ Result<std::unique_ptr<SqliteStores>> SqliteStores::Open(const std::filesystem::
   stores->join_tokens_ = MakeSqliteJoinTokenStore(db);
   stores->refusals_ = MakeSqliteRefusalStore(db);
   stores->quote_clocks_ = MakeSqliteQuoteClockStore(db);
+  stores->secrets_ = MakeSqliteSecretStore(db);
   return stores;
 }
 

@@ -8,6 +8,7 @@
 
 #include "controller/fleet/admission.h"
 #include "controller/fleet/stores.h"
+#include "controller/secret/secret.h"
 #include "controller/store/sqlite_db.h"
 
 namespace sealift::controller {
@@ -33,6 +34,7 @@ class SqliteStores {
   JoinTokenStore& join_tokens() { return *join_tokens_; }
   RefusalStore& refusals() { return *refusals_; }
   QuoteClockStore& quote_clocks() { return *quote_clocks_; }
+  SecretStore& secrets() { return *secrets_; }
   SqliteDb& db() { return *db_; }
 
  private:
@@ -53,6 +55,7 @@ class SqliteStores {
   std::unique_ptr<JoinTokenStore> join_tokens_;
   std::unique_ptr<RefusalStore> refusals_;
   std::unique_ptr<QuoteClockStore> quote_clocks_;
+  std::unique_ptr<SecretStore> secrets_;
 };
 
 // One constructor a store, each in the file named after it.
@@ -72,5 +75,7 @@ std::unique_ptr<RefusalStore> MakeSqliteRefusalStore(SqliteDb& db);
 std::unique_ptr<QuoteClockStore> MakeSqliteQuoteClockStore(SqliteDb& db);
 // Migration of the four above; in the file that uses it.
 extern const char kAdmissionSchema[];
+std::unique_ptr<SecretStore> MakeSqliteSecretStore(SqliteDb& db);
+extern const char kSecretSchema[];
 
 }  // namespace sealift::controller

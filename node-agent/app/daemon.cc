@@ -37,8 +37,6 @@
 namespace sealift::agent {
 namespace {
 
-constexpr std::string_view kIdentityFileName = "node-certificate.pem";
-
 // Turns SIGTERM and SIGINT into a stop request. Signals are handled, not blocked: programs that the agent
 // starts would inherit a block. One at a time.
 class StopOnSignal {

@@ -6,6 +6,7 @@
 #include "node-agent/app/daemon.h"
 #include "node-agent/app/install_command.h"
 #include "node-agent/app/join_command.h"
+#include "node-agent/app/secret_command.h"
 #include "node-agent/app/settings.h"
 #include "node-agent/app/status_file.h"
 #include "node-agent/app/system.h"
@@ -35,6 +36,8 @@ constexpr const char* kFooter =
     "  sealift-agent install --dry-run\n"
     "  sealift-agent bootentry --select recovery\n"
     "  sealift-agent join < /run/token\n"
+    "  sealift-agent secret fetch site-key --out /run/site-key\n"
+    "  sealift-agent secret open disk-key --out - | cryptsetup open --key-file - /dev/sdb data\n"
     "\n"
     "Exit codes: 0 success; 1 failure, with the reason on stderr; 2 wrong usage; 3 no agent runs (status).\n"
     "The daemon stops in order on SIGTERM and SIGINT, and may be killed at any moment without harm.\n"
@@ -146,6 +149,57 @@ struct VolumeArguments {
   }
 };
 
+// `secret fetch` and `secret open`.
+struct SecretArguments {
+  std::string config = std::string(kDefaultConfigPath);
+  std::string extra = "/.extra";
+  SecretOptions options;
+  bool no_keep = false;
+  CLI::App* fetch = nullptr;
+  CLI::App* open = nullptr;
+
+  void AddTo(CLI::App& app) {
+    CLI::App* secret = app.add_subcommand(
+        "secret", "Secrets that the controller keeps for machines that prove what they run");
+    secret->require_subcommand(1);
+    fetch = secret->add_subcommand(
+        "fetch",
+        "Get a secret from the controller for a quote of now, encrypted to this TPM, and keep it so (for "
+        "example: sealift-agent secret fetch site-key --out /run/site-key)");
+    fetch->add_flag("--no-keep", no_keep, "Leave nothing in the state folder");
+    open = secret->add_subcommand("open",
+                                  "Open a secret that was kept, without the controller (for example: "
+                                  "sealift-agent secret open site-key "
+                                  "--keyring site-key)");
+    for (CLI::App* verb : {fetch, open}) {
+      verb->add_option("NAME", options.name, "As the controller's operators named it")->required();
+      verb->add_option(
+          "--out", options.out,
+          "Where it goes in the clear: a file (mode 0600), best below /run, or - for standard output");
+      verb->add_option(
+          "--keyring", options.keyring,
+          "Or a key of type user with this description in the kernel's keyring of the user (@u)");
+      verb->add_option("--config", config, "Configuration")->capture_default_str();
+      verb->add_option("--extra", extra, "Folder with the image's PCR signatures and their key")
+          ->capture_default_str();
+    }
+  }
+  bool parsed() const { return fetch->parsed() || open->parsed(); }
+
+  int Run() {
+    const Result<Settings> settings = LoadSettings(config);
+    if (!settings.ok()) return Fail(settings.status());
+    options.extra = extra;
+    options.keep = !no_keep;
+    if (open->parsed() && options.out.empty() && options.keyring.empty()) {
+      std::cerr << "sealift-agent: say where the secret goes: --out or --keyring\n";
+      return kExitUsage;
+    }
+    const Status status = fetch->parsed() ? FetchSecret(*settings, options) : OpenSecret(*settings, options);
+    return status.ok() ? kExitOk : Fail(status);
+  }
+};
+
 int Main(int argc, char** argv) {
   CLI::App app("Keeps this node enrolled, attested and on the release its controller wants.",
                "sealift-agent");
@@ -178,6 +232,9 @@ int Main(int argc, char** argv) {
   volumes.AddTo(app);
   const std::function<std::optional<Status>()> installed = AddInstallCommands(app);
 
+  SecretArguments secrets;
+  secrets.AddTo(app);
+
   std::string select;
   CLI::App* bootentry = app.add_subcommand(
       "bootentry", "Show the boot loader's entries, or choose one for the next boot alone");
@@ -204,6 +261,7 @@ int Main(int argc, char** argv) {
   if (activate->parsed()) return ActivateAndTell();
   if (volumes.parsed()) return volumes.Run();
   if (const std::optional<Status> done = installed()) return done->ok() ? kExitOk : Fail(*done);
+  if (secrets.parsed()) return secrets.Run();
   if (join->parsed()) return Join(config);
   if (bootentry->parsed()) return ShowBootEntries(config, select, format);
   const Result<log::Level> parsed = log::ParseLevel(level);

@@ -71,6 +71,9 @@ class JoinTokenFile {
 inline constexpr std::string_view kJoinTokenFileName = "join-token";
 inline constexpr std::size_t kMaxJoinTokenBytes = 256;
 
+// In the agent's state folder.
+inline constexpr std::string_view kIdentityFileName = "node-certificate.pem";
+
 // The certificate chain as PEM in one file; a cache that may be lost. Reads it as untrusted.
 class IdentityFile {
  public:

@@ -16,7 +16,7 @@ TEST(Hierarchy, EveryRoleHasItsGroup) {
   const std::map<std::string, std::set<std::string>> promised{
       {"root", {"pk", "kek", "tuf-root", "orders-root"}},
       {"release", {"db", "pcr", "tuf-targets", "extensions"}},
-      {"online", {"tuf-snapshot", "tuf-timestamp", "node-ca", "controller-tls", "orders", "journal"}},
+      {"online", {"tuf-snapshot", "tuf-timestamp", "node-ca", "controller-tls", "orders", "journal", "secrets"}},
       {"custody", {"operator-ca", "escrow"}}};
   std::map<std::string, std::set<std::string>> actual;
   for (const Role& role : AllRoles()) {
@@ -35,6 +35,7 @@ TEST(Hierarchy, RsaWhereFirmwareVerifiesAndWhereATokenHasNoEc) {
   }
   EXPECT_EQ(FindRole("escrow")->algorithm, KeyAlgorithm::kRsa3072);
   EXPECT_EQ(FindRole("escrow")->use, KeyUse::kDecrypt);
+  EXPECT_EQ(FindRole("secrets")->use, KeyUse::kDecrypt);
   EXPECT_EQ(AlgorithmFor(*FindRole("node-ca"), true).value(), KeyAlgorithm::kEcP256);
   EXPECT_EQ(AlgorithmFor(*FindRole("node-ca"), false).value(), KeyAlgorithm::kRsa2048);
   EXPECT_EQ(AlgorithmFor(*FindRole("escrow"), false).value(), KeyAlgorithm::kRsa3072);

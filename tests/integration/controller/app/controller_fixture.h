@@ -106,7 +106,8 @@ class ControllerTest : public ::testing::Test {
                     .orders_roots = {orders_root_->public_key()},
                     .tls = {tls_.Pem(), tls_.KeyPem()},
                     .journal = nullptr,
-                    .inventory = inventory_};
+                    .inventory = inventory_,
+                    .secrets = secret_keys_};
     auto server =
         ControllerServer::Start(*config, std::move(keys), *server_clock_, {.attestor = server_attestor_});
     ASSERT_TRUE(server.ok()) << Describe(server.status());
@@ -167,6 +168,8 @@ class ControllerTest : public ::testing::Test {
   SystemClock clock_;
   test::TestCertificate node_ca_, operator_ca_, tls_;
   hsm::Inventory inventory_;
+  // Null: no secrets are kept.
+  std::shared_ptr<SecretKeys> secret_keys_;
   std::shared_ptr<SoftwareSigner> tuf_root_, tuf_targets_, tuf_snapshot_, tuf_timestamp_;
   std::shared_ptr<SoftwareSigner> orders_root_, orders_;
   std::uint32_t published_ = 0;
