@@ -5,6 +5,9 @@
 #include <algorithm>
 #include <exception>
 #include <iterator>
+#include <memory>
+#include <optional>
+#include <semaphore>
 
 #include "controller/api/convert.h"
 #include "shared/base/log.h"
@@ -20,6 +23,7 @@ constexpr std::size_t kMaxReasonBytes = 64;
 constexpr std::size_t kMaxMessageBytes = 512;
 
 constexpr std::string_view kCheckIn = "/sealift.v1.NodeService/CheckIn";
+constexpr std::string_view kReport = "/sealift.v1.NodeService/Report";
 
 std::string NotAudited() { return {}; }
 
@@ -54,6 +58,8 @@ bool ProvenInThisBoot(const Node& node, const std::string& boot_id) {
 
 NodeServiceImpl::NodeServiceImpl(NodeServiceParts parts)
     : parts_(parts),
+      limits_(parts_.limits, parts_.clock),
+      writes_(parts_.limits.piece_patience),
       fetches_(kMostFetchesOfANode, kMostFetches),
       quotes_({.burst = kQuoteBurst, .refill = parts_.policy.quote_retry}, parts_.clock) {}
 
@@ -63,6 +69,16 @@ grpc::ServerUnaryReactor* NodeServiceImpl::CheckIn(grpc::CallbackServerContext* 
   grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
   const auto caller = parts_.runner.Enter(*context);
   const auto node = caller.ok() ? CallingNode(*caller) : caller.status();
+  if (const auto wait = node.ok() ? limits_.Wait(*node) : std::nullopt) {
+    // Counted, and not logged: it is to cost little.
+    parts_.metrics.CountRpc(kCheckIn, Code::kResourceExhausted);
+    reactor->Finish(TurnAway(*context, *node, *wait));
+    return reactor;
+  }
+  if (node.ok()) {
+    order_.Enter(*node);
+    order_.Writing(*node);
+  }
   const auto record = [&]() -> Result<CheckInRecord> {
     if (!node.ok()) return node.status();
     try {
@@ -72,13 +88,16 @@ grpc::ServerUnaryReactor* NodeServiceImpl::CheckIn(grpc::CallbackServerContext* 
     }
   }();
   if (!record.ok()) {
+    if (node.ok()) order_.Written(*node);
     reactor->Finish(parts_.runner.Leave(kCheckIn, caller.ok() ? *caller : Caller(), record.status()));
     return reactor;
   }
   // `response` and `reactor` live until Finish.
   parts_.node_status.RecordStatusLater(
       *node, record->status, record->now, record->nonce,
-      [this, reactor, caller = *caller, findings = record->status.findings](const Result<bool>& differs) {
+      [this, reactor, id = *node, caller = *caller,
+       findings = record->status.findings](const Result<bool>& differs) {
+        order_.Written(id);
         if (differs.ok() && *differs) {
           parts_.engine.Poke();
           LogFindings(caller, findings);
@@ -90,13 +109,18 @@ grpc::ServerUnaryReactor* NodeServiceImpl::CheckIn(grpc::CallbackServerContext* 
 
 grpc::Status NodeServiceImpl::Report(grpc::ServerContext* context, const v1::ReportRequest* request,
                                      v1::ReportResponse* response) {
-  return parts_.runner.Run(*context, "/sealift.v1.NodeService/Report", NotAudited,
-                           [&](const Caller& caller) -> Status {
-                             SEALIFT_ASSIGN_OR_RETURN(const NodeId node, CallingNode(caller));
-                             SEALIFT_ASSIGN_OR_RETURN(const bool accepted, HandleReport(node, *request));
-                             response->set_accepted(accepted);
-                             return OkStatus();
-                           });
+  const auto caller = parts_.runner.Enter(*context);
+  const auto node = caller.ok() ? CallingNode(*caller) : caller.status();
+  if (const auto wait = node.ok() ? limits_.Wait(*node) : std::nullopt) {
+    parts_.metrics.CountRpc(kReport, Code::kResourceExhausted);
+    return TurnAway(*context, *node, *wait);
+  }
+  return parts_.runner.Run(*context, kReport, NotAudited, [&](const Caller&) -> Status {
+    if (!node.ok()) return node.status();
+    SEALIFT_ASSIGN_OR_RETURN(const bool accepted, HandleReport(*node, *request, order_.Enter(*node)));
+    response->set_accepted(accepted);
+    return OkStatus();
+  });
 }
 
 grpc::Status NodeServiceImpl::Attest(grpc::ServerContext* context, const v1::AttestRequest* request,
@@ -188,7 +212,8 @@ Status NodeServiceImpl::AdoptLabels(const NodeId& id, const v1::CheckInRequest& 
   return OkStatus();
 }
 
-Result<bool> NodeServiceImpl::HandleReport(const NodeId& id, const v1::ReportRequest& request) {
+Result<bool> NodeServiceImpl::HandleReport(const NodeId& id, const v1::ReportRequest& request,
+                                           std::uint64_t place) {
   SEALIFT_RETURN_IF_ERROR(AdmittedView(id).status());
   SEALIFT_ASSIGN_OR_RETURN(const Node node, parts_.nodes.Get(id));
   NodeStatus status = node.status;
@@ -204,13 +229,33 @@ Result<bool> NodeServiceImpl::HandleReport(const NodeId& id, const v1::ReportReq
   if (!request.reason().empty() && !request.version().empty()) {
     Remember(status, {request.version(), request.reason(), request.message(), now});
   }
-  SEALIFT_RETURN_IF_ERROR(parts_.node_status.RecordStatus(id, status, now, std::nullopt).status());
+  SEALIFT_RETURN_IF_ERROR(RecordReport(id, status, now, place));
   log::Info("node reported", {{"node", id.text()},
                               {"state", std::string(UpdateStateName(status.state))},
                               {"version", request.version()},
                               {"reason", request.reason()}});
   parts_.engine.Poke();
   return status.state != UpdateState::kAssessing || ProvenInThisBoot(node, status.running.boot_id);
+}
+
+// What it is merged with was read before: in between nothing of the node may have come.
+Status NodeServiceImpl::RecordReport(const NodeId& id, const NodeStatus& status, UnixMillis now,
+                                     std::uint64_t place) {
+  // Shared: the store's thread may still be in `release` when this call is gone.
+  struct Answer {
+    Status status;
+    std::binary_semaphore there{0};
+  };
+  const auto answer = std::make_shared<Answer>();
+  SEALIFT_RETURN_IF_ERROR(order_.IfLatest(id, place, [&] {
+    parts_.node_status.RecordStatusLater(id, status, now, std::nullopt,
+                                         [answer](const Result<bool>& differs) {
+                                           answer->status = differs.status();
+                                           answer->there.release();
+                                         });
+  }));
+  answer->there.acquire();
+  return answer->status;
 }
 
 Status NodeServiceImpl::HandleAttest(const NodeId& id, const v1::AttestRequest& request,
@@ -278,9 +323,13 @@ Status NodeServiceImpl::HandleFetch(const v1::FetchContentRequest& request, grpc
     const auto size = static_cast<std::size_t>(std::min<std::uint64_t>(kPieceBytes, wanted - sent));
     SEALIFT_ASSIGN_OR_RETURN(const Bytes bytes, reader.ReadAt(request.offset() + sent, size));
     piece.set_data(bytes.data(), bytes.size());
-    if (!writer.Write(piece)) {
+    const bool written = [&] {
+      const WriteWatch::Piece watched(writes_, context);
+      return writer.Write(piece);
+    }();
+    if (!written) {
       return MakeError(Code::kCancelled, Reason::kCancelled,
-                       fmt::format("fetch {}: the node left", context.peer()));
+                       fmt::format("fetch {}: the node left, or took too long over a piece", context.peer()));
     }
     parts_.metrics.CountContentBytes(bytes.size());
     sent += bytes.size();

@@ -3,9 +3,12 @@
 
 #include <functional>
 
+#include "controller/api/call_limits.h"
+#include "controller/api/call_order.h"
 #include "controller/api/fetch_slots.h"
 #include "controller/api/ports.h"
 #include "controller/api/rpc_runner.h"
+#include "controller/api/write_watch.h"
 #include "controller/attest/rate_limit.h"
 #include "controller/fleet/check_in_policy.h"
 #include "controller/fleet/request_desk.h"
@@ -31,6 +34,7 @@ struct NodeServiceParts {
   Metrics& metrics;
   const Clock& clock;
   CheckInPolicy policy;
+  NodeCallLimits limits;
 };
 
 // Thread-safe.
@@ -63,7 +67,10 @@ class NodeServiceImpl final : public v1::NodeService::WithCallbackMethod_CheckIn
                                        v1::CheckInResponse& response);
   // Whether it is accepted. A new image is blessed on that, so one on trial must have proven itself by a
   // quote in the boot it reports; until then the node asks again. The report is stored either way.
-  Result<bool> HandleReport(const NodeId& id, const v1::ReportRequest& request);
+  // `place`: of the call among the node's (CallOrder).
+  Result<bool> HandleReport(const NodeId& id, const v1::ReportRequest& request, std::uint64_t place);
+  // Waits until it is stored. Errors: those of CallOrder::IfLatest and the store.
+  Status RecordReport(const NodeId& id, const NodeStatus& status, UnixMillis now, std::uint64_t place);
   Status HandleAttest(const NodeId& id, const v1::AttestRequest& request, v1::AttestResponse& response);
   Status HandleFetch(const v1::FetchContentRequest& request, grpc::ServerContext& context,
                      grpc::ServerWriter<v1::FetchContentResponse>& writer);
@@ -81,6 +88,9 @@ class NodeServiceImpl final : public v1::NodeService::WithCallbackMethod_CheckIn
   Status CheckServed(const NodeId& id);
 
   NodeServiceParts parts_;
+  CallLimits limits_;
+  CallOrder order_;
+  WriteWatch writes_;
   FetchSlots fetches_;
   // What a node may have judged, and kept as evidence.
   RateLimiter quotes_;

@@ -63,6 +63,13 @@ void ReadNodes(ConfigReader& config, ControllerConfig& out) {
   out.check_in.busy_poll = Millis(config, "nodes.busy_poll_ms", 5'000, 100, kHour);
   out.check_in.quote_interval = Millis(config, "nodes.quote_interval_ms", kHour, 1'000, 24 * kHour);
   out.check_in.quote_retry = Millis(config, "nodes.quote_retry_ms", 15'000, 100, kHour);
+  out.node_calls.per_node = {.burst = static_cast<int>(config.Integer("nodes.call_burst", 60, 1, 1'000'000)),
+                             .refill = Millis(config, "nodes.call_refill_ms", 500, 1, kHour)};
+  out.node_calls.piece_patience = Millis(config, "nodes.piece_ms", 30'000, 100, kHour);
+  const auto per_second = config.Integer("nodes.total_per_second", 4'000, 1, 1'000'000);
+  out.node_calls.total = {
+      .burst = static_cast<int>(config.Integer("nodes.total_burst", 20'000, 1, 10'000'000)),
+      .refill = std::chrono::microseconds(1'000'000 / per_second)};
 }
 
 // Each word of "enrolment.admit"; what can be kept where it is not there.

@@ -39,6 +39,11 @@
 //   busy_poll_ms = 5000                       # of one that has a version to reach
 //   quote_interval_ms = 3600000               # a trusted verdict is renewed after this
 //   quote_retry_ms = 15000                    # after one that was not trusted
+//   call_burst = 60                           # check-ins and reports of one node at once; then one each
+//   call_refill_ms = 500                      # so often
+//   total_burst = 20000                       # the same of all nodes together
+//   total_per_second = 4000
+//   piece_ms = 30000                          # how long a node may take over 64 KiB of content
 //
 //   [log]
 //   level = "info"                            # debug, info, warning, error
@@ -60,6 +65,7 @@
 #include <string_view>
 #include <vector>
 
+#include "controller/api/call_limits.h"
 #include "controller/attest/admission_policy.h"
 #include "controller/fleet/check_in_policy.h"
 #include "shared/base/log.h"
@@ -97,6 +103,7 @@ struct ControllerConfig {
   std::filesystem::path secure_boot;
   std::chrono::hours certificate_lifetime{};
   CheckInPolicy check_in;
+  NodeCallLimits node_calls;
   BuildConfig build;
   log::Level log_level = log::Level::kInfo;
   std::chrono::milliseconds drain{};

@@ -258,7 +258,8 @@ void ControllerServer::Parts::MakeServices(NodeAttestor* given_attestor) {
                                                                     .content = *content,
                                                                     .metrics = *metrics,
                                                                     .clock = clock,
-                                                                    .policy = config.check_in});
+                                                                    .policy = config.check_in,
+                                                                    .limits = config.node_calls});
   fleet_service =
       std::make_unique<FleetServiceImpl>(FleetServiceParts{.runner = *runner,
                                                            .nodes = stores->nodes(),

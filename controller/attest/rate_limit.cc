@@ -5,15 +5,17 @@
 
 namespace sealift::controller {
 
-bool RateLimiter::Allow(const Sha256Digest& key) {
+std::optional<std::chrono::milliseconds> RateLimiter::Wait(const Sha256Digest& key) {
   const auto now = clock_.Steady();
   const std::lock_guard lock(mutex_);
   if (buckets_.size() >= max_keys_ && !buckets_.contains(key)) MakeRoom(now);
   Bucket& bucket = buckets_.try_emplace(key, Bucket{.tokens = limit_.burst, .filled = now}).first->second;
   Refill(bucket, now);
-  if (bucket.tokens == 0) return false;
+  if (bucket.tokens == 0) {
+    return std::chrono::ceil<std::chrono::milliseconds>(bucket.filled + limit_.refill - now);
+  }
   --bucket.tokens;
-  return true;
+  return std::nullopt;
 }
 
 void RateLimiter::Refill(Bucket& bucket, std::chrono::steady_clock::time_point now) const {

@@ -4,6 +4,7 @@
 #include <chrono>
 #include <map>
 #include <mutex>
+#include <optional>
 
 #include "shared/base/bytes.h"
 #include "shared/base/clock.h"
@@ -12,7 +13,7 @@ namespace sealift::controller {
 
 struct RateLimit {
   int burst = 10;
-  std::chrono::milliseconds refill = std::chrono::seconds(30);
+  std::chrono::microseconds refill = std::chrono::seconds(30);
 };
 
 // Thread-safe. Keeps at most `max_keys` buckets; when there are more, full ones are forgotten first, then all
@@ -23,7 +24,9 @@ class RateLimiter {
       : limit_(limit), clock_(clock), max_keys_(max_keys) {}
 
   // Takes one token of `key`; false when there is none.
-  bool Allow(const Sha256Digest& key);
+  bool Allow(const Sha256Digest& key) { return !Wait(key); }
+  // The same; nothing when there was one, else how long until the next, rounded up.
+  std::optional<std::chrono::milliseconds> Wait(const Sha256Digest& key);
 
  private:
   struct Bucket {

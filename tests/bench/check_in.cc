@@ -43,6 +43,8 @@ class Harness final : public ControllerTest {
   void TestBody() override {}
   // Writes what a client needs into `folder`, the port last, then serves until stdin ends.
   void ServeController(const std::filesystem::path& folder) {
+    // No node calls as often as these.
+    more_config_ = "call_burst = 1000000\ntotal_burst = 10000000\n";
     SetUp();
     std::vector<std::pair<std::string, std::string>> clients;
     for (int i = 0; i < kNodes; ++i) {

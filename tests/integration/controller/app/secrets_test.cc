@@ -13,8 +13,8 @@
 #include "shared/tpm/quote.h"
 #include "shared/uki/pcr_policy.h"
 #include "tests/integration/controller/app/controller_fixture.h"
-#include "tests/support/secret_keys.h"
 #include "tests/support/places.h"
+#include "tests/support/secret_keys.h"
 #include "tests/support/status_matchers.h"
 #include "tests/support/swtpm.h"
 #include "tests/support/tools.h"
@@ -314,7 +314,8 @@ TEST_F(SecretsTest, OperatorsSeeWhatThereIsAndNeverAValue) {
   ASSERT_TRUE(Operators("viewer")->ListSecrets(Context().get(), {}, &list).ok());
   ASSERT_EQ(list.secrets_size(), 2);
   EXPECT_EQ(list.secrets(1).releases(), "stable:1.0..2.0");
-  for (const AuditRecord& one : stores_->audit().List(0, 1000).value())
+  const auto audited = stores_->audit().List(0, 1000).value();
+  for (const AuditRecord& one : audited)
     EXPECT_EQ(one.request.find("value of"), std::string::npos) << one.request;
   // Nor does it lie in the database's files.
   server_->Stop();

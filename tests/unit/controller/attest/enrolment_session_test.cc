@@ -26,6 +26,22 @@ TEST(RateLimiter, GivesABurstThenOnePerInterval) {
   EXPECT_FALSE(limiter.Allow(a));
 }
 
+TEST(RateLimiter, SaysHowLongToWait) {
+  using std::chrono::milliseconds;
+  FakeClock clock(FromUnixMs(0));
+  RateLimiter limiter({.burst = 2, .refill = std::chrono::microseconds(2500)}, clock);
+  const Sha256Digest a = Sha256(AsBytes("a"));
+  EXPECT_EQ(limiter.Wait(a), std::nullopt);
+  EXPECT_EQ(limiter.Wait(a), std::nullopt);
+  // Rounded up: who comes then is served.
+  EXPECT_EQ(limiter.Wait(a), milliseconds(3));
+  clock.Advance(milliseconds(2));
+  EXPECT_EQ(limiter.Wait(a), milliseconds(1));
+  clock.Advance(milliseconds(1));
+  EXPECT_EQ(limiter.Wait(a), std::nullopt);
+  EXPECT_EQ(limiter.Wait(a), milliseconds(2));
+}
+
 TEST(RateLimiter, AFloodOfKeysDoesNotGrowIt) {
   FakeClock clock(FromUnixMs(0));
   RateLimiter limiter({.burst = 1, .refill = std::chrono::seconds(10)}, clock, 4);
