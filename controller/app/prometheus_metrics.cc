@@ -4,32 +4,11 @@
 #include <fmt/format.h>
 
 #include <exception>
-#include <map>
-#include <tuple>
 
 #include "shared/base/log.h"
 
 namespace sealift::controller {
 namespace {
-
-constexpr std::size_t kPage = 1000;
-
-using Group = std::tuple<std::string, std::string, std::string>;
-
-Result<std::map<Group, double>> CountNodes(NodeStore& nodes) {
-  std::map<Group, double> counts;
-  NodeQuery query{.limit = kPage};
-  for (;;) {
-    SEALIFT_ASSIGN_OR_RETURN(const auto page, nodes.List(query));
-    for (const Node& node : page) {
-      const Trust trust = node.last_verdict ? node.last_verdict->trust : Trust::kUnspecified;
-      ++counts[{std::string(UpdateStateName(node.status.state)), std::string(AdmissionName(node.admission)),
-                std::string(TrustName(trust))}];
-    }
-    if (page.size() < kPage) return counts;
-    query.after_id = page.back().id.text();
-  }
-}
 
 prometheus::ClientMetric Gauge(std::vector<prometheus::ClientMetric::Label> labels, double value) {
   prometheus::ClientMetric metric;
@@ -43,11 +22,11 @@ prometheus::ClientMetric Gauge(std::vector<prometheus::ClientMetric::Label> labe
 // Counted when asked for, so that an idle fleet costs nothing.
 class PrometheusMetrics::FleetCollector final : public prometheus::Collectable {
  public:
-  FleetCollector(NodeStore& nodes, RolloutStore& rollouts) : nodes_(nodes), rollouts_(rollouts) {}
+  FleetCollector(NodeCounts& nodes, RolloutStore& rollouts) : nodes_(nodes), rollouts_(rollouts) {}
 
   std::vector<prometheus::MetricFamily> Collect() const override {
     std::vector<prometheus::MetricFamily> families;
-    const auto nodes = CountNodes(nodes_);
+    const auto nodes = nodes_.CountNodes();
     const auto rollouts = rollouts_.CountActive();
     if (!nodes.ok() || !rollouts.ok()) {
       log::Error("metrics could not be counted",
@@ -58,9 +37,11 @@ class PrometheusMetrics::FleetCollector final : public prometheus::Collectable {
                                       .help = "Nodes by what they are",
                                       .type = prometheus::MetricType::Gauge,
                                       .metric = {}};
-    for (const auto& [group, count] : *nodes) {
-      const auto& [state, admission, trust] = group;
-      by_state.metric.push_back(Gauge({{"state", state}, {"admission", admission}, {"trust", trust}}, count));
+    for (const NodeGroup& group : *nodes) {
+      by_state.metric.push_back(Gauge({{"state", std::string(UpdateStateName(group.state))},
+                                       {"admission", std::string(AdmissionName(group.admission))},
+                                       {"trust", std::string(TrustName(group.trust))}},
+                                      static_cast<double>(group.nodes)));
     }
     families.push_back(std::move(by_state));
     families.push_back({.name = "sealift_rollouts_active",
@@ -71,11 +52,11 @@ class PrometheusMetrics::FleetCollector final : public prometheus::Collectable {
   }
 
  private:
-  NodeStore& nodes_;
+  NodeCounts& nodes_;
   RolloutStore& rollouts_;
 };
 
-PrometheusMetrics::PrometheusMetrics(NodeStore& nodes, RolloutStore& rollouts)
+PrometheusMetrics::PrometheusMetrics(NodeCounts& nodes, RolloutStore& rollouts)
     : registry_(std::make_shared<prometheus::Registry>()),
       fleet_(std::make_shared<FleetCollector>(nodes, rollouts)),
       rpcs_(prometheus::BuildCounter()

@@ -16,6 +16,7 @@
 #include <string>
 
 #include "controller/api/ports.h"
+#include "controller/fleet/node_counts.h"
 
 namespace sealift::controller {
 
@@ -23,7 +24,7 @@ namespace sealift::controller {
 class PrometheusMetrics final : public Metrics {
  public:
   // Borrows the stores, which are read at scrapes.
-  PrometheusMetrics(NodeStore& nodes, RolloutStore& rollouts);
+  PrometheusMetrics(NodeCounts& nodes, RolloutStore& rollouts);
   ~PrometheusMetrics() override;
 
   // Serves /metrics at `address` ("host:port"; port 0: any) until this goes away. Returns the address in use.

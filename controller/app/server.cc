@@ -224,7 +224,7 @@ Status ControllerServer::Parts::OpenBuildHost() {
 }
 
 void ControllerServer::Parts::MakeServices(NodeAttestor* given_attestor) {
-  metrics = std::make_unique<PrometheusMetrics>(stores->nodes(), stores->rollouts());
+  metrics = std::make_unique<PrometheusMetrics>(stores->node_counts(), stores->rollouts());
   gate = std::make_unique<AccessGate>(
       GateOptions{
           .node_cas = keys.node_cas,

@@ -209,8 +209,9 @@ class SqliteNodeStore final : public NodeStore {
     SEALIFT_RETURN_IF_ERROR(insert.Time(node.enrolled).Time(node.certificate_not_after).Run().status());
     SEALIFT_ASSIGN_OR_RETURN(auto status,
                              connection.Prepare("INSERT INTO node_check_ins (node_id, status, last_seen_ms, "
-                                                "quote_nonce_expires_ms) VALUES ($1, $2, 0, 0)"));
-    return status.Text(node.id.text()).Text(EncodeStatus(node.status)).Run().status();
+                                                "quote_nonce_expires_ms, state) VALUES ($1, $2, 0, 0, $3)"));
+    status.Text(node.id.text()).Text(EncodeStatus(node.status));
+    return status.Integer(static_cast<std::int64_t>(node.status.state)).Run().status();
   }
 
   SqliteDb& db_;
@@ -243,9 +244,9 @@ class SqliteNodeStatusStore final : public NodeStatusStore {
   Result<bool> RecordStatus(const NodeId& id, const NodeStatus& status, UnixMillis now,
                             const std::optional<QuoteNonce>& nonce) override {
     bool differs = false;
-    const std::string encoded = EncodeStatus(status);
+    const Written now_known{.encoded = EncodeStatus(status), .state = status.state};
     const Status written = db_.Write(
-        [&](SqliteConnection& connection) { return Record(connection, id, encoded, now, nonce, differs); });
+        [&](SqliteConnection& connection) { return Record(connection, id, now_known, now, nonce, differs); });
     if (!written.ok()) return written;
     return differs;
   }
@@ -255,9 +256,8 @@ class SqliteNodeStatusStore final : public NodeStatusStore {
                          std::function<void(const Result<bool>&)> done) override {
     const auto differs = std::make_shared<bool>(false);
     db_.WriteLater(
-        [=, encoded = EncodeStatus(status)](SqliteConnection& connection) {
-          return Record(connection, id, encoded, now, nonce, *differs);
-        },
+        [=, now_known = Written{.encoded = EncodeStatus(status), .state = status.state}](
+            SqliteConnection& connection) { return Record(connection, id, now_known, now, nonce, *differs); },
         [differs, done = std::move(done)](const Status& written) {
           done(written.ok() ? Result<bool>(*differs) : Result<bool>(written));
         });
@@ -312,17 +312,24 @@ class SqliteNodeStatusStore final : public NodeStatusStore {
     }
   }
 
-  static Status Record(SqliteConnection& connection, const NodeId& id, const std::string& encoded,
-                       UnixMillis now, const std::optional<QuoteNonce>& nonce, bool& differs) {
+  // A status as it is stored; the state has a column of its own, which is counted by.
+  struct Written {
+    std::string encoded;
+    UpdateState state;
+  };
+  static Status Record(SqliteConnection& connection, const NodeId& id, const Written& status, UnixMillis now,
+                       const std::optional<QuoteNonce>& nonce, bool& differs) {
     SEALIFT_ASSIGN_OR_RETURN(auto before,
                              connection.Prepare("SELECT status FROM node_check_ins WHERE node_id = $1"));
     SEALIFT_ASSIGN_OR_RETURN(const bool known, before.Text(id.text()).Step());
     if (!known) return NoSuchNode(id);
-    differs = before.TextAt(0) != encoded;
+    differs = before.TextAt(0) != status.encoded;
     SEALIFT_ASSIGN_OR_RETURN(
         auto update,
-        connection.Prepare("UPDATE node_check_ins SET status = $1, last_seen_ms = $2 WHERE node_id = $3"));
-    SEALIFT_RETURN_IF_ERROR(update.Text(encoded).Time(now).Text(id.text()).Run().status());
+        connection.Prepare("UPDATE node_check_ins SET status = $1, last_seen_ms = $2, state = $3 "
+                           "WHERE node_id = $4"));
+    update.Text(status.encoded).Time(now).Integer(static_cast<std::int64_t>(status.state));
+    SEALIFT_RETURN_IF_ERROR(update.Text(id.text()).Run().status());
     return nonce ? KeepNonce(connection, id, *nonce) : OkStatus();
   }
 

@@ -166,7 +166,8 @@ const std::vector<Migration>& Migrations() {
                                              {2, "orders, escrow, epochs", kOrders},
                                              {3, "inventory, join tokens", kAdmissionSchema},
                                              {4, "evidence to judge again", kEvidenceContext},
-                                             {5, "secrets", kSecretSchema}};
+                                             {5, "secrets", kSecretSchema},
+                                             {6, "nodes counted by kind", kNodeCountsSchema}};
   return all;
 }
 
@@ -191,6 +192,7 @@ Result<std::unique_ptr<SqliteStores>> SqliteStores::Open(const std::filesystem::
   stores->refusals_ = MakeSqliteRefusalStore(db);
   stores->quote_clocks_ = MakeSqliteQuoteClockStore(db);
   stores->secrets_ = MakeSqliteSecretStore(db);
+  stores->node_counts_ = MakeSqliteNodeCounts(db);
   return stores;
 }
 

@@ -7,6 +7,7 @@
 #include <memory>
 
 #include "controller/fleet/admission.h"
+#include "controller/fleet/node_counts.h"
 #include "controller/fleet/stores.h"
 #include "controller/secret/secret.h"
 #include "controller/store/sqlite_db.h"
@@ -35,6 +36,7 @@ class SqliteStores {
   RefusalStore& refusals() { return *refusals_; }
   QuoteClockStore& quote_clocks() { return *quote_clocks_; }
   SecretStore& secrets() { return *secrets_; }
+  NodeCounts& node_counts() { return *node_counts_; }
   SqliteDb& db() { return *db_; }
 
  private:
@@ -56,6 +58,7 @@ class SqliteStores {
   std::unique_ptr<RefusalStore> refusals_;
   std::unique_ptr<QuoteClockStore> quote_clocks_;
   std::unique_ptr<SecretStore> secrets_;
+  std::unique_ptr<NodeCounts> node_counts_;
 };
 
 // One constructor a store, each in the file named after it.
@@ -77,5 +80,7 @@ std::unique_ptr<QuoteClockStore> MakeSqliteQuoteClockStore(SqliteDb& db);
 extern const char kAdmissionSchema[];
 std::unique_ptr<SecretStore> MakeSqliteSecretStore(SqliteDb& db);
 extern const char kSecretSchema[];
+std::unique_ptr<NodeCounts> MakeSqliteNodeCounts(SqliteDb& db);
+extern const char kNodeCountsSchema[];
 
 }  // namespace sealift::controller
