@@ -16,7 +16,8 @@ TEST(Hierarchy, EveryRoleHasItsGroup) {
   const std::map<std::string, std::set<std::string>> promised{
       {"root", {"pk", "kek", "tuf-root", "orders-root"}},
       {"release", {"db", "pcr", "tuf-targets", "extensions"}},
-      {"online", {"tuf-snapshot", "tuf-timestamp", "node-ca", "controller-tls", "orders", "journal", "secrets"}},
+      {"online",
+       {"tuf-snapshot", "tuf-timestamp", "node-ca", "controller-tls", "orders", "journal", "secrets"}},
       {"custody", {"operator-ca", "escrow"}}};
   std::map<std::string, std::set<std::string>> actual;
   for (const Role& role : AllRoles()) {
