@@ -10,6 +10,8 @@
 #include "controller/delta/reference_finder.h"
 #include "shared/crypto/hash.h"
 #include "shared/delta/apply_delta.h"
+#include "shared/delta/code_form.h"
+#include "shared/delta/difference_stream.h"
 #include "shared/delta/lzma_stream.h"
 
 namespace sealift::controller {
@@ -79,6 +81,8 @@ class Raw {
   std::uint64_t size() const { return file_ ? file_->size() : bytes_.size(); }
   bool in_memory() const { return !file_; }
   ByteView bytes() const { return bytes_; }
+  // Where they are in memory; says whether that changed them.
+  bool TakeCodeForm() { return delta::ToCodeForm(bytes_); }
   // A stretch; `holder` keeps it where it was not in memory.
   Result<ByteView> At(std::uint64_t offset, std::uint64_t size, Bytes& holder) const {
     if (!file_)
@@ -125,7 +129,7 @@ class Builder {
         finder_(old.parts, source.frames, fresh.parts, target.frames),
         level_hint_(target.frames ? target.frames->zstd_level : 9),
         control_(control_bytes_),
-        difference_(difference_bytes_),
+        difference_(places_bytes_, difference_bytes_),
         extra_(extra_bytes_) {
     for (std::size_t i = 0; i < old.parts.size(); ++i) offsets_.try_emplace(old.digests[i], i);
   }
@@ -146,15 +150,17 @@ class Builder {
     control_.Finish();
     difference_.Finish();
     extra_.Finish();
-    built_.bytes = SerializeDeltaHead(program_, control_bytes_.size(), difference_bytes_.size(),
-                                      extra_bytes_.size(), patches_.size());
-    for (const Bytes* stream : {&control_bytes_, &difference_bytes_, &extra_bytes_, &patches_})
+    built_.bytes =
+        SerializeDeltaHead(program_, {control_bytes_.size(), places_bytes_.size(), difference_bytes_.size(),
+                                      extra_bytes_.size(), patches_.size()});
+    for (const Bytes* stream :
+         {&control_bytes_, &places_bytes_, &difference_bytes_, &extra_bytes_, &patches_})
       Append(built_.bytes, *stream);
     built_.source = old_.digest;
     built_.target = new_.digest;
     built_.target_size = new_.file.size();
     built_.control = control_bytes_.size();
-    built_.difference = difference_bytes_.size();
+    built_.difference = places_bytes_.size() + difference_bytes_.size();
     built_.extra = extra_bytes_.size();
     built_.patches = patches_.size();
     return std::move(built_);
@@ -197,11 +203,20 @@ class Builder {
                           .offset = part.offset,
                           .size = part.size,
                           .raw_size = operation.raw_size};
-    SEALIFT_ASSIGN_OR_RETURN(const Raw fresh, Raw::Load(new_.file, {&whole, 1}, folder_));
-    SEALIFT_ASSIGN_OR_RETURN(const Raw old, Raw::Load(old_.file, operation.references, folder_));
+    SEALIFT_ASSIGN_OR_RETURN(Raw fresh, Raw::Load(new_.file, {&whole, 1}, folder_));
+    SEALIFT_ASSIGN_OR_RETURN(Raw old, Raw::Load(old_.file, operation.references, folder_));
+    if (old.size() > 0 && TakeCodeForm(old, fresh)) operation.method = delta::Method::kBsdiffCode;
     SEALIFT_RETURN_IF_ERROR(Compare(old, fresh, operation));
     program_.operations.emplace_back(std::move(operation));
     return OkStatus();
+  }
+
+  static bool TakeCodeForm(Raw& old, Raw& fresh) {
+    if (!old.in_memory() || !fresh.in_memory() || std::max(old.size(), fresh.size()) > delta::kMaxCodeBytes ||
+        !fresh.TakeCodeForm())
+      return false;
+    old.TakeCodeForm();
+    return true;
   }
 
   Status Compare(const Raw& old, const Raw& fresh, PartOperation& operation) {
@@ -238,7 +253,8 @@ class Builder {
 
   bool TakesPatch(const Raw& old, const Raw& fresh, const Differences& found, PartOperation& operation) {
     if (!old.in_memory() || !fresh.in_memory() || old.size() == 0 ||
-        old.size() + fresh.size() > kMaxPatchedBytes || operation.encoding == Encoding::kPlain)
+        old.size() + fresh.size() > kMaxPatchedBytes || operation.encoding == Encoding::kPlain ||
+        operation.method != delta::Method::kBsdiff)
       return false;
     const std::size_t streams =
         PackedSize(found.difference) + PackedSize(found.extra) + found.entries.size() * 3;
@@ -263,11 +279,12 @@ class Builder {
   delta::DeltaProgram program_;
   BuiltDelta built_;
   Bytes control_bytes_;
+  Bytes places_bytes_;
   Bytes difference_bytes_;
   Bytes extra_bytes_;
   Bytes patches_;
   delta::LzmaWriter control_;
-  delta::LzmaWriter difference_;
+  delta::DifferenceWriter difference_;
   delta::LzmaWriter extra_;
 };
 

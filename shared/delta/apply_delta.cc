@@ -6,6 +6,8 @@
 #include <optional>
 
 #include "shared/crypto/hash.h"
+#include "shared/delta/code_form.h"
+#include "shared/delta/difference_stream.h"
 #include "shared/delta/lzma_stream.h"
 #include "shared/delta/zstd_unpacker.h"
 
@@ -45,20 +47,14 @@ class Old {
 
   std::uint64_t size() const { return size_; }
 
-  // Adds the bytes from `at` to those of `out`.
-  Status AddTo(std::uint64_t at, std::span<std::uint8_t> out) {
+  Status Copy(std::uint64_t at, std::span<std::uint8_t> out) const {
     if (at > size_ || out.size() > size_ - at) return Invalid("it takes what its references do not have");
-    ByteView bytes;
-    if (file_) {
-      scratch_.resize(out.size());
-      SEALIFT_RETURN_IF_ERROR(file_->ReadAt(at, scratch_));
-      bytes = scratch_;
-    } else {
-      bytes = ByteView(bytes_).subspan(static_cast<std::size_t>(at), out.size());
-    }
-    for (std::size_t i = 0; i < out.size(); ++i) out[i] = static_cast<std::uint8_t>(out[i] + bytes[i]);
+    if (file_) return file_->ReadAt(at, out);
+    std::copy_n(bytes_.begin() + static_cast<std::ptrdiff_t>(at), out.size(), out.begin());
     return OkStatus();
   }
+  // Where they are in memory.
+  void TakeCodeForm() { ToCodeForm(bytes_); }
 
   // In memory, or nothing when it is too large.
   const Bytes* bytes() const { return file_ ? nullptr : &bytes_; }
@@ -67,7 +63,6 @@ class Old {
   std::uint64_t size_ = 0;
   Bytes bytes_;
   std::optional<OpenFile> file_;
-  Bytes scratch_;
 };
 
 class Applier {
@@ -80,7 +75,7 @@ class Applier {
         options_(options),
         sink_(sink),
         control_(delta, layout.control),
-        difference_(delta, layout.difference),
+        difference_(delta, layout.places, layout.difference),
         extra_(delta, layout.extra),
         patch_offset_(layout.patches.offset) {}
 
@@ -125,15 +120,41 @@ class Applier {
       return OkStatus();
     };
     SEALIFT_ASSIGN_OR_RETURN(const auto encoder, MakeEncoder(part.encoding, part.level, part.raw_size, out));
-    SEALIFT_RETURN_IF_ERROR(part.method == Method::kZstd ? PatchZstd(part, old, *encoder)
-                                                         : PatchBsdiff(part, old, *encoder));
+    switch (part.method) {
+      case Method::kBsdiff:
+        SEALIFT_RETURN_IF_ERROR(
+            PatchBsdiff(part, old, [&encoder](ByteView piece) { return encoder->Put(piece); }));
+        break;
+      case Method::kZstd:
+        SEALIFT_RETURN_IF_ERROR(PatchZstd(part, old, *encoder));
+        break;
+      case Method::kBsdiffCode: {
+        SEALIFT_ASSIGN_OR_RETURN(const Bytes raw, PatchCode(part, std::move(old)));
+        SEALIFT_RETURN_IF_ERROR(encoder->Put(raw));
+        break;
+      }
+    }
     SEALIFT_RETURN_IF_ERROR(encoder->Finish());
     if (size != part.size || (part.encoding != Encoding::kPlain && hasher.Finish() != part.digest))
       return Invalid("a part came out with other bytes");
     return whole ? Emit(packed) : OkStatus();
   }
 
-  Status PatchBsdiff(const PartOperation& part, Old& old, Encoder& encoder) {
+  // The references are gone when it comes back: an encoder needs memory, too.
+  Result<Bytes> PatchCode(const PartOperation& part, Old old) {
+    Bytes raw;
+    raw.reserve(static_cast<std::size_t>(part.raw_size));
+    old.TakeCodeForm();
+    SEALIFT_RETURN_IF_ERROR(PatchBsdiff(part, old, [&raw](ByteView piece) {
+      Append(raw, piece);
+      return OkStatus();
+    }));
+    FromCodeForm(raw);
+    return raw;
+  }
+
+  template <typename Take>
+  Status PatchBsdiff(const PartOperation& part, const Old& old, const Take& take) {
     std::uint64_t at = 0;
     buffer_.resize(kPieceBytes);
     for (std::uint64_t left = part.raw_size; left > 0;) {
@@ -142,14 +163,14 @@ class Applier {
       SEALIFT_ASSIGN_OR_RETURN(std::uint64_t fresh, control_.Number());
       if (same > left || fresh > left - same || same + fresh == 0) return Invalid("its control is damaged");
       left -= same + fresh;
-      // Wraps where it is damaged; AddTo checks each place.
+      // Wraps where it is damaged; Copy checks each place.
       at += static_cast<std::uint64_t>(UnZigZag(seek));
       while (same > 0) {
         const auto piece =
             std::span(buffer_).first(static_cast<std::size_t>(std::min<std::uint64_t>(same, kPieceBytes)));
-        SEALIFT_RETURN_IF_ERROR(difference_.Read(piece));
-        SEALIFT_RETURN_IF_ERROR(old.AddTo(at, piece));
-        SEALIFT_RETURN_IF_ERROR(encoder.Put(piece));
+        SEALIFT_RETURN_IF_ERROR(old.Copy(at, piece));
+        SEALIFT_RETURN_IF_ERROR(difference_.AddTo(piece));
+        SEALIFT_RETURN_IF_ERROR(take(piece));
         at += piece.size();
         same -= piece.size();
       }
@@ -157,7 +178,7 @@ class Applier {
         const auto piece =
             std::span(buffer_).first(static_cast<std::size_t>(std::min<std::uint64_t>(fresh, kPieceBytes)));
         SEALIFT_RETURN_IF_ERROR(extra_.Read(piece));
-        SEALIFT_RETURN_IF_ERROR(encoder.Put(piece));
+        SEALIFT_RETURN_IF_ERROR(take(piece));
         fresh -= piece.size();
       }
     }
@@ -186,7 +207,7 @@ class Applier {
   const ApplyOptions& options_;
   const Sink& sink_;
   LzmaReader control_;
-  LzmaReader difference_;
+  DifferenceReader difference_;
   LzmaReader extra_;
   std::uint64_t patch_offset_;
   Bytes buffer_;

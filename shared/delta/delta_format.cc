@@ -10,7 +10,7 @@
 namespace sealift::delta {
 namespace {
 
-constexpr std::string_view kMagic = "SLD1";
+constexpr std::string_view kMagic = "SLD2";
 constexpr std::size_t kHeadBytes = 128;
 constexpr std::uint64_t kMaxProgramBytes = 16u << 20;
 constexpr std::uint64_t kMaxOperations = 65536;
@@ -93,7 +93,7 @@ class ProgramReader {
     PartOperation part;
     SEALIFT_ASSIGN_OR_RETURN(part.encoding, ToEncoding(numbers_.Next()));
     const std::uint64_t method = numbers_.Next();
-    if (method > static_cast<std::uint64_t>(Method::kZstd)) return Invalid("a method is not known");
+    if (method > static_cast<std::uint64_t>(Method::kBsdiffCode)) return Invalid("a method is not known");
     part.method = static_cast<Method>(method);
     const bool plain = part.encoding == Encoding::kPlain;
     if (!plain) {
@@ -103,7 +103,9 @@ class ProgramReader {
     part.raw_size = numbers_.Next();
     if (plain) part.size = part.raw_size;
     if (part.raw_size > kMaxRawBytes) return Invalid("a part is too large");
-    SEALIFT_RETURN_IF_ERROR(ReadReferences(part));
+    SEALIFT_ASSIGN_OR_RETURN(const std::uint64_t referred, ReadReferences(part));
+    if (part.method == Method::kBsdiffCode && std::max(part.raw_size, referred) > kMaxCodeBytes)
+      return Invalid("a part in code form is too large");
     if (!plain) part.digest = numbers_.Digest();
     if (part.method == Method::kZstd) {
       part.patch_size = numbers_.Next();
@@ -116,7 +118,8 @@ class ProgramReader {
     return OkStatus();
   }
 
-  Status ReadReferences(PartOperation& part) {
+  // Gives their bytes together.
+  Result<std::uint64_t> ReadReferences(PartOperation& part) {
     const std::uint64_t count = numbers_.Next();
     if (count > kMaxReferences) return Invalid("a part has too many references");
     std::uint64_t total = 0;
@@ -133,7 +136,7 @@ class ProgramReader {
       total += reference.raw_size;
       part.references.push_back(reference);
     }
-    return OkStatus();
+    return total;
   }
 
   Numbers numbers_;
@@ -189,17 +192,16 @@ void PutNumber(Bytes& to, std::uint64_t value) {
   to.push_back(static_cast<std::uint8_t>(value));
 }
 
-Bytes SerializeDeltaHead(const DeltaProgram& program, std::uint64_t control, std::uint64_t difference,
-                         std::uint64_t extra, std::uint64_t patches) {
+Bytes SerializeDeltaHead(const DeltaProgram& program, const std::array<std::uint64_t, 5>& streams) {
   const Bytes raw = SerializeProgram(program);
   Bytes packed(ZSTD_compressBound(raw.size()));
   const std::size_t size = ZSTD_compress(packed.data(), packed.size(), raw.data(), raw.size(), 19);
   SEALIFT_CHECK(ZSTD_isError(size) == 0);
   packed.resize(size);
   Bytes head = ToBytes(kMagic);
-  for (const std::uint64_t number :
-       {std::uint64_t{raw.size()}, std::uint64_t{packed.size()}, control, difference, extra, patches})
-    PutNumber(head, number);
+  PutNumber(head, raw.size());
+  PutNumber(head, packed.size());
+  for (const std::uint64_t stream : streams) PutNumber(head, stream);
   Append(head, packed);
   return head;
 }
@@ -211,7 +213,7 @@ Result<DeltaLayout> ReadDelta(const OpenFile& file) {
   if (AsText(numbers.Take(kMagic.size())) != kMagic) return Invalid("it does not begin as one");
   const std::uint64_t raw_size = numbers.Next();
   const std::uint64_t packed_size = numbers.Next();
-  std::array<std::uint64_t, 4> streams{};
+  std::array<std::uint64_t, 5> streams{};
   for (std::uint64_t& stream : streams) stream = numbers.Next();
   if (!numbers.ok() || raw_size > kMaxProgramBytes || packed_size > kMaxProgramBytes)
     return Invalid("its head is damaged");
@@ -226,10 +228,10 @@ Result<DeltaLayout> ReadDelta(const OpenFile& file) {
   ProgramReader reader(raw);
   DeltaLayout layout;
   SEALIFT_ASSIGN_OR_RETURN(layout.program, reader.Read());
-  if (reader.patches() != streams[3]) return Invalid("its patches are not those of its program");
+  if (reader.patches() != streams.back()) return Invalid("its patches are not those of its program");
   for (std::size_t i = 0; i < streams.size(); ++i) {
     DeltaLayout::Extent& extent =
-        *std::array{&layout.control, &layout.difference, &layout.extra, &layout.patches}[i];
+        *std::array{&layout.control, &layout.places, &layout.difference, &layout.extra, &layout.patches}[i];
     if (streams[i] > file.size() - offset) return Invalid("it is cut short");
     extent = {.offset = offset, .size = streams[i]};
     offset += streams[i];

@@ -1,10 +1,11 @@
-// A delta: how to make one image from another, as a program over the old image's parts and three streams.
+// A delta: how to make one image from another, as a program over the old image's parts and four streams.
 //
 // Binary; numbers are LEB128 unless said otherwise, "signed" ones zigzag:
 //
-//   "SLD1"
-//   sizes: program unpacked, program packed, control, difference, extra, patches
-//   program (one zstd frame), control, difference, extra (each raw LZMA2, dictionary of 8 MiB), patches
+//   "SLD2"
+//   sizes: program unpacked, program packed, control, places, difference, extra, patches
+//   program (one zstd frame), control, places, difference, extra (each raw LZMA2, dictionary of 8 MiB),
+//   patches
 //
 // The program: source size, source SHA-256, target size, target SHA-256, count, then that many operations,
 // in the order of the target's bytes:
@@ -16,14 +17,17 @@
 //
 // A part's raw bytes are made from its references, unpacked and put behind each other. Method kBsdiff takes
 // from `control` triples (signed seek, length of difference, length of extra) until the part is full: the
-// place in the reference moves, then come so many bytes of it plus bytes of `difference`, then so many of
-// `extra`. Method kZstd is a zstd frame in `patches` with the reference as its prefix. All parts
-// share the streams, since they resemble each other.
+// place in the reference moves, then come so many bytes of it plus their differences, then so many of
+// `extra`. Differences are mostly zero: `places` has pairs (count of zeros, count of others, not both 0),
+// `difference` the others; they go on from one part to the next. Method kBsdiffCode is the same where
+// references and result stand in code form (code_form.h), each at most 64 MiB. Method kZstd is a zstd frame
+// in `patches` with the reference as its prefix. All parts share the streams, since they resemble each other.
 //
 // Foreign bytes: checked against a signed digest before they come here, and bounded all the same. Plain
 // values; thread-safe.
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <variant>
 #include <vector>
@@ -35,7 +39,7 @@
 
 namespace sealift::delta {
 
-enum class Method : std::uint8_t { kBsdiff = 0, kZstd = 1 };
+enum class Method : std::uint8_t { kBsdiff = 0, kZstd = 1, kBsdiffCode = 2 };
 
 struct CopyOperation {
   std::uint64_t offset = 0;
@@ -80,16 +84,17 @@ struct DeltaLayout {
     std::uint64_t offset = 0;
     std::uint64_t size = 0;
   };
-  Extent control, difference, extra, patches;
+  Extent control, places, difference, extra, patches;
 };
 
 // A part's references together, so that a node can hold them.
 inline constexpr std::uint64_t kMaxReferenceBytes = 1ull << 30;
 inline constexpr std::uint32_t kStreamDictionaryBytes = 8u << 20;
+// What method kBsdiffCode takes: of the references together, and of the part.
+inline constexpr std::uint64_t kMaxCodeBytes = 64u << 20;
 
-// Everything before the control stream.
-Bytes SerializeDeltaHead(const DeltaProgram& program, std::uint64_t control, std::uint64_t difference,
-                         std::uint64_t extra, std::uint64_t patches);
+// Of the five streams in their order; everything before the first.
+Bytes SerializeDeltaHead(const DeltaProgram& program, const std::array<std::uint64_t, 5>& streams);
 
 // Bounded (program of 16 MiB, 65536 operations, 4096 references each) and strict: offsets lie in the source,
 // the operations make the target's size, streams end where the file does.

@@ -47,14 +47,18 @@ class LzmaReader {
   Result<std::uint64_t> Number();
   // The stream has no byte more. Errors: as Read.
   Status ExpectEnd();
+  static Status Damaged();
 
  private:
-  // Unpacks up to the size of `out`; the number of bytes made is smaller at the end only.
-  Result<std::size_t> Fill(std::span<std::uint8_t> out);
+  // Unpacks more into `made_`, which is empty at the end only.
+  Status Fill();
   const OpenFile& file_;
   DeltaLayout::Extent rest_;
   lzma_stream stream_ = LZMA_STREAM_INIT;
-  Bytes buffer_;
+  Bytes packed_;
+  Bytes unpacked_;
+  // What of `unpacked_` was not read yet.
+  ByteView made_;
   bool ended_ = false;
 };
 

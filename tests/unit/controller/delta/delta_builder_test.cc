@@ -2,6 +2,8 @@
 
 #include <gtest/gtest.h>
 
+#include <map>
+
 #include "controller/delta/image_objects.h"
 #include "shared/crypto/hash.h"
 #include "shared/delta/apply_delta.h"
@@ -111,6 +113,23 @@ TEST_F(DeltaTest, TheIndexOfFramesTellsWhatAFrameCameFrom) {
   ASSERT_TRUE(with.ok() && without.ok());
   EXPECT_EQ(Apply(with->bytes, folder() / "old").value(), new_.Build());
   EXPECT_LT(with->bytes.size() * 5, without->bytes.size());
+}
+
+TEST_F(DeltaTest, ProgramsAreComparedInCodeForm) {
+  std::string program(AsText(ReadFile("/bin/bash").value()));
+  old_.frames[1] = "070701" + std::string(106, '0') + program;
+  program.replace(program.size() / 2, 8, "modified");
+  new_.frames[1] = "070701" + std::string(106, '1') + program;
+  const auto delta = BuildDelta(Source(), Target(), folder());
+  ASSERT_TRUE(delta.ok()) << delta.status();
+  EXPECT_LT(delta->bytes.size(), 2000u);
+  EXPECT_EQ(Apply(delta->bytes, folder() / "old").value(), new_.Build());
+  std::map<delta::Method, int> methods;
+  const auto layout = delta::ReadDelta(OpenFile::Open(folder() / "delta").value()).value();
+  for (const auto& operation : layout.program.operations)
+    if (const auto* part = std::get_if<delta::PartOperation>(&operation)) ++methods[part->method];
+  EXPECT_EQ(methods[delta::Method::kBsdiffCode], 1);
+  EXPECT_GE(methods[delta::Method::kBsdiff], 1);
 }
 
 TEST_F(DeltaTest, ImagesThatAreNoneAreOnePart) {

@@ -77,12 +77,13 @@ Result<DeltaLayout> ReadBack(ByteView bytes) {
 }
 
 TEST(DeltaFormatTest, ReadsWhatItWrites) {
-  Bytes bytes = SerializeDeltaHead(SomeProgram(), 3, 2, 1, 0);
-  Append(bytes, AsBytes("cccdde"));
+  Bytes bytes = SerializeDeltaHead(SomeProgram(), {3, 4, 2, 1, 0});
+  Append(bytes, AsBytes("cccppppdde"));
   const auto layout = ReadBack(bytes);
   ASSERT_TRUE(layout.ok()) << layout.status();
   EXPECT_EQ(layout->program, SomeProgram());
   EXPECT_EQ(layout->control.size, 3u);
+  EXPECT_EQ(layout->places.size, 4u);
   EXPECT_EQ(layout->extra.offset, bytes.size() - 1);
   bytes.push_back(0);
   EXPECT_EQ(ReasonIdFrom(ReadBack(bytes)), "DELTA_INVALID");
@@ -92,7 +93,7 @@ TEST(DeltaFormatTest, RefusesProgramsThatReachOut) {
   const auto with = [](const auto& change) {
     DeltaProgram program = SomeProgram();
     change(program);
-    return ReasonIdFrom(ReadBack(SerializeDeltaHead(program, 0, 0, 0, 0)));
+    return ReasonIdFrom(ReadBack(SerializeDeltaHead(program, {})));
   };
   EXPECT_EQ(with([](DeltaProgram&) {}), "NONE");
   EXPECT_EQ(with([](DeltaProgram& program) { program.source_size = 550; }), "DELTA_INVALID");
@@ -107,6 +108,16 @@ TEST(DeltaFormatTest, RefusesProgramsThatReachOut) {
   EXPECT_EQ(part([](PartOperation& one) { one.references[1].offset = 981; }), "DELTA_INVALID");
   EXPECT_EQ(part([](PartOperation& one) { one.method = Method::kZstd, one.patch_size = 5; }),
             "DELTA_INVALID");
+  const auto code = [](std::uint64_t raw_size, std::uint64_t referred) {
+    return [=](PartOperation& one) {
+      one.method = Method::kBsdiffCode;
+      one.raw_size = raw_size;
+      one.references[0].raw_size = referred - 20;
+    };
+  };
+  EXPECT_EQ(part(code(kMaxCodeBytes, kMaxCodeBytes)), "NONE");
+  EXPECT_EQ(part(code(kMaxCodeBytes + 1, kMaxCodeBytes)), "DELTA_INVALID");
+  EXPECT_EQ(part(code(kMaxCodeBytes, kMaxCodeBytes + 1)), "DELTA_INVALID");
 }
 
 TEST(ContentListTest, ReadsWhatItWrites) {
