@@ -145,7 +145,7 @@ class Recovery(InstallStory):
 
     def unhealthy(self):
         """boots, but fails its health check"""
-        self.make_release("5.0", '[health]\ncommands = [["/usr/bin/false"]]\n[update]\nhealth_deadline_s = 10\n')
+        self.make_release("5.0", '[health]\ncommands = ["/usr/bin/false"]\n[update]\nhealth_deadline_s = 10\n')
         boots = self.machine.boots()
         failure = self.back_on_passive("5.0", self.begin_rollout("5.0"), 360)
         equal(self.machine.boots(), boots + 4)  # three tries, and the fallback
