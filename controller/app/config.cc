@@ -65,6 +65,7 @@ void ReadNodes(ConfigReader& config, ControllerConfig& out) {
   out.check_in.quote_retry = Millis(config, "nodes.quote_retry_ms", 15'000, 100, kHour);
   out.node_calls.per_node = {.burst = static_cast<int>(config.Integer("nodes.call_burst", 60, 1, 1'000'000)),
                              .refill = Millis(config, "nodes.call_refill_ms", 500, 1, kHour)};
+  out.evidence_kept = static_cast<std::size_t>(config.Integer("nodes.evidence_kept", 200, 0, 1'000'000));
   out.node_calls.piece_patience = Millis(config, "nodes.piece_ms", 30'000, 100, kHour);
   const auto per_second = config.Integer("nodes.total_per_second", 4'000, 1, 1'000'000);
   out.node_calls.total = {

@@ -43,6 +43,8 @@
 //   call_refill_ms = 500                      # so often
 //   total_burst = 20000                       # the same of all nodes together
 //   total_per_second = 4000
+//   evidence_kept = 200                       # verdicts with their evidence, of each node, that say what the
+//                                             # one before says; ten times as many that differ; 0: all
 //   piece_ms = 30000                          # how long a node may take over 64 KiB of content
 //
 //   [log]
@@ -104,6 +106,7 @@ struct ControllerConfig {
   std::chrono::hours certificate_lifetime{};
   CheckInPolicy check_in;
   NodeCallLimits node_calls;
+  std::size_t evidence_kept = 0;
   BuildConfig build;
   log::Level log_level = log::Level::kInfo;
   std::chrono::milliseconds drain{};

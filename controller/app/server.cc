@@ -152,7 +152,7 @@ struct ControllerServer::Parts {
 
 Status ControllerServer::Parts::OpenStores() {
   SEALIFT_RETURN_IF_ERROR(MakeDirectories(config.state_dir, 0700));
-  SEALIFT_ASSIGN_OR_RETURN(stores, SqliteStores::Open(config.state_dir));
+  SEALIFT_ASSIGN_OR_RETURN(stores, SqliteStores::Open(config.state_dir, {.keep = config.evidence_kept}));
   SEALIFT_ASSIGN_OR_RETURN(content, ContentStore::Open(config.state_dir / "content"));
   SEALIFT_ASSIGN_OR_RETURN(const std::string root, ReadTextFile(config.tuf_root));
   TufRepositoryOptions options{.directory = config.state_dir / "tuf",

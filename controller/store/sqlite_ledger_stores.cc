@@ -1,10 +1,8 @@
-// The stores that only grow: releases, the allow-list, evidence, audit, certificates.
+// The stores that only grow: releases, the allow-list, audit, certificates.
 #include <fmt/format.h>
 
 #include "controller/store/codec.h"
 #include "controller/store/sqlite_stores.h"
-#include "shared/base/files.h"
-#include "shared/crypto/hash.h"
 
 namespace sealift::controller {
 namespace {
@@ -129,105 +127,6 @@ class SqliteAdmissionStore final : public AdmissionStore {
   SqliteDb& db_;
 };
 
-class SqliteEvidenceStore final : public EvidenceStore {
- public:
-  SqliteEvidenceStore(SqliteDb& db, std::filesystem::path blobs) : db_(db), blobs_(std::move(blobs)) {}
-
-  Status Append(const EvidenceRecord& record) override {
-    SEALIFT_ASSIGN_OR_RETURN(const Sha256Digest log, Keep(record.event_log));
-    std::optional<Sha256Digest> expected;
-    if (!record.expected.empty()) {
-      SEALIFT_ASSIGN_OR_RETURN(expected, Keep(record.expected));
-    }
-    return db_.Write([&](SqliteConnection& connection) -> Status {
-      SEALIFT_ASSIGN_OR_RETURN(
-          auto insert,
-          connection.Prepare("INSERT INTO evidence (node_id, verdict, attest, signature, "
-                             "event_log, context, expected) VALUES ($1, $2, $3, $4, $5, $6, $7)"));
-      insert.Text(record.node_id.text()).Text(EncodeVerdict(record.verdict)).Blob(record.attest);
-      insert.Blob(record.signature).Blob(log.view()).Text(EncodeEvidenceContext(record));
-      return insert.Blob(expected ? expected->view() : ByteView()).Run().status();
-    });
-  }
-
-  Result<std::vector<EvidenceRecord>> History(const NodeId& id, std::size_t limit) override {
-    std::vector<EvidenceRecord> records;
-    SEALIFT_RETURN_IF_ERROR(db_.Read([&](SqliteConnection& connection) -> Status {
-      SEALIFT_ASSIGN_OR_RETURN(
-          auto query,
-          connection.Prepare("SELECT sequence, verdict, attest, signature, event_log, context, expected "
-                             "FROM evidence WHERE node_id = $1 ORDER BY sequence DESC LIMIT $2"));
-      query.Text(id.text()).Integer(static_cast<std::int64_t>(limit));
-      for (;;) {
-        SEALIFT_ASSIGN_OR_RETURN(const bool row, query.Step());
-        if (!row) return OkStatus();
-        SEALIFT_ASSIGN_OR_RETURN(EvidenceRecord record, ReadRecord(id, query));
-        records.push_back(std::move(record));
-      }
-    }));
-    return records;
-  }
-
-  Result<EvidenceRecord> Get(const NodeId& id, std::uint64_t sequence) override {
-    EvidenceRecord record{.node_id = id};
-    SEALIFT_RETURN_IF_ERROR(db_.Read([&](SqliteConnection& connection) -> Status {
-      SEALIFT_ASSIGN_OR_RETURN(
-          auto query,
-          connection.Prepare("SELECT sequence, verdict, attest, signature, event_log, context, expected "
-                             "FROM evidence WHERE node_id = $1 AND sequence = $2"));
-      SEALIFT_ASSIGN_OR_RETURN(const bool row,
-                               query.Text(id.text()).Integer(static_cast<std::int64_t>(sequence)).Step());
-      if (!row) {
-        return MakeError(Code::kNotFound, Reason::kEvidenceInvalid,
-                         fmt::format("find evidence {} of node {}", sequence, id.text()));
-      }
-      SEALIFT_ASSIGN_OR_RETURN(record, ReadRecord(id, query));
-      const Bytes expected = query.BlobAt(6);
-      if (expected.empty()) return OkStatus();
-      SEALIFT_ASSIGN_OR_RETURN(record.expected, ReadKept(id, expected));
-      return OkStatus();
-    }));
-    return record;
-  }
-
- private:
-  // The blob first: a row never names one that is not there. Equal ones, as of most boots, share a file.
-  Result<Sha256Digest> Keep(ByteView blob) {
-    const Sha256Digest digest = Sha256(blob);
-    if (!std::filesystem::exists(blobs_ / digest.hex())) {
-      SEALIFT_RETURN_IF_ERROR(WriteFileAtomically(blobs_ / digest.hex(), blob, 0600));
-    }
-    return digest;
-  }
-
-  Result<Bytes> ReadKept(const NodeId& id, ByteView name) const {
-    SEALIFT_ASSIGN_OR_RETURN(const Sha256Digest digest, Sha256Digest::FromBytes(name));
-    SEALIFT_ASSIGN_OR_RETURN(Bytes blob, ReadFile(blobs_ / digest.hex()));
-    if (Sha256(blob) != digest) {
-      return MakeError(Code::kDataLoss, Reason::kStoreFailed,
-                       fmt::format("read evidence of node {}: file {} was changed", id.text(), digest.hex()));
-    }
-    return blob;
-  }
-
-  // All but `expected`.
-  Result<EvidenceRecord> ReadRecord(const NodeId& id, const SqliteStatement& row) {
-    EvidenceRecord record{.node_id = id};
-    record.sequence = static_cast<std::uint64_t>(row.IntegerAt(0));
-    SEALIFT_ASSIGN_OR_RETURN(record.verdict, DecodeVerdict(row.TextAt(1)));
-    record.attest = row.BlobAt(2);
-    record.signature = row.BlobAt(3);
-    SEALIFT_ASSIGN_OR_RETURN(record.event_log, ReadKept(id, row.BlobAt(4)));
-    if (const std::string context = row.TextAt(5); !context.empty()) {
-      SEALIFT_RETURN_IF_ERROR(DecodeEvidenceContext(context, record));
-    }
-    return record;
-  }
-
-  SqliteDb& db_;
-  std::filesystem::path blobs_;
-};
-
 class SqliteAuditStore final : public AuditStore {
  public:
   explicit SqliteAuditStore(SqliteDb& db) : db_(db) {}
@@ -317,9 +216,6 @@ std::unique_ptr<ReleaseStore> MakeSqliteReleaseStore(SqliteDb& db) {
 }
 std::unique_ptr<AdmissionStore> MakeSqliteAdmissionStore(SqliteDb& db) {
   return std::make_unique<SqliteAdmissionStore>(db);
-}
-std::unique_ptr<EvidenceStore> MakeSqliteEvidenceStore(SqliteDb& db, std::filesystem::path blobs) {
-  return std::make_unique<SqliteEvidenceStore>(db, std::move(blobs));
 }
 std::unique_ptr<AuditStore> MakeSqliteAuditStore(SqliteDb& db) {
   return std::make_unique<SqliteAuditStore>(db);

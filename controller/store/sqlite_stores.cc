@@ -167,11 +167,13 @@ const std::vector<Migration>& Migrations() {
                                              {3, "inventory, join tokens", kAdmissionSchema},
                                              {4, "evidence to judge again", kEvidenceContext},
                                              {5, "secrets", kSecretSchema},
-                                             {6, "nodes counted by kind", kNodeCountsSchema}};
+                                             {6, "nodes counted by kind", kNodeCountsSchema},
+                                             {7, "bounded evidence", kEvidenceLimitsSchema}};
   return all;
 }
 
-Result<std::unique_ptr<SqliteStores>> SqliteStores::Open(const std::filesystem::path& folder) {
+Result<std::unique_ptr<SqliteStores>> SqliteStores::Open(const std::filesystem::path& folder,
+                                                         EvidenceLimits evidence) {
   SEALIFT_RETURN_IF_ERROR(MakeDirectories(folder, 0700));
   SEALIFT_RETURN_IF_ERROR(MakeDirectories(folder / "evidence", 0700));
   std::unique_ptr<SqliteStores> stores(new SqliteStores);
@@ -182,7 +184,7 @@ Result<std::unique_ptr<SqliteStores>> SqliteStores::Open(const std::filesystem::
   stores->rollouts_ = MakeSqliteRolloutStore(db);
   stores->releases_ = MakeSqliteReleaseStore(db);
   stores->admission_ = MakeSqliteAdmissionStore(db);
-  stores->evidence_ = MakeSqliteEvidenceStore(db, folder / "evidence");
+  stores->evidence_ = MakeSqliteEvidenceStore(db, folder / "evidence", evidence);
   stores->audit_ = MakeSqliteAuditStore(db);
   stores->certificates_ = MakeSqliteCertificateStore(db);
   stores->requests_ = MakeSqliteRequestStore(db);

@@ -16,10 +16,17 @@ namespace sealift::controller {
 
 const std::vector<Migration>& Migrations();
 
+// How much evidence is kept of each node.
+struct EvidenceLimits {
+  // Records that say what the one before says; of those that differ ten times as many. 0: all.
+  std::size_t keep = 200;
+};
+
 class SqliteStores {
  public:
   // `folder` gets controller.db and evidence/; made (0700) where missing. Errors: those of SqliteDb::Open.
-  static Result<std::unique_ptr<SqliteStores>> Open(const std::filesystem::path& folder);
+  static Result<std::unique_ptr<SqliteStores>> Open(const std::filesystem::path& folder,
+                                                    EvidenceLimits evidence = {});
 
   NodeStore& nodes() { return *nodes_; }
   NodeStatusStore& node_status() { return *node_status_; }
@@ -67,7 +74,9 @@ std::unique_ptr<NodeStatusStore> MakeSqliteNodeStatusStore(SqliteDb& db);
 std::unique_ptr<RolloutStore> MakeSqliteRolloutStore(SqliteDb& db);
 std::unique_ptr<ReleaseStore> MakeSqliteReleaseStore(SqliteDb& db);
 std::unique_ptr<AdmissionStore> MakeSqliteAdmissionStore(SqliteDb& db);
-std::unique_ptr<EvidenceStore> MakeSqliteEvidenceStore(SqliteDb& db, std::filesystem::path blobs);
+std::unique_ptr<EvidenceStore> MakeSqliteEvidenceStore(SqliteDb& db, std::filesystem::path blobs,
+                                                       EvidenceLimits limits);
+extern const char kEvidenceLimitsSchema[];
 std::unique_ptr<AuditStore> MakeSqliteAuditStore(SqliteDb& db);
 std::unique_ptr<CertificateStore> MakeSqliteCertificateStore(SqliteDb& db);
 std::unique_ptr<RequestStore> MakeSqliteRequestStore(SqliteDb& db);
