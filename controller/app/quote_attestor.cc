@@ -16,7 +16,7 @@ Result<Judgement> QuoteAttestor::Attest(const Node& node, const AttestationEvide
       .quote = {.attest = evidence.attest, .signature = evidence.signature, .pcrs = evidence.pcrs},
       .event_log = evidence.event_log};
   Judgement judgement{.verdict = {}, .before = std::nullopt, .expected = expectations_.Encoded(candidates)};
-  if (node.last_verdict) judgement.before = node.last_verdict->clock;
+  SEALIFT_ASSIGN_OR_RETURN(judgement.before, ClockBefore(node.id, evidence.attest, clocks_));
   judgement.verdict =
       JudgeMachine(given, attestation_key, nonce, *candidates, PhaseRule::kFinalPhase, judgement.before, now);
   // Evidence that proves nothing moves no clock.

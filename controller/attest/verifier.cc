@@ -6,6 +6,7 @@
 #include <optional>
 #include <set>
 
+#include "controller/attest/quote_clock.h"
 #include "shared/crypto/hash.h"
 
 namespace sealift::controller {
@@ -62,16 +63,6 @@ QuoteClock ClockOf(const tpm::VerifiedQuote& quote) {
           .reset_count = quote.clock().reset_count,
           .restart_count = quote.clock().restart_count,
           .firmware_version = quote.firmware_version()};
-}
-
-// Counters that wrap: less than half their range ahead is ahead.
-bool Behind(std::uint32_t now, std::uint32_t before) { return static_cast<std::int32_t>(now - before) < 0; }
-
-bool RunsBackwards(const QuoteClock& now, const QuoteClock& before) {
-  if (now.reset_count != before.reset_count) return Behind(now.reset_count, before.reset_count);
-  if (now.restart_count != before.restart_count) return Behind(now.restart_count, before.restart_count);
-  // Over a reset it may lose what was not saved; within one it never goes back.
-  return now.clock_ms < before.clock_ms;
 }
 
 // What one release makes of the registers.

@@ -126,22 +126,24 @@ class RefusalStore {
   virtual Result<std::vector<Refusal>> List(const std::optional<NodeId>& node, std::size_t limit) = 0;
 };
 
-// TPMS_CLOCK_INFO of a verified quote, and the qualified name of the key that signed it.
+// Clock of a verified quote, and the qualified name of the key that signed it.
 struct SignerClock {
   Bytes signer;
-  std::uint64_t clock_ms = 0;
-  std::uint32_t reset_count = 0;
-  std::uint32_t restart_count = 0;
+  QuoteClock clock;
   bool operator==(const SignerClock&) const = default;
 };
 
+// How far each node's TPM had come, at enrolments and at every other quote: what the next quote has to be
+// ahead of.
 class QuoteClockStore {
  public:
   virtual ~QuoteClockStore() = default;
-  // Compares with the node's newest and takes its place, in one transaction. The reset counter never falls;
-  // within one reset neither the restart counter nor the clock does (TPM 2.0 Library Part 1, 36). A clock of
-  // another signer is another TPM's and starts anew. Errors: INVALID_ARGUMENT/QUOTE_CLOCK_BACKWARDS.
+  // Compares with the node's newest (RunsBackwards, controller/attest/quote_clock.h) and takes its place, in
+  // one transaction. A clock of another signer is another TPM's and starts anew. Errors:
+  // INVALID_ARGUMENT/QUOTE_CLOCK_BACKWARDS.
   virtual Status Advance(const NodeId& node, const SignerClock& clock) = 0;
+  // Firmware version 0: of before it was kept.
+  virtual Result<std::optional<SignerClock>> Newest(const NodeId& node) = 0;
 };
 
 // An inventory file: CSV (RFC 4180) with the header "serial,ek_digest,labels"; labels as "a=b;c=d". Errors:

@@ -1,6 +1,7 @@
 // Who may become a node: the inventory, join tokens, refusals.
 #include <fmt/format.h>
 
+#include "controller/attest/quote_clock.h"
 #include "controller/store/codec.h"
 #include "controller/store/sqlite_stores.h"
 
@@ -334,42 +335,62 @@ class SqliteQuoteClockStore final : public QuoteClockStore {
  public:
   explicit SqliteQuoteClockStore(SqliteDb& db) : db_(db) {}
 
-  Status Advance(const NodeId& node, const SignerClock& clock) override {
+  Status Advance(const NodeId& node, const SignerClock& quoted) override {
     return db_.Write([&](SqliteConnection& connection) -> Status {
-      SEALIFT_ASSIGN_OR_RETURN(const bool backwards, RunsBackwards(connection, node, clock));
-      if (backwards) {
+      SEALIFT_ASSIGN_OR_RETURN(const auto newest, Find(connection, node));
+      const QuoteClock& clock = quoted.clock;
+      if (newest && newest->signer == quoted.signer && RunsBackwards(clock, newest->clock)) {
         return MakeError(Code::kInvalidArgument, Reason::kQuoteClockBackwards,
                          "verify quote: its TPM's clock or reset counter runs behind what was seen before");
       }
       SEALIFT_ASSIGN_OR_RETURN(
           auto write, connection.Prepare(
-                          "INSERT INTO quote_clocks (node_id, signer, clock_ms, reset_count, restart_count) "
-                          "VALUES ($1, $2, $3, $4, $5) ON CONFLICT (node_id) DO UPDATE SET "
+                          "INSERT INTO quote_clocks (node_id, signer, clock_ms, reset_count, restart_count, "
+                          "firmware_version) VALUES ($1, $2, $3, $4, $5, $6) "
+                          "ON CONFLICT (node_id) DO UPDATE SET "
                           "signer = excluded.signer, clock_ms = excluded.clock_ms, "
-                          "reset_count = excluded.reset_count, restart_count = excluded.restart_count"));
-      write.Text(node.text()).Blob(clock.signer).Integer(static_cast<std::int64_t>(clock.clock_ms));
-      return write.Integer(clock.reset_count).Integer(clock.restart_count).Run().status();
+                          "reset_count = excluded.reset_count, restart_count = excluded.restart_count, "
+                          "firmware_version = excluded.firmware_version"));
+      write.Text(node.text()).Blob(quoted.signer).Integer(static_cast<std::int64_t>(clock.clock_ms));
+      write.Integer(clock.reset_count).Integer(clock.restart_count);
+      return write.Integer(static_cast<std::int64_t>(clock.firmware_version)).Run().status();
     });
   }
 
+  Result<std::optional<SignerClock>> Newest(const NodeId& node) override {
+    std::optional<SignerClock> newest;
+    SEALIFT_RETURN_IF_ERROR(db_.Read([&](SqliteConnection& connection) -> Status {
+      SEALIFT_ASSIGN_OR_RETURN(newest, Find(connection, node));
+      return OkStatus();
+    }));
+    return newest;
+  }
+
  private:
-  static Result<bool> RunsBackwards(SqliteConnection& connection, const NodeId& node,
-                                    const SignerClock& clock) {
+  static Result<std::optional<SignerClock>> Find(SqliteConnection& connection, const NodeId& node) {
     SEALIFT_ASSIGN_OR_RETURN(
         auto query,
-        connection.Prepare("SELECT signer, clock_ms, reset_count, restart_count FROM quote_clocks "
-                           "WHERE node_id = $1"));
+        connection.Prepare("SELECT signer, clock_ms, reset_count, restart_count, firmware_version "
+                           "FROM quote_clocks WHERE node_id = $1"));
     SEALIFT_ASSIGN_OR_RETURN(const bool row, query.Text(node.text()).Step());
-    if (!row || query.BlobAt(0) != clock.signer) return false;
-    if (clock.reset_count != query.IntegerAt(2)) return clock.reset_count < query.IntegerAt(2);
-    return clock.restart_count < query.IntegerAt(3) ||
-           clock.clock_ms < static_cast<std::uint64_t>(query.IntegerAt(1));
+    if (!row) return std::optional<SignerClock>();
+    return std::optional(
+        SignerClock{.signer = query.BlobAt(0),
+                    .clock = {.clock_ms = static_cast<std::uint64_t>(query.IntegerAt(1)),
+                              .reset_count = static_cast<std::uint32_t>(query.IntegerAt(2)),
+                              .restart_count = static_cast<std::uint32_t>(query.IntegerAt(3)),
+                              .firmware_version = static_cast<std::uint64_t>(query.IntegerAt(4))}});
   }
 
   SqliteDb& db_;
 };
 
 }  // namespace
+
+// 0: not known yet.
+const char kQuoteClockSchema[] = R"sql(
+ALTER TABLE quote_clocks ADD COLUMN firmware_version BIGINT NOT NULL DEFAULT 0;
+)sql";
 
 const char kAdmissionSchema[] = R"sql(
 ALTER TABLE admitted_eks ADD COLUMN serial TEXT NOT NULL DEFAULT '';

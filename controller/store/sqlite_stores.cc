@@ -168,7 +168,8 @@ const std::vector<Migration>& Migrations() {
                                              {4, "evidence to judge again", kEvidenceContext},
                                              {5, "secrets", kSecretSchema},
                                              {6, "nodes counted by kind", kNodeCountsSchema},
-                                             {7, "bounded evidence", kEvidenceLimitsSchema}};
+                                             {7, "bounded evidence", kEvidenceLimitsSchema},
+                                             {8, "one clock of quotes", kQuoteClockSchema}};
   return all;
 }
 

@@ -87,6 +87,7 @@ std::unique_ptr<RefusalStore> MakeSqliteRefusalStore(SqliteDb& db);
 std::unique_ptr<QuoteClockStore> MakeSqliteQuoteClockStore(SqliteDb& db);
 // Migration of the four above; in the file that uses it.
 extern const char kAdmissionSchema[];
+extern const char kQuoteClockSchema[];
 std::unique_ptr<SecretStore> MakeSqliteSecretStore(SqliteDb& db);
 extern const char kSecretSchema[];
 std::unique_ptr<NodeCounts> MakeSqliteNodeCounts(SqliteDb& db);

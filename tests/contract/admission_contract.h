@@ -192,11 +192,16 @@ TEST_P(AdmissionContract, ATpmsTimeRunsForward) {
                            Bytes signer = {1}) {
     const Status status = backend_->quote_clocks().Advance(
         Id(1),
-        {.signer = std::move(signer), .clock_ms = clock, .reset_count = reset, .restart_count = restart});
+        {.signer = std::move(signer),
+         .clock = {
+             .clock_ms = clock, .reset_count = reset, .restart_count = restart, .firmware_version = 7}});
     return status.ok() ? std::string("ok") : ReasonIdOf(status);
   };
+  EXPECT_EQ(backend_->quote_clocks().Newest(Id(1)).value(), std::nullopt);
   EXPECT_EQ(advance(5, 2, 1000), "ok");
   EXPECT_EQ(advance(5, 2, 1000), "ok");
+  EXPECT_EQ(backend_->quote_clocks().Newest(Id(1)).value(),
+            (SignerClock{.signer = {1}, .clock = {1000, 5, 2, 7}}));
   EXPECT_EQ(advance(5, 2, 999), "QUOTE_CLOCK_BACKWARDS");
   EXPECT_EQ(advance(5, 1, 2000), "QUOTE_CLOCK_BACKWARDS");
   EXPECT_EQ(advance(4, 9, 9000), "QUOTE_CLOCK_BACKWARDS");
@@ -204,6 +209,10 @@ TEST_P(AdmissionContract, ATpmsTimeRunsForward) {
   EXPECT_EQ(advance(6, 0, 900), "ok");
   EXPECT_EQ(advance(5, 2, 1001), "QUOTE_CLOCK_BACKWARDS");
   EXPECT_EQ(advance(6, 1, 900), "ok");
+  // Counters wrap.
+  EXPECT_EQ(advance(0x80000005, 0, 1), "ok");
+  EXPECT_EQ(advance(2, 0, 1), "ok");
+  EXPECT_EQ(advance(0x80000005, 0, 2), "QUOTE_CLOCK_BACKWARDS");
   // Another TPM; and an operator who knows that this one was cleared.
   EXPECT_EQ(advance(1, 0, 1, {2}), "ok");
   EXPECT_EQ(advance(0, 0, 1, {2}), "QUOTE_CLOCK_BACKWARDS");
