@@ -2,6 +2,9 @@
 // installed. The verdict is scripted over a verified quote; everything else is what runs in the field.
 #include <fmt/format.h>
 #include <gmock/gmock.h>
+#include <linux/keyctl.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
 #include <nlohmann/json.hpp>
 
@@ -209,6 +212,23 @@ TEST_F(SecretsTest, FetchedOnAQuoteKeptAndOpenedAgainUnderThisImageAlone) {
   Boot('f', 'i');
   Measure(13, 'x');
   EXPECT_EQ(Agent({"open", "site-key", "--out", "-"}).exit_code, 1);
+}
+
+TEST_F(SecretsTest, GoesIntoTheKernelsKeyringWithoutAFile) {
+  ASSERT_TRUE(Put("site-key").ok());
+  const std::string key = fmt::format("sealift-test-{}", ::getpid());
+  const auto output = Agent({"fetch", "site-key", "--no-keep", "--keyring", key});
+  if (output.err.find("add_key") != std::string::npos) GTEST_SKIP() << output.err;
+  ASSERT_EQ(output.exit_code, 0) << output.err;
+  EXPECT_EQ(output.out, "");
+  EXPECT_FALSE(std::filesystem::exists(dir_->path() / "agent/secrets/site-key.json"));
+  const long found = ::syscall(SYS_keyctl, KEYCTL_SEARCH, KEY_SPEC_USER_KEYRING, "user", key.c_str(), 0);
+  ASSERT_GT(found, 0);
+  std::string value(64, '\0');
+  const long size = ::syscall(SYS_keyctl, KEYCTL_READ, found, value.data(), value.size());
+  EXPECT_EQ(::syscall(SYS_keyctl, KEYCTL_UNLINK, found, KEY_SPEC_USER_KEYRING), 0);
+  ASSERT_GT(size, 0);
+  EXPECT_EQ(value.substr(0, static_cast<std::size_t>(size)), kValue);
 }
 
 TEST_F(SecretsTest, ABootOnlySecretOpensInThePhaseThatWasSignedFor) {
