@@ -53,7 +53,8 @@ TEST_F(NodeLimitsTest, ANodeThatHammersIsToldWhenToComeAgainAndLeavesNoTrace) {
 }
 
 TEST_F(NodeLimitsTest, AReaderThatTakesTooLongOverAPieceLosesItsStream) {
-  const std::string object(8u << 20, 'x');
+  // More than all windows and buffers on the way hold.
+  const std::string object(32u << 20, 'x');
   const auto fleet = FleetStub("operator");
   v1::UploadContentResponse uploaded;
   const auto uploading = Context();
@@ -91,14 +92,14 @@ TEST_F(NodeLimitsTest, AReaderThatTakesTooLongOverAPieceLosesItsStream) {
     served = quick->Finish().ok() && got == object.size();
   }
   EXPECT_TRUE(served);
-  // The oldest went first; which of the others had their time by now is chance.
-  while (slow.front()->Read(&piece)) {
+  // Which of them had their time by now is chance; one of them did, or there had been no place.
+  int ended = 0;
+  for (const auto& stream : slow) {
+    while (stream->Read(&piece)) {
+    }
+    if (stream->Finish().error_code() == grpc::StatusCode::CANCELLED) ++ended;
   }
-  EXPECT_EQ(slow.front()->Finish().error_code(), grpc::StatusCode::CANCELLED);
-  for (std::size_t i = 1; i < slow.size(); ++i) {
-    contexts[i]->TryCancel();
-    static_cast<void>(slow[i]->Finish());
-  }
+  EXPECT_GE(ended, 1);
 }
 
 }  // namespace
