@@ -319,17 +319,22 @@ class SqliteNodeStatusStore final : public NodeStatusStore {
   };
   static Status Record(SqliteConnection& connection, const NodeId& id, const Written& status, UnixMillis now,
                        const std::optional<QuoteNonce>& nonce, bool& differs) {
-    SEALIFT_ASSIGN_OR_RETURN(auto before,
-                             connection.Prepare("SELECT status FROM node_check_ins WHERE node_id = $1"));
+    SEALIFT_ASSIGN_OR_RETURN(
+        auto before, connection.Prepare("SELECT status, state FROM node_check_ins WHERE node_id = $1"));
     SEALIFT_ASSIGN_OR_RETURN(const bool known, before.Text(id.text()).Step());
     if (!known) return NoSuchNode(id);
     differs = before.TextAt(0) != status.encoded;
+    const auto state = static_cast<std::int64_t>(status.state);
+    if (before.IntegerAt(1) != state) {
+      // Apart, since it moves an entry of an index, and nearly no check-in has another state.
+      SEALIFT_ASSIGN_OR_RETURN(auto move,
+                               connection.Prepare("UPDATE node_check_ins SET state = $1 WHERE node_id = $2"));
+      SEALIFT_RETURN_IF_ERROR(move.Integer(state).Text(id.text()).Run().status());
+    }
     SEALIFT_ASSIGN_OR_RETURN(
         auto update,
-        connection.Prepare("UPDATE node_check_ins SET status = $1, last_seen_ms = $2, state = $3 "
-                           "WHERE node_id = $4"));
-    update.Text(status.encoded).Time(now).Integer(static_cast<std::int64_t>(status.state));
-    SEALIFT_RETURN_IF_ERROR(update.Text(id.text()).Run().status());
+        connection.Prepare("UPDATE node_check_ins SET status = $1, last_seen_ms = $2 WHERE node_id = $3"));
+    SEALIFT_RETURN_IF_ERROR(update.Text(status.encoded).Time(now).Text(id.text()).Run().status());
     return nonce ? KeepNonce(connection, id, *nonce) : OkStatus();
   }
 
