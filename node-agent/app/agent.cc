@@ -165,6 +165,8 @@ void Agent::ContactFailed(const Status& status) {
   Tell("reach the controller", status);
   status_.controller_reachable = false;
   contact_at_ = parts_.clock.Steady() + contact_backoff_.Next();
+  // It was reached, and asks for patience: another certificate would not help.
+  if (status.code() == Code::kResourceExhausted) return;
   ++contact_failures_;
   // The controller knows this certificate no more: ask for another, keeping the old one until then.
   if (status.code() == Code::kUnauthenticated || status.code() == Code::kPermissionDenied) {
