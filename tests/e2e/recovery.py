@@ -10,6 +10,7 @@ and its epoch raised by orders through the real command, daemon and agent. Exit 
 import argparse
 import json
 import pathlib
+import re
 import shutil
 import sys
 
@@ -47,7 +48,7 @@ ExecStart=/usr/lib/hang
 TimeoutStartSec=infinity
 """
 # Shorter than in the package, for the sake of the test.
-DEADLINE = "[Timer]\nOnBootSec=\nOnBootSec=100s\n"
+DEADLINE = "[Timer]\nOnBootSec=\nOnBootSec=150s\n"
 WATCHDOG = "[Manager]\nRuntimeWatchdogSec=20s\n"
 
 
@@ -167,7 +168,9 @@ class Recovery(InstallStory):
         self.make_release("6.0", change=change)
         since = self.machine.serial.end()
         self.back_on_passive("6.0", self.begin_rollout("6.0"), 600)
-        equal(self.machine.serial.text(since).count("lab: hanging"), 3)
+        said = self.machine.serial.text(since)
+        equal(len(re.findall(r"\[ +0\.000000\] Linux version", said)), 4)  # three tries, and the fallback
+        assert said.count("lab: hanging") >= 2, "it did not hang"  # a try may meet the deadline before
 
     def stays_locked(self):
         """carries no signature that would open this disk"""
@@ -214,7 +217,8 @@ class Recovery(InstallStory):
         request = wait_until(lambda: (lambda one: one if one["outcome"] else None)(self.request(early)), 60 * vm.patience(),
                              "the refusal of the early order", pause=1)
         equal((request["outcome"]["state"], request["outcome"]["reason"]), ("refused", "EPOCH_TOO_LOW"))
-        for order in (self.ask("upgrade", "--recovery"), self.ask("raise-epoch", "--epoch", str(EPOCH))):
+        for verb in (("upgrade", "--recovery"), ("raise-epoch", "--epoch", str(EPOCH))):
+            order = self.ask(*verb)  # one at a time: each spends what the next one names
             self.approve(order)
             self.wait_for_order(order, 60)
         wait_until(lambda: (json.loads(self.as_operator("node", "show", self.id, "-o", "json"))["certified_epoch"] or {}).get("lowest") ==
@@ -236,7 +240,8 @@ class Recovery(InstallStory):
     def old_image(self):
         """an image of a lower epoch, signed and whole, put on the ESP as what boots"""
         node = self.twin("old-image")
-        run("mdel", "-i", esp_at(node.disk), f"::/{ORDER}")
+        if "sealift" in run("mdir", "-b", "-i", esp_at(node.disk), "::/EFI").lower():
+            run("mdel", "-i", esp_at(node.disk), f"::/{ORDER}")  # the reset's, which is for another case
         release = self.releases["1.0"]
         entry = self.folder / "active.conf"
         entry.write_text(disk.entry_text("active", "1.0", release.image_name()), encoding="ascii")
