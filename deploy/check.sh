@@ -60,7 +60,7 @@ step_shellcheck() { scripts | xargs -r shellcheck; }
 step_contract() { run_ctest contract $release -L '^contract$'; }
 step_unit() { run_ctest unit $release -L '^(unit|sim)$'; }
 step_integration() {
-  [[ $mode != full ]] || export SEALIFT_KILLS=100
+  [[ $mode != full ]] || export SEALIFT_KILLS=100 SEALIFT_AGENTS=50
   run_ctest integration $release -L '^integration$'
 }
 step_fuzz() { run_ctest fuzz $release -L '^fuzz$'; }

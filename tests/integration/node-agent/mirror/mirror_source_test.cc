@@ -16,6 +16,7 @@
 #include "node-agent/update/content_fetcher.h"
 #include "shared/base/files.h"
 #include "shared/crypto/hash.h"
+#include "tests/support/nginx.h"
 #include "tests/support/status_matchers.h"
 #include "tests/support/tools.h"
 
@@ -24,6 +25,8 @@ namespace {
 
 namespace fs = std::filesystem;
 using namespace std::chrono_literals;
+using test::FreePort;
+using test::Nginx;
 
 Bytes SomeBytes(std::size_t size, std::uint32_t seed) {
   Bytes bytes(size);
@@ -232,68 +235,6 @@ TEST_F(MirrorTest, TakesNoMoreThanItMay) {
   const auto began = std::chrono::steady_clock::now();
   EXPECT_EQ(FetchBy(source).value(), object_);
   EXPECT_GE(std::chrono::steady_clock::now() - began, 700ms);
-}
-
-// Runs nginx in the foreground with this configuration until it goes away.
-class Nginx {
- public:
-  Nginx(const fs::path& folder, const std::string& http) : folder_(folder) {
-    fs::create_directories(folder);
-    std::ofstream(folder / "nginx.conf")
-        << "daemon off; worker_processes 1; pid " << (folder / "pid").string() << "; error_log "
-        << (folder / "error.log").string() << ";\nevents { worker_connections 256; }\nhttp { access_log "
-        << (folder / "access.log").string() << " combined; client_body_temp_path "
-        << (folder / "body").string() << "; proxy_temp_path " << (folder / "proxy").string()
-        << "; fastcgi_temp_path " << (folder / "fastcgi").string() << "; uwsgi_temp_path "
-        << (folder / "uwsgi").string() << "; scgi_temp_path " << (folder / "scgi").string() << ";\n"
-        << http << "}\n";
-    pid_ = ::fork();
-    if (pid_ == 0) {
-      ::execlp("nginx", "nginx", "-p", folder.c_str(), "-c", (folder / "nginx.conf").c_str(), nullptr);
-      ::_exit(127);
-    }
-  }
-  ~Nginx() {
-    ::kill(pid_, SIGTERM);
-    int status = 0;
-    ::waitpid(pid_, &status, 0);
-  }
-  bool WaitUntilItListens(std::uint16_t port) const {
-    for (int i = 0; i < 200; ++i) {
-      const UniqueFd fd(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
-      sockaddr_in address{};
-      address.sin_family = AF_INET;
-      address.sin_port = htons(port);
-      address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-      if (::connect(fd.get(), reinterpret_cast<sockaddr*>(&address), sizeof address) == 0) return true;
-      std::this_thread::sleep_for(50ms);
-    }
-    return false;
-  }
-  // Lines of the log that name the object with this status.
-  int Count(const Sha256Digest& digest, const std::string& status) const {
-    std::ifstream log(folder_ / "access.log");
-    int count = 0;
-    for (std::string line; std::getline(log, line);)
-      count += line.find(digest.hex()) != std::string::npos &&
-               line.find("\" " + status + " ") != std::string::npos;
-    return count;
-  }
-
- private:
-  fs::path folder_;
-  pid_t pid_;
-};
-
-std::uint16_t FreePort() {
-  const UniqueFd fd(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
-  sockaddr_in address{};
-  address.sin_family = AF_INET;
-  address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-  socklen_t size = sizeof address;
-  SEALIFT_CHECK(::bind(fd.get(), reinterpret_cast<sockaddr*>(&address), size) == 0);
-  SEALIFT_CHECK(::getsockname(fd.get(), reinterpret_cast<sockaddr*>(&address), &size) == 0);
-  return ntohs(address.sin_port);
 }
 
 class NginxTest : public MirrorTest {
