@@ -80,6 +80,10 @@ constexpr auto kRules = std::to_array<RpcRule>({
 
     {"/sealift.v1.BuildService/Build", kOperator, kMutates},
 
+    {"/sealift.v1.ContentService/FetchObject", kOperator, kReads},
+    {"/sealift.v1.ContentService/ImportRelease", kOperator, kMutates},
+    {"/sealift.v1.ContentService/Collect", kOperator, kMutates},
+
     {"/grpc.health.v1.Health/Check", kAnonymous | kNode | kReaders, kReads},
     {"/grpc.health.v1.Health/Watch", kReaders, kReads},
     {"/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo", kReaders, kReads},

@@ -247,6 +247,9 @@ Result<Rollout> FleetServiceImpl::Create(const v1::CreateRolloutRequest& request
                      fmt::format("create rollout of {}: the release was withdrawn: {}", release.version,
                                  listed.withdrawn->because));
   }
+  // Imported releases may be listed without their files.
+  const Status complete = parts_.repository.CheckComplete(release.channel, release.version);
+  if (!complete.ok()) return Annotate(complete, fmt::format("create rollout of {}", release.version));
   SEALIFT_ASSIGN_OR_RETURN(const auto nodes,
                            parts_.nodes.List({.selector = selector, .limit = kMaxRolloutNodes + 1}));
   std::vector<NodeId> selected;

@@ -30,6 +30,7 @@ grpc::Status RpcRunner::Run(const grpc::ServerContextBase& context, std::string_
                             const std::function<std::string()>& request, const Handler& handler) {
   const RpcRule* rule = FindRule(method);
   SEALIFT_CHECK(rule != nullptr);
+  if (rule->mutating) log::Debug("call begins", {{"rpc", std::string(method)}});
   Caller caller;
   Status status = [&]() -> Status {
     SEALIFT_ASSIGN_OR_RETURN(caller, gate_.CallerOf(context));
@@ -38,6 +39,7 @@ grpc::Status RpcRunner::Run(const grpc::ServerContextBase& context, std::string_
   if (rule->mutating) {
     const Status audited = Audit(*rule, caller, request(), status);
     if (status.ok()) status = audited;
+    log::Debug("call ends", {{"rpc", std::string(method)}});
   }
   return Leave(method, caller, status);
 }

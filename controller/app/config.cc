@@ -112,6 +112,8 @@ Result<ControllerConfig> ParseControllerConfig(std::string_view text, const std:
   const std::string admit = config.String("enrolment.admit", kAdmitWhatCanBeKept);
   ReadNodes(config, out);
   ReadBuild(config, folder, out);
+  out.collect_interval = Millis(config, "content.collect_interval_ms", 24 * kHour, 0, 24 * 365 * kHour);
+  out.content_grace = Millis(config, "content.grace_ms", 24 * kHour, 0, 24 * 365 * kHour);
   const auto level = log::ParseLevel(config.String("log.level", "info"));
   if (level.ok()) {
     out.log_level = *level;

@@ -57,6 +57,10 @@
 //                                             # "docker://HOST/PATH" for images below it
 //   max_waiting = 4                           # builds that wait while one runs; more are refused
 //
+//   [content]
+//   collect_interval_ms = 86400000            # how often unused content is removed; 0: only when asked
+//   grace_ms = 86400000                       # it stays this long after it was uploaded or asked for
+//
 //   [shutdown]
 //   drain_ms = 5000                           # how long calls under way may take
 #pragma once
@@ -108,6 +112,9 @@ struct ControllerConfig {
   NodeCallLimits node_calls;
   std::size_t evidence_kept = 0;
   BuildConfig build;
+  // Zero: no collections by schedule.
+  std::chrono::milliseconds collect_interval{};
+  std::chrono::milliseconds content_grace{};
   log::Level log_level = log::Level::kInfo;
   std::chrono::milliseconds drain{};
 };

@@ -10,6 +10,7 @@
 #include "controller/app/config.h"
 #include "controller/app/online_keys.h"
 #include "controller/app/server.h"
+#include "controller/publish/content_keeper.h"
 #include "shared/base/clock.h"
 #include "shared/base/log.h"
 #include "shared/base/process.h"
@@ -94,6 +95,27 @@ int RunRestore(const std::string& config_path, const std::string& folder, std::u
   return Report("restored", Restore(*config, folder, {.seen_version = seen_version}, clock));
 }
 
+int RunCollect(const std::string& config_path, bool dry_run) {
+  const auto config = LoadControllerConfig(config_path);
+  if (!config.ok()) return Fail(config.status());
+  const auto collected = [&]() -> Result<Collected> {
+    SEALIFT_ASSIGN_OR_RETURN(const auto store, ContentStore::Open(config->state_dir / "content"));
+    return ContentKeeper(config->state_dir / "content", config->state_dir / "tuf", *store,
+                         config->content_grace)
+        .Collect(dry_run);
+  }();
+  if (!collected.ok()) {
+    std::fprintf(stderr, "sealift-controller: %s\n  %s\n", Describe(collected.status()).c_str(),
+                 std::string(ReasonAdvice(ReasonOf(collected.status()))).c_str());
+    return 1;
+  }
+  std::printf("%s %llu objects, %.1f MiB; %llu unused ones stay for now\n",
+              dry_run ? "would remove" : "removed", static_cast<unsigned long long>(collected->objects),
+              static_cast<double>(collected->bytes) / (1u << 20),
+              static_cast<unsigned long long>(collected->kept));
+  return 0;
+}
+
 }  // namespace
 }  // namespace sealift::controller
 
@@ -119,11 +141,17 @@ int main(int argc, char** argv) {
           "highest snapshot or timestamp version that a node may have seen, where it could be more than "
           "a million above the backup's")
       ->check(CLI::Range(0u, 1'000'000'000u));
+  bool dry_run = false;
+  CLI::App* const collect = app.add_subcommand(
+      "collect", "remove content that no published release refers to, whether the controller runs or not");
+  collect->add_flag("--dry-run", dry_run, "only say how much would go");
   app.footer(
       "Examples:\n  sealift-controller --config /etc/sealift/controller.toml\n"
       "  sealift-controller --config /etc/sealift/controller.toml backup /backups/2026-11-26\n"
       "  sealift-controller --config /etc/sealift/controller.toml restore /backups/2026-11-26\n"
-      "Exit codes: 0 stopped by SIGTERM or the file is good, 1 it could not start, 2 wrong usage or file.");
+      "  sealift-controller --config /etc/sealift/controller.toml collect --dry-run\n"
+      "Exit codes: 0 stopped by SIGTERM, done, or the file is good, 1 it failed or could not start, 2 wrong "
+      "usage or file.");
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {
@@ -131,5 +159,6 @@ int main(int argc, char** argv) {
   }
   if (backup->parsed()) return sealift::controller::RunBackup(config, folder);
   if (restore->parsed()) return sealift::controller::RunRestore(config, folder, seen_version);
+  if (collect->parsed()) return sealift::controller::RunCollect(config, dry_run);
   return sealift::controller::Run(config, check_only);
 }

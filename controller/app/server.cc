@@ -6,6 +6,7 @@
 #include <grpcpp/resource_quota.h>
 #include <grpcpp/server_builder.h>
 
+#include <algorithm>
 #include <nlohmann/json.hpp>
 #include <stop_token>
 #include <thread>
@@ -13,6 +14,7 @@
 #include "controller/api/admission_service.h"
 #include "controller/api/attestation_service.h"
 #include "controller/api/build_service.h"
+#include "controller/api/content_service.h"
 #include "controller/api/enrolment_service.h"
 #include "controller/api/fleet_service.h"
 #include "controller/api/node_secret_service.h"
@@ -32,6 +34,8 @@ namespace sealift::controller {
 namespace {
 
 constexpr auto kRefreshInterval = std::chrono::minutes(1);
+// A controller that is started every day collects, too.
+constexpr std::chrono::milliseconds kFirstCollection = std::chrono::minutes(15);
 // Service name of the health check that stops serving once a certificate of the key set ends within 90 days.
 constexpr char kCertificatesHealth[] = "sealift.certificates";
 constexpr int kEnrolmentMaxMessageBytes = 2 << 20;
@@ -111,6 +115,7 @@ struct ControllerServer::Parts {
   std::unique_ptr<SqliteStores> stores;
   std::unique_ptr<ContentStore> content;
   std::unique_ptr<TufRepository> repository;
+  std::unique_ptr<ContentKeeper> keeper;
   std::unique_ptr<PrometheusMetrics> metrics;
   std::unique_ptr<AccessGate> gate;
   std::unique_ptr<RpcRunner> runner;
@@ -133,12 +138,14 @@ struct ControllerServer::Parts {
   std::unique_ptr<LocalUploader> own_repository;
   std::unique_ptr<BuildHost> build_host;
   std::unique_ptr<BuildServiceImpl> build_service;
+  std::unique_ptr<ContentServiceImpl> content_service;
   Listener enrolment_listener;
   Listener fleet_listener;
   ServerAddresses addresses;
   std::unique_ptr<ExpiryWatch> expiry;
   std::jthread engine_thread;
   std::jthread refresh_thread;
+  std::jthread collect_thread;
 
   Status OpenStores();
   Status OpenAttestation();
@@ -147,6 +154,7 @@ struct ControllerServer::Parts {
   Status ListenAll();
   void RunTasks();
   void CheckExpiry();
+  void CollectBySchedule();
   Status TellReady() const;
 };
 
@@ -164,6 +172,8 @@ Status ControllerServer::Parts::OpenStores() {
   }
   SEALIFT_ASSIGN_OR_RETURN(repository,
                            TufRepository::Open(std::move(options), root, keys.tuf, *content, clock));
+  keeper = std::make_unique<ContentKeeper>(config.state_dir / "content", config.state_dir / "tuf", *content,
+                                           config.content_grace);
   // After a crash between publication and record, or a restored database. What cannot be recorded was logged;
   // the daemon has to run for its content to be uploaded again.
   if (!RecordReleases(*repository, *content, stores->releases()).ok()) {
@@ -304,6 +314,11 @@ void ControllerServer::Parts::MakeServices(NodeAttestor* given_attestor) {
                                                                      .metrics = *metrics,
                                                                      .clock = clock});
   build_service = std::make_unique<BuildServiceImpl>(*runner, build_host.get(), stop.get_token());
+  content_service = std::make_unique<ContentServiceImpl>(ContentServiceParts{.runner = *runner,
+                                                                             .content = *content,
+                                                                             .keeper = *keeper,
+                                                                             .repository = *repository,
+                                                                             .releases = stores->releases()});
 }
 
 Status ControllerServer::Parts::ListenAll() {
@@ -325,7 +340,8 @@ Status ControllerServer::Parts::ListenAll() {
       .RegisterService(attestation_service.get())
       .RegisterService(secret_service.get())
       .RegisterService(node_secret_service.get())
-      .RegisterService(build_service.get());
+      .RegisterService(build_service.get())
+      .RegisterService(content_service.get());
   fleet.SetMaxReceiveMessageSize(wire::kMaxMessageBytes);
   SetThreads(fleet, "fleet", kFleetThreads);
   SEALIFT_ASSIGN_OR_RETURN(fleet_listener, Listen(fleet, config.listen_fleet, fleet_credentials, *gate));
@@ -362,6 +378,18 @@ void ControllerServer::Parts::RunTasks() {
       if (keys.journal != nullptr) keys.journal->CheckpointIfDue();
     } while (waiting.SleepFor(kRefreshInterval, stop.get_token()));
   });
+  if (config.collect_interval.count() > 0) collect_thread = std::jthread([this] { CollectBySchedule(); });
+}
+
+void ControllerServer::Parts::CollectBySchedule() {
+  SystemClock waiting;
+  auto wait = std::min(kFirstCollection, config.collect_interval);
+  while (waiting.SleepFor(wait, stop.get_token())) {
+    wait = config.collect_interval;
+    const auto collected = keeper->Collect(false);
+    if (collected.ok() || ReasonOf(collected.status()) == Reason::kRepositoryEmpty) continue;
+    log::Error("unused content could not be collected", {{"error", Describe(collected.status())}});
+  }
 }
 
 void ControllerServer::Parts::CheckExpiry() {
@@ -415,6 +443,7 @@ void ControllerServer::Stop() {
     listener->server.reset();
   }
   if (parts_->engine_thread.joinable()) parts_->engine_thread.join();
+  if (parts_->collect_thread.joinable()) parts_->collect_thread.join();
   if (parts_->keys.journal != nullptr) NewestCheckpoint(*parts_->keys.journal);
 }
 

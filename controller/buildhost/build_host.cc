@@ -19,6 +19,8 @@ namespace fs = std::filesystem;
 
 // Handed to a token only while the certificates of what it signs with hold.
 constexpr std::string_view kSigningRole = "db";
+// Releases that a published build has deltas from.
+constexpr std::size_t kDeltaAgainst = 2;
 
 Status CheckOutputName(const std::string& name) {
   if (IsValidVersion(name)) return OkStatus();
@@ -147,11 +149,12 @@ Result<PublishOutcome> BuildHost::Publish(const BuildRequest& request, const Bui
     newest = head.Json();
   }
   tuf::FileMetadataStore seen(options_.tuf_seen);
-  SEALIFT_ASSIGN_OR_RETURN(
-      PublishOutcome published,
-      PublishRelease(
-          {.build_directory = outcome.path, .channel = request.publish, .journal_checkpoint = newest}, root,
-          seen, *signer, *repository_, clock_));
+  SEALIFT_ASSIGN_OR_RETURN(PublishOutcome published,
+                           PublishRelease({.build_directory = outcome.path,
+                                           .channel = request.publish,
+                                           .journal_checkpoint = newest,
+                                           .delta_against = kDeltaAgainst},
+                                          root, seen, *signer, *repository_, clock_));
   if (on_published_) SEALIFT_RETURN_IF_ERROR(on_published_());
   return published;
 }

@@ -11,5 +11,7 @@ void AddFleetVerbs(CLI::App& app, Session& session);
 void AddAttestVerbs(CLI::App& app, Session& session);
 // sealift secret put|list|show|revoke
 void AddSecretVerbs(CLI::App& app, Session& session);
+// sealift content collect
+void AddContentVerbs(CLI::App& app, Session& session);
 
 }  // namespace sealift::cli

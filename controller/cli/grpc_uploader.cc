@@ -10,6 +10,7 @@ namespace sealift::cli {
 namespace {
 
 constexpr std::size_t kPieceBytes = 256u << 10;
+constexpr auto kObjectTimeout = std::chrono::hours(1);
 
 std::chrono::milliseconds UploadTimeout(const std::vector<controller::UploadObject>& objects) {
   std::uint64_t bytes = 0;
@@ -20,7 +21,7 @@ std::chrono::milliseconds UploadTimeout(const std::vector<controller::UploadObje
 }  // namespace
 
 GrpcUploader::GrpcUploader(const std::shared_ptr<grpc::ChannelInterface>& channel)
-    : stub_(v1::FleetService::NewStub(channel)) {}
+    : stub_(v1::FleetService::NewStub(channel)), content_stub_(v1::ContentService::NewStub(channel)) {}
 
 Result<controller::UploadResult> GrpcUploader::Upload(const std::vector<controller::UploadObject>& objects,
                                                       const std::function<void(std::uint64_t)>& progress) {
@@ -73,6 +74,21 @@ Result<controller::PublishedVersions> GrpcUploader::PublishTargets(std::string_v
                                        .timestamp = response.timestamp_version()};
 }
 
+Result<controller::PublishedVersions> GrpcUploader::ImportRelease(const controller::ReleaseImport& release) {
+  const auto context = wire::MakeContext();
+  v1::ImportReleaseRequest request;
+  request.set_channel(release.channel);
+  request.set_version(release.version);
+  for (const std::string& root : release.roots) request.add_roots(root);
+  request.set_targets(release.targets_json);
+  v1::ImportReleaseResponse response;
+  const grpc::Status status = content_stub_->ImportRelease(context.get(), request, &response);
+  if (!status.ok()) return Annotate(StatusFromGrpc(status), "import release");
+  return controller::PublishedVersions{.targets = response.targets_version(),
+                                       .snapshot = response.snapshot_version(),
+                                       .timestamp = response.timestamp_version()};
+}
+
 Result<std::vector<v1::Release>> GrpcUploader::ListReleases(const std::string& channel) {
   const auto context = wire::MakeContext();
   v1::ListReleasesRequest request;
@@ -92,6 +108,24 @@ Result<std::string> GrpcUploader::Fetch(std::string_view name, std::size_t) {
   const grpc::Status status = stub_->GetMetadata(context.get(), request, &response);
   if (!status.ok()) return StatusFromGrpc(status);
   return std::move(*response.mutable_content());
+}
+
+Status GrpcUploader::Fetch(const Sha256Digest& digest, std::uint64_t offset, const content::Sink& sink) {
+  const auto context = wire::MakeContext(kObjectTimeout);
+  v1::FetchObjectRequest request;
+  request.set_digest(wire::ToWire(digest));
+  request.set_offset(offset);
+  const auto stream = content_stub_->FetchObject(context.get(), request);
+  v1::FetchObjectResponse piece;
+  while (stream->Read(&piece)) {
+    const Status taken = sink(AsBytes(piece.data()));
+    if (taken.ok()) continue;
+    context->TryCancel();
+    static_cast<void>(stream->Finish());  // The sink's error is the one to tell.
+    return taken;
+  }
+  const grpc::Status status = stream->Finish();
+  return status.ok() ? OkStatus() : Annotate(StatusFromGrpc(status), "fetch object");
 }
 
 }  // namespace sealift::cli

@@ -26,6 +26,7 @@ int main(int argc, char** argv) {
   cli::AddFleetVerbs(app, session);
   cli::AddAttestVerbs(app, session);
   cli::AddSecretVerbs(app, session);
+  cli::AddContentVerbs(app, session);
   cli::AddBuildVerbs(app, session);
   cli::AddExtensionVerbs(app, session);
   cli::AddInstallVerbs(app, session);

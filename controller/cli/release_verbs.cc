@@ -30,6 +30,7 @@ struct PublishArguments {
   std::vector<std::string> earlier_builds;
   std::string profile;
   bool after_restore = false;
+  std::size_t delta_against = 2;
 };
 
 struct ListArguments {
@@ -37,12 +38,11 @@ struct ListArguments {
   std::string profile;
 };
 
-// One line that is rewritten, on a terminal only.
-void ShowProgress(std::uint64_t done, std::uint64_t all) {
-  if (::isatty(STDERR_FILENO) == 0 || all == 0) return;
-  std::fprintf(stderr, "\rupload %3u %%  %llu of %llu MiB%s", static_cast<unsigned>(done * 100 / all),
-               static_cast<unsigned long long>(done >> 20), static_cast<unsigned long long>(all >> 20),
-               done == all ? "\n" : "");
+nlohmann::json LeftOutJson(const std::vector<controller::LeftOutRelease>& left_out) {
+  nlohmann::json list = nlohmann::json::array();
+  for (const controller::LeftOutRelease& release : left_out)
+    list.push_back({{"version", release.version}, {"reason", ReasonIdOf(release.because)}});
+  return list;
 }
 
 void PrintOutcome(const controller::PublishOutcome& outcome, bool as_json) {
@@ -55,6 +55,7 @@ void PrintOutcome(const controller::PublishOutcome& outcome, bool as_json) {
         {"objects_stored", outcome.upload.stored},
         {"objects_known", outcome.upload.known},
         {"delta_bytes", outcome.delta_bytes},
+        {"left_out", LeftOutJson(outcome.left_out)},
         {"targets_version", outcome.versions.targets},
         {"snapshot_version", outcome.versions.snapshot},
         {"timestamp_version", outcome.versions.timestamp},
@@ -70,7 +71,11 @@ void PrintOutcome(const controller::PublishOutcome& outcome, bool as_json) {
                           outcome.upload.known, static_cast<double>(outcome.total_bytes) / (1u << 20),
                           outcome.versions.targets, outcome.versions.snapshot, outcome.versions.timestamp)
                   .c_str());
+  for (const std::uint64_t bytes : outcome.delta_bytes)
+    std::printf("  delta    %.1f KiB\n", static_cast<double>(bytes) / 1024);
 }
+
+void ShowUpload(std::uint64_t done, std::uint64_t all) { ShowProgress("upload", done, all); }
 
 // Signed where the token with the `journal` key was given; otherwise the signed targets vouch for it.
 Result<std::string> NewestCheckpoint(hsm::KeyRing& ring) {
@@ -97,12 +102,17 @@ Status Publish(const PublishArguments& arguments, const Session& session) {
       controller::PublishRelease(
           {.build_directory = arguments.build_directory,
            .channel = arguments.channel,
-           .progress = session.json() ? decltype(controller::PublishRequest::progress){} : ShowProgress,
+           .progress = session.json() ? decltype(controller::PublishRequest::progress){} : ShowUpload,
            .journal_checkpoint = checkpoint,
            .after_restore = arguments.after_restore,
-           .earlier_builds = {arguments.earlier_builds.begin(), arguments.earlier_builds.end()}},
+           .earlier_builds = {arguments.earlier_builds.begin(), arguments.earlier_builds.end()},
+           .delta_against = arguments.delta_against},
           root, state, *signer, *uploader, clock));
   PrintOutcome(outcome, session.json());
+  for (const controller::LeftOutRelease& release : outcome.left_out) {
+    std::fprintf(stderr, "warning: no delta from %s: %s\n", release.version.c_str(),
+                 Describe(release.because).c_str());
+  }
   if (!outcome.journal.ok()) std::fprintf(stderr, "warning: %s\n", Describe(outcome.journal).c_str());
   return OkStatus();
 }
@@ -150,6 +160,13 @@ Status List(const ListArguments& arguments, const Session& session) {
 
 }  // namespace
 
+void ShowProgress(std::string_view what, std::uint64_t done, std::uint64_t all) {
+  if (::isatty(STDERR_FILENO) == 0 || all == 0) return;
+  std::fprintf(stderr, "\r%.*s %3u %%  %llu of %llu MiB%s", static_cast<int>(what.size()), what.data(),
+               static_cast<unsigned>(done * 100 / all), static_cast<unsigned long long>(done >> 20),
+               static_cast<unsigned long long>(all >> 20), done == all ? "\n" : "");
+}
+
 Result<std::unique_ptr<GrpcUploader>> ConnectUploader(const std::string& profile_path) {
   SEALIFT_ASSIGN_OR_RETURN(
       const wire::Profile profile,
@@ -170,13 +187,18 @@ void AddReleaseVerbs(CLI::App& app, Session& session) {
   CLI::App* verb =
       AddVerb(*release, session, "publish",
               "Sign what build-uki wrote as a release of a channel and bring it to the controller",
-              "sealift release publish out/ --channel stable --delta-from out-1.1/ --keys keys/ "
+              "sealift release publish out/ --channel stable --delta-against 3 --keys keys/ "
               "--token release='pkcs11:token=release?...'",
               [publish, &session] { return Publish(*publish, session); });
   verb->add_option("OUT", publish->build_directory, "the folder build-uki wrote")->required();
   verb->add_option("--delta-from", publish->earlier_builds,
                    "folder of an earlier build that nodes run; they then fetch what changed (repeatable)")
       ->allow_extra_args(false);
+  verb->add_option(
+          "--delta-against", publish->delta_against,
+          "deltas from so many of the channel's newest releases, fetched from the controller; 0: none")
+      ->check(CLI::Range(0, 16))
+      ->capture_default_str();
   verb->add_option("--channel", publish->channel, "versions are unique and ordered within it")
       ->capture_default_str();
   verb->add_option("--keys", publish->keys, "the folder keys init wrote")->required();
@@ -196,6 +218,7 @@ void AddReleaseVerbs(CLI::App& app, Session& session) {
   verb->add_option("--channel", list->channel, "only this channel");
   verb->add_option("--profile", list->profile,
                    "connection settings (default ~/.config/sealift/profile.toml)");
+  AddReleaseTransferVerbs(*release, session);
   AddReleaseLifeVerbs(*release, session);
 }
 

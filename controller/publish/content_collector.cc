@@ -44,7 +44,7 @@ Status AddList(const tuf::Target& target, ContentStore& store, std::set<Sha256Di
   return OkStatus();
 }
 
-Status CollectOne(const fs::path& directory, const fs::path& path, std::chrono::seconds grace,
+Status CollectOne(const fs::path& directory, const fs::path& path, std::chrono::seconds grace, bool dry_run,
                   Collected& collected) {
   // From the look to the removal nobody renews it or writes it anew.
   SEALIFT_ASSIGN_OR_RETURN(const UniqueFd lock, LockContent(directory, ContentLock::kCollection));
@@ -54,7 +54,7 @@ Status CollectOne(const fs::path& directory, const fs::path& path, std::chrono::
     ++collected.kept;
     return OkStatus();
   }
-  if (::unlink(path.c_str()) != 0) {
+  if (!dry_run && ::unlink(path.c_str()) != 0) {
     return ErrnoError(Code::kUnavailable, Reason::kFileUnwritable, fmt::format("collect '{}'", path.string()),
                       "unlink", errno);
   }
@@ -79,7 +79,7 @@ Result<std::set<Sha256Digest>> ReachableContent(const std::vector<tuf::Targets>&
 }
 
 Result<Collected> CollectContent(const fs::path& directory, const std::set<Sha256Digest>& reachable,
-                                 std::chrono::seconds grace) {
+                                 std::chrono::seconds grace, bool dry_run) {
   Collected collected;
   std::error_code error;
   for (const auto& folder : fs::directory_iterator(directory / "objects", error)) {
@@ -88,7 +88,7 @@ Result<Collected> CollectContent(const fs::path& directory, const std::set<Sha25
       const Result<Sha256Digest> digest = Sha256Digest::FromHex(entry.path().filename().string());
       // Others, as what was put aside as damaged, are for a person.
       if (!digest.ok() || reachable.contains(*digest)) continue;
-      SEALIFT_RETURN_IF_ERROR(CollectOne(directory, entry.path(), grace, collected));
+      SEALIFT_RETURN_IF_ERROR(CollectOne(directory, entry.path(), grace, dry_run, collected));
     }
   }
   if (!error) return collected;

@@ -29,8 +29,9 @@ struct Collected {
   std::uint64_t kept = 0;
 };
 
-// `directory`: that of the store. Errors: FILE_UNREADABLE, FILE_UNWRITABLE.
+// `directory`: that of the store. `dry_run`: counts what would go. Errors: FILE_UNREADABLE, FILE_UNWRITABLE.
 Result<Collected> CollectContent(const std::filesystem::path& directory,
-                                 const std::set<Sha256Digest>& reachable, std::chrono::seconds grace);
+                                 const std::set<Sha256Digest>& reachable, std::chrono::seconds grace,
+                                 bool dry_run = false);
 
 }  // namespace sealift::controller

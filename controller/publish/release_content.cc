@@ -39,21 +39,37 @@ Status Add(ReleaseContent& content, const fs::path& folder, ByteView bytes, delt
   return OkStatus();
 }
 
+struct Start {
+  DeltaImage image;
+  BuiltDelta delta;
+};
+
+Result<Start> DeltaFrom(const fs::path& folder, const DeltaImage& image, const fs::path& work_folder) {
+  SEALIFT_ASSIGN_OR_RETURN(const std::string text, ReadTextFile(folder / "release.json", kMaxManifestBytes));
+  SEALIFT_ASSIGN_OR_RETURN(const Manifest before, ParseManifest(text));
+  SEALIFT_ASSIGN_OR_RETURN(DeltaImage source, MainImage(before, folder));
+  SEALIFT_ASSIGN_OR_RETURN(BuiltDelta built, BuildDelta(source, image, work_folder));
+  return Start{.image = std::move(source), .delta = std::move(built)};
+}
+
 }  // namespace
 
 Result<ReleaseContent> MakeReleaseContent(const Manifest& manifest, const fs::path& directory,
-                                          const std::vector<fs::path>& earlier, const fs::path& work_folder) {
+                                          const std::vector<EarlierBuild>& earlier,
+                                          const fs::path& work_folder) {
   ReleaseContent content;
   SEALIFT_ASSIGN_OR_RETURN(const DeltaImage image, MainImage(manifest, directory));
   ObjectOptions options{.folder = work_folder, .before = {}, .seeds = {}, .threads = 0, .progress = {}};
   delta::ImageContent offered;
-  for (const fs::path& folder : earlier) {
-    SEALIFT_ASSIGN_OR_RETURN(const std::string text,
-                             ReadTextFile(folder / "release.json", kMaxManifestBytes));
-    SEALIFT_ASSIGN_OR_RETURN(const Manifest before, ParseManifest(text));
-    SEALIFT_ASSIGN_OR_RETURN(const DeltaImage source, MainImage(before, folder));
-    SEALIFT_ASSIGN_OR_RETURN(const BuiltDelta built, BuildDelta(source, image, work_folder));
-    options.seeds.push_back(source.file);
+  for (const EarlierBuild& build : earlier) {
+    const Result<Start> start = DeltaFrom(build.folder, image, work_folder);
+    if (!start.ok() && build.optional) {
+      content.left_out.push_back({build.version, start.status()});
+      continue;
+    }
+    SEALIFT_RETURN_IF_ERROR(start.status());
+    const BuiltDelta& built = start->delta;
+    options.seeds.push_back(start->image.file);
     // One image that two versions share needs no delta, and one that gains nothing is none.
     const bool useful = built.source != built.target && built.bytes.size() < built.target_size;
     content.delta_bytes.push_back(useful ? built.bytes.size() : 0);

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <fstream>
+#include <set>
 
 #include "controller/publish/release_content.h"
 #include "shared/base/files.h"
@@ -149,6 +150,39 @@ Status CheckTargetsKey(const Signer& signer, const tuf::Envelope& signed_targets
                                root.version, signer.public_key().key_id().hex().substr(0, 12)));
 }
 
+// The content list of a release that nothing is known to start from would name the whole image in parts.
+Result<ReleaseContent> MakeContent(const PublishRequest& request, const Manifest& manifest,
+                                   const tuf::Targets& targets, content::ContentSource& source,
+                                   const fs::path& work_folder) {
+  std::vector<EarlierBuild> builds;
+  std::set<Sha256Digest> at_hand;
+  for (const fs::path& folder : request.earlier_builds) {
+    SEALIFT_ASSIGN_OR_RETURN(const std::string text,
+                             ReadTextFile(folder / "release.json", kMaxManifestBytes));
+    SEALIFT_ASSIGN_OR_RETURN(const Manifest before, ParseManifest(text));
+    SEALIFT_ASSIGN_OR_RETURN(const ReleaseFile image, before.OnlyFile(FileRole::kUki));
+    at_hand.insert(image.digest);
+    builds.push_back({.folder = folder});
+  }
+  EarlierReleases fetched =
+      FetchEarlierReleases(targets, manifest.channel, request.delta_against, at_hand, source, work_folder);
+  for (std::size_t i = 0; i < fetched.folders.size(); ++i)
+    builds.push_back({.folder = fetched.folders[i], .optional = true, .version = fetched.versions[i]});
+  ReleaseContent content;
+  if (!builds.empty()) {
+    Result<ReleaseContent> made = MakeReleaseContent(manifest, request.build_directory, builds, work_folder);
+    if (made.ok()) {
+      content = *std::move(made);
+    } else if (!request.earlier_builds.empty()) {
+      return made.status();
+    } else {
+      fetched.left_out.push_back({fetched.versions.front(), made.status()});
+    }
+  }
+  content.left_out.insert(content.left_out.begin(), fetched.left_out.begin(), fetched.left_out.end());
+  return content;
+}
+
 }  // namespace
 
 Status ReadObject(const UploadObject& object, std::size_t block,
@@ -175,6 +209,16 @@ Status ReadObject(const UploadObject& object, std::size_t block,
   if (total == object.size && in.eof()) return OkStatus();
   return MakeError(Code::kFailedPrecondition, Reason::kReleaseChanged,
                    fmt::format("read '{}': it no longer has {} bytes", object.file.string(), object.size));
+}
+
+Status LocalUploader::Fetch(const Sha256Digest& digest, std::uint64_t offset, const content::Sink& sink) {
+  SEALIFT_ASSIGN_OR_RETURN(const ContentStore::Reader reader, content_.Read(digest));
+  while (offset < reader.size()) {
+    SEALIFT_ASSIGN_OR_RETURN(const Bytes piece, reader.ReadAt(offset, kUploadBlock));
+    SEALIFT_RETURN_IF_ERROR(sink(piece));
+    offset += piece.size();
+  }
+  return OkStatus();
 }
 
 Result<UploadResult> LocalUploader::Upload(const std::vector<UploadObject>& objects,
@@ -206,10 +250,9 @@ Result<PublishOutcome> PublishRelease(const PublishRequest& request, std::string
   SEALIFT_RETURN_IF_ERROR(CheckNewVersion(targets, release.manifest.channel, release.manifest.version));
   // Holds what is made here until it is uploaded.
   SEALIFT_ASSIGN_OR_RETURN(const TempDir work, TempDir::Create("sealift-publish"));
-  ReleaseContent content;
-  if (!request.earlier_builds.empty()) {
-    SEALIFT_ASSIGN_OR_RETURN(content, MakeReleaseContent(release.manifest, request.build_directory,
-                                                         request.earlier_builds, work.path()));
+  SEALIFT_ASSIGN_OR_RETURN(const ReleaseContent content,
+                           MakeContent(request, release.manifest, targets, uploader.content(), work.path()));
+  if (!content.list_json.empty()) {
     for (const ReleaseContent::Object& object : content.objects) {
       release.objects.push_back(
           {.digest = object.name.digest, .size = object.name.size, .file = object.file, .bytes = {}});
@@ -232,6 +275,7 @@ Result<PublishOutcome> PublishRelease(const PublishRequest& request, std::string
                          .upload = {},
                          .total_bytes = 0,
                          .delta_bytes = content.delta_bytes,
+                         .left_out = content.left_out,
                          .journal = {}};
   for (const UploadObject& object : release.objects) outcome.total_bytes += object.size;
 

@@ -13,9 +13,11 @@
 #include <string_view>
 #include <vector>
 
+#include "controller/publish/earlier_releases.h"
 #include "controller/publish/tuf_repository.h"
 #include "shared/base/clock.h"
 #include "shared/base/status.h"
+#include "shared/content/download.h"
 #include "shared/crypto/signer.h"
 #include "shared/release/manifest.h"
 #include "shared/tuf/client.h"
@@ -51,12 +53,16 @@ class Uploader {
                                       const std::function<void(std::uint64_t)>& progress) = 0;
   // Errors: those of the transport and of TufRepository::PublishTargets.
   virtual Result<PublishedVersions> PublishTargets(std::string_view targets_json) = 0;
+  // Errors: those of the transport and of TufRepository::ImportRelease.
+  virtual Result<PublishedVersions> ImportRelease(const ReleaseImport& release) = 0;
   // Metadata as it stands.
   virtual tuf::MetadataSource& metadata() = 0;
+  // Objects of the content store.
+  virtual content::ContentSource& content() = 0;
 };
 
 // An uploader that is the repository: for a controller that publishes to itself, and for tests.
-class LocalUploader final : public Uploader, private tuf::MetadataSource {
+class LocalUploader final : public Uploader, private tuf::MetadataSource, private content::ContentSource {
  public:
   LocalUploader(TufRepository& repository, ContentStore& content)
       : repository_(repository), content_(content) {}
@@ -65,12 +71,17 @@ class LocalUploader final : public Uploader, private tuf::MetadataSource {
   Result<PublishedVersions> PublishTargets(std::string_view targets_json) override {
     return repository_.PublishTargets(targets_json);
   }
+  Result<PublishedVersions> ImportRelease(const ReleaseImport& release) override {
+    return repository_.ImportRelease(release);
+  }
   tuf::MetadataSource& metadata() override { return *this; }
+  content::ContentSource& content() override { return *this; }
 
  private:
   Result<std::string> Fetch(std::string_view name, std::size_t) override {
     return repository_.ReadMetadata(name);
   }
+  Status Fetch(const Sha256Digest& digest, std::uint64_t offset, const content::Sink& sink) override;
   TufRepository& repository_;
   ContentStore& content_;
 };
@@ -90,8 +101,11 @@ struct PublishRequest {
   // so. Without it such a controller is refused with TUF_ROLLBACK.
   bool after_restore = false;
   // Folders of earlier builds that nodes run; deltas from them and objects are made and published too
-  // (release_content.h). None: nodes fetch whole files.
+  // (release_content.h).
   std::vector<std::filesystem::path> earlier_builds = {};
+  // Deltas are made from so many of the channel's newest releases, too, fetched from the controller. Where
+  // one cannot be had or used it is left out. Without any earlier release nodes fetch whole files.
+  std::size_t delta_against = 0;
 };
 
 struct WithdrawRequest {
@@ -111,6 +125,8 @@ struct PublishOutcome {
   std::uint64_t total_bytes = 0;
   // As ReleaseContent::delta_bytes.
   std::vector<std::uint64_t> delta_bytes = {};
+  // Of the `delta_against` newest releases.
+  std::vector<LeftOutRelease> left_out = {};
   // What the controller's signing journal looks like beside what this build host saw of it:
   // JournalWatch::See. No reason not to publish, but to find out what happened.
   Status journal;

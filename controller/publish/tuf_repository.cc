@@ -4,7 +4,9 @@
 
 #include <algorithm>
 #include <charconv>
+#include <set>
 
+#include "controller/publish/content_collector.h"
 #include "shared/base/files.h"
 #include "shared/base/log.h"
 #include "shared/crypto/hash.h"
@@ -182,6 +184,10 @@ Status TufRepository::LiftVersions() {
 
 Status TufRepository::AddRoot(std::string_view root_json) {
   const std::lock_guard publishing(publishing_);
+  return TakeRoot(root_json);
+}
+
+Status TufRepository::TakeRoot(std::string_view root_json) {
   SEALIFT_ASSIGN_OR_RETURN(const tuf::Envelope envelope, tuf::ParseEnvelope(root_json, tuf::kMaxRootBytes));
   SEALIFT_ASSIGN_OR_RETURN(const tuf::Root candidate, tuf::ParseRoot(envelope));
   const std::string name = FileName(candidate.version, Role::kRoot);
@@ -198,8 +204,8 @@ Status TufRepository::AddRoot(std::string_view root_json) {
   return OkStatus();
 }
 
-Result<tuf::Targets> TufRepository::CheckTargets(const tuf::Envelope& envelope,
-                                                 const Current* current) const {
+Result<tuf::Targets> TufRepository::CheckTargets(const tuf::Envelope& envelope, const Current* current,
+                                                 const std::string* alone) const {
   SEALIFT_RETURN_IF_ERROR(tuf::VerifyThreshold(envelope, root_, Role::kTargets));
   SEALIFT_ASSIGN_OR_RETURN(tuf::Targets targets, tuf::ParseTargets(envelope));
   if (targets.expires <= clock_.Now()) {
@@ -209,20 +215,23 @@ Result<tuf::Targets> TufRepository::CheckTargets(const tuf::Envelope& envelope,
   }
   const tuf::Targets none{.version = 0, .expires = {}, .targets = {}};
   SEALIFT_RETURN_IF_ERROR(CheckSuccessor(current == nullptr ? none : current->targets, targets));
-  SEALIFT_RETURN_IF_ERROR(CheckContent(targets, current));
+  SEALIFT_RETURN_IF_ERROR(CheckContent(targets, current, alone));
   return targets;
 }
 
-// New targets only: the others were checked when they came, and are verified at each read anyway.
-Status TufRepository::CheckContent(const tuf::Targets& targets, const Current* current) const {
+// New targets only: the others were checked when they came, and are verified at each read anyway. Each is
+// asked for with Has, so that a collection beside this leaves it until the new metadata stands.
+Status TufRepository::CheckContent(const tuf::Targets& targets, const Current* current,
+                                   const std::string* alone) const {
+  std::set<std::string> manifests;
+  for (const ListedRelease& release : ListReleases(targets))
+    manifests.insert(ManifestTargetName(release.channel, release.version));
   for (const auto& [name, target] : targets.targets) {
-    if (current != nullptr && current->targets.targets.contains(name)) continue;
-    const Result<std::uint64_t> size = content_.Size(target.sha256);
-    if (!size.ok() || *size != target.length) {
-      return MakeError(Code::kFailedPrecondition, Reason::kContentUnknown,
-                       fmt::format("publish targets version {}: the content of '{}' is not in the store",
-                                   targets.version, name));
-    }
+    const bool imported = alone != nullptr && name.starts_with(*alone);
+    if (!imported && current != nullptr && current->targets.targets.contains(name)) continue;
+    if (alone != nullptr && !imported && !manifests.contains(name)) continue;
+    const Status here = CheckHere(name, target);
+    if (!here.ok()) return Annotate(here, fmt::format("publish targets version {}", targets.version));
   }
   for (const ListedRelease& release : ListReleases(targets)) {
     const std::string name = ManifestTargetName(release.channel, release.version);
@@ -233,6 +242,32 @@ Status TufRepository::CheckContent(const tuf::Targets& targets, const Current* c
     SEALIFT_ASSIGN_OR_RETURN(const Manifest manifest, ParseManifest(AsText(bytes)));
     SEALIFT_RETURN_IF_ERROR(CheckManifestListed(manifest, release, targets));
   }
+  return OkStatus();
+}
+
+Status TufRepository::CheckHere(const std::string& name, const tuf::Target& target) const {
+  const auto missing = [&](const Sha256Digest& digest) {
+    return MakeError(Code::kFailedPrecondition, Reason::kContentUnknown,
+                     fmt::format("look for the content of '{}': {} is not in the store", name, digest.hex()));
+  };
+  const bool here = content_.Has(target.sha256);
+  const Result<std::uint64_t> size = content_.Size(target.sha256);
+  if (!here || !size.ok() || *size != target.length) return missing(target.sha256);
+  tuf::Targets alone{.version = 0, .expires = {}, .targets = {}};
+  alone.targets.emplace(name, target);
+  // Of a content list, what it names.
+  SEALIFT_ASSIGN_OR_RETURN(const auto named, ReachableContent({std::move(alone)}, content_));
+  for (const Sha256Digest& digest : named)
+    if (!content_.Has(digest)) return missing(digest);
+  return OkStatus();
+}
+
+Status TufRepository::CheckComplete(std::string_view channel, std::string_view version) const {
+  const std::shared_ptr<const Current> present = current();
+  if (present == nullptr) return OkStatus();
+  const std::string release = FileTargetName(channel, version, "");
+  for (const auto& [name, target] : present->targets.targets)
+    if (name.starts_with(release)) SEALIFT_RETURN_IF_ERROR(CheckHere(name, target));
   return OkStatus();
 }
 
@@ -263,6 +298,48 @@ Status TufRepository::SignTimestamp(Current& current) {
 
 Result<PublishedVersions> TufRepository::PublishTargets(std::string_view targets_json) {
   const std::lock_guard publishing(publishing_);
+  return Publish(targets_json, nullptr);
+}
+
+Result<PublishedVersions> TufRepository::ImportRelease(const ReleaseImport& release) {
+  const std::lock_guard publishing(publishing_);
+  for (const std::string& root_json : release.roots) {
+    SEALIFT_ASSIGN_OR_RETURN(const tuf::Envelope envelope, tuf::ParseEnvelope(root_json, tuf::kMaxRootBytes));
+    SEALIFT_ASSIGN_OR_RETURN(const tuf::Root root, tuf::ParseRoot(envelope));
+    if (root.version > root_.version) SEALIFT_RETURN_IF_ERROR(TakeRoot(root_json));
+  }
+  SEALIFT_ASSIGN_OR_RETURN(const tuf::Envelope envelope,
+                           tuf::ParseEnvelope(release.targets_json, tuf::kMaxTargetsBytes));
+  SEALIFT_RETURN_IF_ERROR(tuf::VerifyThreshold(envelope, root_, Role::kTargets));
+  SEALIFT_ASSIGN_OR_RETURN(const tuf::Targets targets, tuf::ParseTargets(envelope));
+  SEALIFT_ASSIGN_OR_RETURN(const ListedRelease brought,
+                           FindRelease(targets, release.channel, release.version));
+  const std::shared_ptr<const Current> present = current();
+  const bool newer = present == nullptr || targets.version > present->targets.version;
+  ListedRelease listed = brought;
+  if (!newer) {
+    SEALIFT_ASSIGN_OR_RETURN(listed, FindRelease(present->targets, release.channel, release.version));
+  }
+  if (listed.withdrawn.has_value()) {
+    return MakeError(Code::kFailedPrecondition, Reason::kReleaseWithdrawn,
+                     fmt::format("import release {} {}: it was withdrawn: {}", release.channel,
+                                 release.version, listed.withdrawn->because));
+  }
+  if (listed.id != brought.id) {
+    return MakeError(Code::kFailedPrecondition, Reason::kReleaseChanged,
+                     fmt::format("import release {} {}: another one of that version is published here",
+                                 release.channel, release.version));
+  }
+  const std::string prefix = FileTargetName(release.channel, release.version, "");
+  if (newer) return Publish(release.targets_json, &prefix);
+  for (const auto& [name, target] : present->targets.targets)
+    if (name.starts_with(prefix)) SEALIFT_RETURN_IF_ERROR(CheckHere(name, target));
+  return PublishedVersions{.targets = present->targets.version,
+                           .snapshot = present->snapshot.version,
+                           .timestamp = present->timestamp.version};
+}
+
+Result<PublishedVersions> TufRepository::Publish(std::string_view targets_json, const std::string* alone) {
   const std::shared_ptr<const Current> before = current();
   SEALIFT_ASSIGN_OR_RETURN(const tuf::Envelope envelope,
                            tuf::ParseEnvelope(targets_json, tuf::kMaxTargetsBytes));
@@ -273,7 +350,7 @@ Result<PublishedVersions> TufRepository::PublishTargets(std::string_view targets
     next.snapshot.version = 0;
     next.timestamp.version = 0;
   }
-  SEALIFT_ASSIGN_OR_RETURN(next.targets, CheckTargets(envelope, before.get()));
+  SEALIFT_ASSIGN_OR_RETURN(next.targets, CheckTargets(envelope, before.get(), alone));
   next.targets_json = targets_json;
   SEALIFT_RETURN_IF_ERROR(Save(FileName(next.targets.version, Role::kTargets), targets_json));
   SEALIFT_RETURN_IF_ERROR(SignSnapshot(next));

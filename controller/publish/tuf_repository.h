@@ -52,6 +52,16 @@ struct PublishedVersions {
   std::uint32_t timestamp = 0;
 };
 
+// What an import brings beside the objects, which are in the store by then: the metadata that the build host
+// signed travels with its signatures.
+struct ReleaseImport {
+  std::string channel;
+  std::string version;
+  // Every root from the first on, or from one that this repository has.
+  std::vector<std::string> roots;
+  std::string targets_json;
+};
+
 // A release as published, proven by digest against targets that proved themselves. Only TufRepository makes
 // it.
 class PublishedRelease {
@@ -93,6 +103,16 @@ class TufRepository {
   // FILE_UNWRITABLE, DISK_FULL; those of the signers. Nothing changed then.
   Result<PublishedVersions> PublishTargets(std::string_view targets_json);
 
+  // Publishes targets that were published elsewhere with this set of keys, of which one release came with all
+  // its files; of the others nothing but the manifests has to be in the store. Targets no newer than the
+  // present ones are not published again: they are fine when the present ones list the same release.
+  // Errors: those of AddRoot and PublishTargets; NOT_FOUND/TUF_TARGET_UNKNOWN,
+  // FAILED_PRECONDITION/RELEASE_WITHDRAWN, FAILED_PRECONDITION/TUF_ROLLBACK.
+  Result<PublishedVersions> ImportRelease(const ReleaseImport& release);
+  // Whether all files of a release that is listed, and what its content list names, are in the store: of an
+  // import they need not be. Errors: FAILED_PRECONDITION/CONTENT_UNKNOWN naming one that is missing.
+  Status CheckComplete(std::string_view channel, std::string_view version) const;
+
   // Signs timestamp and snapshot anew where half of their time has passed. Call it every few minutes; it does
   // nothing before the first publication. True when it signed. Errors: FILE_UNWRITABLE, those of the signers.
   Result<bool> RefreshIfDue();
@@ -124,9 +144,15 @@ class TufRepository {
   Status LoadCurrent();
   Status LiftVersions();
   Result<tuf::Root> VerifyNextRoot(std::string_view root_json) const;
+  // With publishing_ held.
+  Status TakeRoot(std::string_view root_json);
   Status CheckSigners() const;
-  Result<tuf::Targets> CheckTargets(const tuf::Envelope& envelope, const Current* current) const;
-  Status CheckContent(const tuf::Targets& targets, const Current* current) const;
+  // `alone`: the release ("channel/version/") whose files have to be here; null: those of all.
+  Result<tuf::Targets> CheckTargets(const tuf::Envelope& envelope, const Current* current,
+                                    const std::string* alone) const;
+  Status CheckContent(const tuf::Targets& targets, const Current* current, const std::string* alone) const;
+  Status CheckHere(const std::string& name, const tuf::Target& target) const;
+  Result<PublishedVersions> Publish(std::string_view targets_json, const std::string* alone);
   Status SignSnapshot(Current& current);
   Status SignTimestamp(Current& current);
   Status Save(std::string_view name, std::string_view text) const;

@@ -192,7 +192,9 @@ TEST_F(PublishTest, ForgedPresentTargetsAreNotExtended) {
       return UploadResult{};
     }
     Result<PublishedVersions> PublishTargets(std::string_view) override { return PublishedVersions{}; }
+    Result<PublishedVersions> ImportRelease(const ReleaseImport&) override { return PublishedVersions{}; }
     tuf::MetadataSource& metadata() override { return *this; }
+    content::ContentSource& content() override { return honest_.content(); }
 
    private:
     Result<std::string> Fetch(std::string_view name, std::size_t max_bytes) override {
