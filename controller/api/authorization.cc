@@ -80,7 +80,7 @@ constexpr auto kRules = std::to_array<RpcRule>({
 
     {"/sealift.v1.BuildService/Build", kOperator, kMutates},
 
-    {"/sealift.v1.ContentService/FetchObject", kOperator, kReads},
+    {"/sealift.v1.ContentService/FetchObject", kReaders, kReads},
     {"/sealift.v1.ContentService/ImportRelease", kOperator, kMutates},
     {"/sealift.v1.ContentService/Collect", kOperator, kMutates},
 
