@@ -37,7 +37,7 @@ struct ObjectOptions {
 };
 
 // Proves of every part that its object gives back its bytes; what does not is sent as it lies in the image.
-// Memory: 100 MiB a thread. Errors: those of the files.
+// Memory: at most 230 MiB a thread. Errors: those of the files.
 Result<BuiltObjects> BuildImageObjects(const DeltaImage& image, const ObjectOptions& options);
 
 }  // namespace sealift::controller

@@ -5,6 +5,8 @@
 #include <set>
 
 #include "shared/crypto/hash.h"
+#include "shared/delta/code_form.h"
+#include "shared/delta/delta_format.h"
 #include "shared/delta/xz_codec.h"
 
 namespace sealift::delta {
@@ -14,6 +16,38 @@ constexpr int kObjectLevel = 19;
 
 Status Invalid(std::string_view what) {
   return MakeError(Code::kInvalidArgument, Reason::kDeltaInvalid, fmt::format("assemble image: {}", what));
+}
+
+// Takes the part whole before it packs.
+class CodeEncoder final : public Encoder {
+ public:
+  explicit CodeEncoder(const Sink& sink) : xz_(MakeXzEncoder(XzFilter::kNone, sink)) {}
+  Status Put(ByteView raw) override {
+    if (raw.size() > kMaxCodeBytes - raw_.size()) return Invalid("a part in code form is too large");
+    Append(raw_, raw);
+    return OkStatus();
+  }
+  Status Finish() override {
+    ToCodeForm(raw_);
+    SEALIFT_RETURN_IF_ERROR(xz_->Put(raw_));
+    return xz_->Finish();
+  }
+
+ private:
+  std::unique_ptr<Encoder> xz_;
+  Bytes raw_;
+};
+
+Status DecodeCode(const OpenFile& file, std::uint64_t raw_size, const Sink& sink) {
+  if (raw_size > kMaxCodeBytes) return Invalid("a part in code form is too large");
+  Bytes raw;
+  raw.reserve(static_cast<std::size_t>(raw_size));
+  SEALIFT_RETURN_IF_ERROR(DecodeXz(file, raw_size, [&raw](ByteView piece) {
+    Append(raw, piece);
+    return OkStatus();
+  }));
+  FromCodeForm(raw);
+  return sink(raw);
 }
 
 // Makes one part of its object, checked as it goes on.
@@ -97,12 +131,14 @@ Status AssembleImage(const ImageIndex& index, const Seeds& seeds,
 
 Status DecodeObject(const OpenFile& file, ObjectCodec codec, std::uint64_t raw_size, const Sink& sink) {
   if (codec == ObjectCodec::kXz) return DecodeXz(file, raw_size, sink);
+  if (codec == ObjectCodec::kXzCode) return DecodeCode(file, raw_size, sink);
   return Decode(file, 0, file.size(), Encoding::kZstdFrame, raw_size, sink);
 }
 
 Result<std::unique_ptr<Encoder>> MakeObjectEncoder(ObjectCodec codec, std::uint64_t raw_size,
                                                    const Sink& sink) {
-  if (codec == ObjectCodec::kXz) return MakeXzEncoder(sink);
+  if (codec == ObjectCodec::kXz) return MakeXzEncoder(XzFilter::kX86, sink);
+  if (codec == ObjectCodec::kXzCode) return std::make_unique<CodeEncoder>(sink);
   return MakeEncoder(Encoding::kZstdFrame, kObjectLevel, raw_size, sink);
 }
 

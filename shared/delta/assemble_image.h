@@ -1,6 +1,6 @@
 // Puts an image together from parts that lie here and wire objects.
 //
-// Not thread-safe. Memory: one part's encoder and decoder.
+// Not thread-safe. Memory: one part's encoder and decoder, and the part where it is sent in code form.
 #pragma once
 
 #include <filesystem>

@@ -29,7 +29,8 @@ Status ReadPart(Numbers& numbers, std::uint64_t offset, std::uint64_t left, Inde
   const std::uint64_t codec = numbers.Next();
   part.object.size = numbers.Next();
   part.object.digest = numbers.Digest();
-  if (!numbers.ok() || codec > static_cast<std::uint64_t>(ObjectCodec::kXz)) return Invalid("it is damaged");
+  if (!numbers.ok() || codec > static_cast<std::uint64_t>(ObjectCodec::kXzCode))
+    return Invalid("it is damaged");
   part.object.codec = static_cast<ObjectCodec>(codec);
   if (part.part.size == 0 || part.part.size > left || part.part.raw_size > kMaxImageBytes ||
       part.object.size > kMaxImageBytes)

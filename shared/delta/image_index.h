@@ -24,8 +24,10 @@ namespace sealift::delta {
 // Values are wire format; do not renumber.
 enum class ObjectCodec : std::uint8_t {
   kZstd = 0,
-  // An .xz file without a checksum of its own, with the filter for x86 code: of kernels.
+  // An .xz file without a checksum of its own, with the filter for x86 code.
   kXz = 1,
+  // One without that filter, of at most 64 MiB in code form (code_form.h): where there are ELF files.
+  kXzCode = 2,
 };
 
 struct ObjectName {

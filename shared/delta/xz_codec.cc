@@ -16,13 +16,14 @@ Status Damaged() {
 
 class XzEncoder final : public Encoder {
  public:
-  explicit XzEncoder(const Sink& sink) : sink_(sink), buffer_(kBufferBytes) {
+  XzEncoder(XzFilter filter, const Sink& sink) : sink_(sink), buffer_(kBufferBytes) {
     lzma_options_lzma options{};
     SEALIFT_CHECK(lzma_lzma_preset(&options, 6 | LZMA_PRESET_EXTREME) == 0);
     const std::array<lzma_filter, 3> filters{{{.id = LZMA_FILTER_X86, .options = nullptr},
                                               {.id = LZMA_FILTER_LZMA2, .options = &options},
                                               {.id = LZMA_VLI_UNKNOWN, .options = nullptr}}};
-    SEALIFT_CHECK(lzma_stream_encoder(&stream_, filters.data(), LZMA_CHECK_NONE) == LZMA_OK);
+    SEALIFT_CHECK(lzma_stream_encoder(&stream_, filters.data() + (filter == XzFilter::kNone ? 1 : 0),
+                                      LZMA_CHECK_NONE) == LZMA_OK);
   }
   XzEncoder(const XzEncoder&) = delete;
   XzEncoder& operator=(const XzEncoder&) = delete;
@@ -64,7 +65,9 @@ class Decoder {
 
 }  // namespace
 
-std::unique_ptr<Encoder> MakeXzEncoder(const Sink& sink) { return std::make_unique<XzEncoder>(sink); }
+std::unique_ptr<Encoder> MakeXzEncoder(XzFilter filter, const Sink& sink) {
+  return std::make_unique<XzEncoder>(filter, sink);
+}
 
 Status DecodeXz(const OpenFile& file, std::uint64_t raw_size, const Sink& sink) {
   Decoder decoder;

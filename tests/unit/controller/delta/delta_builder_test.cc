@@ -287,17 +287,40 @@ TEST_F(ObjectsTest, ToolsUnpackTheObjects) {
   ASSERT_TRUE(built.ok());
   int xz = 0;
   for (const delta::IndexedPart& part : built->index.parts) {
+    ASSERT_NE(part.object.codec, delta::ObjectCodec::kXzCode);
     const bool is_xz = part.object.codec == delta::ObjectCodec::kXz;
     xz += is_xz ? 1 : 0;
     const auto tool = test::RunTool({is_xz ? "xz" : "zstd", "-d", "-q", "-c"},
                                     ToText(ReadFile(objects() / part.object.digest.hex()).value()));
     ASSERT_EQ(tool.exit_code, 0) << tool.err;
     EXPECT_EQ(tool.out.size(), part.part.raw_size);
-    if (is_xz) {
+    if (part.part.encoding == delta::Encoding::kLz4Legacy) {
       EXPECT_EQ(tool.out, new_.kernel);
     }
   }
-  EXPECT_EQ(xz, 1);
+  EXPECT_EQ(xz, 5) << "the kernel and four frames";
+}
+
+TEST_F(ObjectsTest, ProgramsTravelInCodeForm) {
+  SEALIFT_NEED_TOOL("xz");
+  const std::string program(AsText(ReadFile("/bin/bash").value()));
+  new_.frames[2] = program;
+  const auto built = BuildImageObjects(
+      Target(), {.folder = objects(), .before = {}, .seeds = {}, .threads = 1, .progress = {}});
+  ASSERT_TRUE(built.ok()) << built.status();
+  int code = 0;
+  for (const delta::IndexedPart& part : built->index.parts) {
+    if (part.object.codec != delta::ObjectCodec::kXzCode) continue;
+    ++code;
+    EXPECT_EQ(part.part.raw_size, program.size());
+    EXPECT_LT(part.object.size, test::RunTool({"xz", "-6e", "-c"}, program).out.size());
+    const auto tool = test::RunTool({"xz", "-d", "-q", "-c"},
+                                    ToText(ReadFile(objects() / part.object.digest.hex()).value()));
+    EXPECT_EQ(tool.out.size(), program.size());
+    EXPECT_NE(tool.out, program);
+  }
+  EXPECT_EQ(code, 1);
+  EXPECT_EQ(Assemble(built->index, {}).value(), new_.Build());
 }
 
 }  // namespace
