@@ -321,8 +321,11 @@ Status NodeServiceImpl::HandleFetch(const v1::FetchContentRequest& request, grpc
   // An empty object is one empty message, so that the size always arrives.
   do {
     const auto size = static_cast<std::size_t>(std::min<std::uint64_t>(kPieceBytes, wanted - sent));
-    SEALIFT_ASSIGN_OR_RETURN(const Bytes bytes, reader.ReadAt(request.offset() + sent, size));
-    piece.set_data(bytes.data(), bytes.size());
+    // Keeps its memory from piece to piece.
+    std::string& data = *piece.mutable_data();
+    data.resize(size);
+    SEALIFT_RETURN_IF_ERROR(reader.ReadInto(request.offset() + sent,
+                                            {reinterpret_cast<std::uint8_t*>(data.data()), data.size()}));
     const bool written = [&] {
       const WriteWatch::Piece watched(writes_, context);
       return writer.Write(piece);
@@ -331,9 +334,9 @@ Status NodeServiceImpl::HandleFetch(const v1::FetchContentRequest& request, grpc
       return MakeError(Code::kCancelled, Reason::kCancelled,
                        fmt::format("fetch {}: the node left, or took too long over a piece", context.peer()));
     }
-    parts_.metrics.CountContentBytes(bytes.size());
-    sent += bytes.size();
-    piece.Clear();
+    parts_.metrics.CountContentBytes(size);
+    sent += size;
+    piece.clear_total_size();
   } while (sent < wanted);
   return OkStatus();
 }

@@ -183,15 +183,19 @@ Result<ContentStore::Reader> ContentStore::Read(const Sha256Digest& digest) {
 Result<Bytes> ContentStore::Reader::ReadAt(std::uint64_t offset, std::size_t size) const {
   if (offset >= size_) return Bytes();
   Bytes bytes(static_cast<std::size_t>(std::min<std::uint64_t>(size, size_ - offset)));
-  std::size_t done = 0;
-  while (done < bytes.size()) {
-    const ssize_t got =
-        ::pread(fd_.get(), bytes.data() + done, bytes.size() - done, static_cast<off_t>(offset + done));
+  SEALIFT_RETURN_IF_ERROR(ReadInto(offset, bytes));
+  return bytes;
+}
+
+Status ContentStore::Reader::ReadInto(std::uint64_t offset, std::span<std::uint8_t> out) const {
+  while (!out.empty()) {
+    const ssize_t got = ::pread(fd_.get(), out.data(), out.size(), static_cast<off_t>(offset));
     if (got < 0 && errno == EINTR) continue;
     if (got <= 0) return ReadError("content object", "pread");
-    done += static_cast<std::size_t>(got);
+    offset += static_cast<std::uint64_t>(got);
+    out = out.subspan(static_cast<std::size_t>(got));
   }
-  return bytes;
+  return OkStatus();
 }
 
 Result<Bytes> ContentStore::ReadAll(const Sha256Digest& digest, std::uint64_t max_bytes) {

@@ -12,6 +12,7 @@
 #include <map>
 #include <memory>
 #include <mutex>
+#include <span>
 #include <string>
 #include <tuple>
 
@@ -69,6 +70,8 @@ class ContentStore {
     std::uint64_t size() const { return size_; }
     // Up to `size` bytes from `offset`; fewer only at the end, none beyond it. Errors: FILE_UNREADABLE.
     Result<Bytes> ReadAt(std::uint64_t offset, std::size_t size) const;
+    // All of `out`, which does not reach beyond the end. Errors: as ReadAt.
+    Status ReadInto(std::uint64_t offset, std::span<std::uint8_t> out) const;
 
    private:
     friend class ContentStore;
