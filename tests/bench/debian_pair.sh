@@ -2,7 +2,7 @@
 # Builds two Debian 12 trees from the machine's apt mirror, as the release stands alone and with all updates, and measures what
 # the way from one to the other costs.
 #
-#   bash tests/bench/debian_pair.sh FOLDER [BENCH]    FOLDER keeps the trees (2 GB); BENCH: build/release/bin/bench_delta
+#   bash tests/bench/debian_pair.sh FOLDER [BENCH]    FOLDER keeps the trees (1.5 GB); BENCH: build/release/bin/bench_delta
 #
 # Prints the versions of the packages that differ; exit code: that of bench_delta.
 set -euo pipefail
@@ -22,8 +22,10 @@ site_of() {
 mirror=$(site_of bookworm)
 updates=$(site_of bookworm-updates)
 security=$(site_of bookworm-security)
-packages=linux-image-cloud-amd64,systemd-sysv,udev,openssh-server,curl,python3,nginx-light,iproute2,openssl,ca-certificates
-packages+=,dbus,sudo,vim-tiny,git,perl,gnupg
+# A small host for containers.
+packages=linux-image-cloud-amd64,systemd-sysv,udev,dbus,openssh-server,sudo,containerd,runc,python3,perl,curl,jq,chrony,rsyslog
+packages+=,lvm2,cryptsetup,e2fsprogs,dosfstools,tpm2-tools,iproute2,nftables,tcpdump,bind9-dnsutils,openssl,ca-certificates,tzdata
+packages+=,gnupg,xz-utils,zstd,vim-tiny,less,libsasl2-modules
 
 # What no node needs, as in deploy/lab/build-rootfs.sh.
 make_tree() {
