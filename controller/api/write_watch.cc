@@ -6,14 +6,14 @@ namespace sealift::controller {
 
 WriteWatch::Piece::Piece(WriteWatch& watch, grpc::ServerContextBase& context)
     : watch_(watch), context_(context) {
-  bool first = false;
+  bool idle = false;
   {
     const std::lock_guard lock(watch_.mutex_);
-    first = watch_.under_way_.empty();
+    idle = watch_.idle_;
     watch_.under_way_[&context_] = std::chrono::steady_clock::now() + watch_.patience_;
   }
-  // With others under way the watcher wakes for them no later than for this one.
-  if (first) watch_.changed_.notify_one();
+  // Otherwise the watcher wakes for an earlier one: being woken for each would cost more than sending it.
+  if (idle) watch_.changed_.notify_one();
 }
 
 WriteWatch::Piece::~Piece() {
@@ -25,7 +25,9 @@ void WriteWatch::Run(const std::stop_token& stop) {
   std::unique_lock lock(mutex_);
   while (!stop.stop_requested()) {
     if (under_way_.empty()) {
+      idle_ = true;
       changed_.wait(lock, stop, [this] { return !under_way_.empty(); });
+      idle_ = false;
       continue;
     }
     const auto now = std::chrono::steady_clock::now();

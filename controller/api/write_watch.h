@@ -41,6 +41,8 @@ class WriteWatch {
   std::condition_variable_any changed_;
   // When each call's write runs out of time.
   std::map<grpc::ServerContextBase*, TimePoint> under_way_;
+  // Whether the thread waits for a first piece and not for a time.
+  bool idle_ = false;
   // Last: it uses the others.
   std::jthread watcher_;
 };
