@@ -111,8 +111,15 @@ void UpdateEngine::CountBlessedBoot() {
   }
   if (boots.count < settings_.recovery_after) return;
   // Repeated at every boot, as it costs nothing where it points there already.
-  if (const Status pointed = seams_.stager.PointRecovery(); !pointed.ok())
+  if (const Status pointed = PointRecovery(); !pointed.ok())
     log::Warning("the recovery image stays as it is", {{"error", Describe(pointed)}});
+}
+
+Status UpdateEngine::PointRecovery() {
+  SEALIFT_RETURN_IF_ERROR(seams_.stager.PointRecovery());
+  // What was read before stays where this fails.
+  if (auto inventory = seams_.stager.Inspect(); inventory.ok()) inventory_ = *std::move(inventory);
+  return OkStatus();
 }
 
 StepOutcome UpdateEngine::StepFellBack() {

@@ -131,7 +131,7 @@ Status UpdateEngine::OnOrderRetry(const std::string& version) {
 
 Status UpdateEngine::OnOrderRecovery() {
   if (store_ == nullptr) return NotOpen();
-  return seams_.stager.PointRecovery();
+  return PointRecovery();
 }
 
 Status UpdateEngine::OnOrderRollback(const std::string& version) {

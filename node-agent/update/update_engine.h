@@ -233,6 +233,8 @@ class UpdateEngine {
   StepOutcome StepFellBack();
   // Counts this boot towards the recovery image, once, and points it when there were enough.
   void CountBlessedBoot();
+  // The recovery entry then leads to what runs, and status() says so.
+  Status PointRecovery();
   void CheckHealth();
   bool ControllerIsAway() const;
   bool CanFallBack() const;

@@ -2,6 +2,8 @@
 // goes.
 #include <gtest/gtest.h>
 
+#include <algorithm>
+
 #include "tests/unit/node-agent/update/node_fixture.h"
 
 namespace sealift::agent {
@@ -84,6 +86,11 @@ TEST(UpdateEngine, MovesTheRecoveryImageByOrderOnlyWhereToldSo) {
   EXPECT_EQ(node.esp.VersionOf("recovery.conf"), "0.9");
   EXPECT_TRUE(node.engine->OnOrderRecovery().ok());
   EXPECT_EQ(node.esp.VersionOf("recovery.conf"), "1.0");
+  // An order that comes next is judged by what is there now.
+  const BootInventory now = node.engine->status().running.value();
+  const auto recovery = std::ranges::find(now.entries, BootRole::kRecovery, &RoleEntry::role);
+  ASSERT_NE(recovery, now.entries.end());
+  EXPECT_EQ(recovery->version, "1.0");
   // Not what is on trial, nor what runs because another image failed.
   BootInto(node, "2.0");
   node.Settle();
