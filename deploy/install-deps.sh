@@ -28,7 +28,7 @@ packages=(
   python3 python3-pefile python3-cryptography python3-securesystemslib faketime
   procps iproute2 util-linux file ca-certificates
   # mirrors, and what deltas are compared with
-  nginx-light casync
+  nginx-light casync ostree
   # images and package databases of other families
   skopeo umoci rpm
 )

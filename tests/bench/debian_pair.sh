@@ -37,7 +37,7 @@ make_tree() {
     --dpkgopt='path-exclude=/usr/share/man/*' --dpkgopt='path-exclude=/usr/share/doc/*' \
     --dpkgopt='path-exclude=/usr/share/locale/*' --dpkgopt='path-exclude=/usr/share/info/*' \
     bookworm "$folder/$name.new" "$@"
-  rm -rf "$folder/$name.new"/var/cache/apt/* "$folder/$name.new"/var/lib/apt/lists/*
+  rm -rf "$folder/$name.new"/var/cache/apt/* "$folder/$name.new"/var/lib/apt/lists/* "$folder/$name.new"/dev/*
   mv "$folder/$name.new" "$folder/$name"
 }
 

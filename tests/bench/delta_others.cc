@@ -1,6 +1,5 @@
 #include "tests/bench/delta_others.h"
 
-#include "shared/base/files.h"
 #include "shared/base/subprocess.h"
 
 namespace sealift::bench {
@@ -33,18 +32,12 @@ Result<std::uint64_t> CasyncBytes(const std::vector<FilePair>& files, const fs::
 
 Result<std::uint64_t> OstreeBytes(const fs::path& before, const fs::path& after, const fs::path& work) {
   const std::string repository = "--repo=" + (work / "ostree").string();
-  const fs::path skipped = work / "skipped";
   const std::string file = (work / "ostree.delta").string();
   SEALIFT_RETURN_IF_ERROR(Run({"ostree", repository, "init", "--mode=archive"}));
   for (const fs::path& root : {before, after}) {
-    std::string devices;
-    if (fs::exists(root / "dev"))
-      for (const auto& entry : fs::recursive_directory_iterator(root / "dev"))
-        devices += "/" + fs::relative(entry.path(), root).string() + "\n";
-    SEALIFT_RETURN_IF_ERROR(WriteFileAtomically(skipped, AsBytes(devices)));
-    SEALIFT_RETURN_IF_ERROR(Run(
-        {"ostree", repository, "commit", root == before ? "--branch=before" : "--branch=after",
-         "--tree=dir:" + root.string(), "--skip-list=" + skipped.string(), "--no-xattrs", "--timestamp=@0"}));
+    SEALIFT_RETURN_IF_ERROR(
+        Run({"ostree", repository, "commit", root == before ? "--branch=before" : "--branch=after",
+             "--tree=dir=" + root.string(), "--no-xattrs", "--timestamp=@0"}));
   }
   SEALIFT_RETURN_IF_ERROR(Run({"ostree", repository, "static-delta", "generate", "--from=before",
                                "--to=after", "--inline", "--min-fallback-size=0", "--filename=" + file}));

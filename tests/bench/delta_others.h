@@ -20,7 +20,7 @@ struct FilePair {
 Result<std::uint64_t> CasyncBytes(const std::vector<FilePair>& files, const std::filesystem::path& work);
 
 // Bytes of an ostree static delta from one tree to the other, with bsdiff for files of up to 128 MiB and
-// everything inside. Devices, which ostree does not take, are left out. Errors: those of the program.
+// everything inside. The trees have no devices, which ostree does not take. Errors: those of the program.
 Result<std::uint64_t> OstreeBytes(const std::filesystem::path& before, const std::filesystem::path& after,
                                   const std::filesystem::path& work);
 
