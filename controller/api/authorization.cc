@@ -78,6 +78,11 @@ constexpr auto kRules = std::to_array<RpcRule>({
     {"/sealift.v1.NodeSecretService/BeginFetchSecret", kNode, kReads},
     {"/sealift.v1.NodeSecretService/FetchSecret", kNode, kReads},
 
+    {"/sealift.v1.BaselineService/ListBaselines", kReaders, kReads},
+    {"/sealift.v1.BaselineService/GetBaseline", kReaders, kReads},
+    {"/sealift.v1.BaselineService/ApproveBaseline", kApprover, kMutates},
+    {"/sealift.v1.BaselineService/WithdrawBaseline", kApprover, kMutates},
+
     {"/sealift.v1.BuildService/Build", kOperator, kMutates},
 
     {"/sealift.v1.ContentService/FetchObject", kReaders, kReads},

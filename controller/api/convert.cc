@@ -280,6 +280,22 @@ Result<EpochEvidence> EpochEvidenceFromProto(const v1::EpochEvidence& evidence) 
                        .base = evidence.base()};
 }
 
+namespace {
+
+std::string HardwareText(const std::string& text) {
+  std::string clean;
+  for (const char c : std::string_view(text).substr(0, kMaxHardwareText))
+    clean.push_back(c >= ' ' && c <= '~' ? c : '?');
+  return clean;
+}
+
+}  // namespace
+
+Hardware HardwareFromProto(const v1::HardwareModel& hardware) {
+  return {.model = {.vendor = HardwareText(hardware.vendor()), .product = HardwareText(hardware.product())},
+          .firmware_version = HardwareText(hardware.firmware_version())};
+}
+
 Result<OrderOutcome> OutcomeFromProto(const v1::OrderOutcome& outcome) {
   OrderOutcome out{
       .reason = outcome.reason(), .message = outcome.message(), .at = FromUnixMs(outcome.at_unix_ms())};

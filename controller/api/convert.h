@@ -30,6 +30,8 @@ Result<NodeStatus> StatusFromProto(const v1::CheckInRequest& request);
 Result<RunningImage> RunningFromProto(const v1::RunningImage& running);
 Result<UpdateState> StateFromProto(v1::UpdateState state);
 Result<AttestationEvidence> EvidenceFromProto(const v1::Quote& quote);
+// Cut and cleared: a machine with odd names is no reason to turn its quote down.
+Hardware HardwareFromProto(const v1::HardwareModel& hardware);
 Result<EpochEvidence> EpochEvidenceFromProto(const v1::EpochEvidence& evidence);
 Result<OrderOutcome> OutcomeFromProto(const v1::OrderOutcome& outcome);
 Result<InstallRecord> InstallFromProto(const v1::InstallRecord& install);

@@ -136,7 +136,8 @@ Result<Verdict> NodeSecretServiceImpl::Judge(const Node& node, const Attestation
                               .pcrs = evidence.pcrs,
                               .any_phase = false,
                               .before = judgement.before,
-                              .expected = std::move(judgement.expected)}));
+                              .expected = std::move(judgement.expected),
+                              .baseline = std::move(judgement.baseline)}));
   parts_.metrics.CountVerdict(verdict.trust);
   return std::move(verdict);
 }

@@ -190,6 +190,7 @@ Result<NodeServiceImpl::CheckInRecord> NodeServiceImpl::PrepareCheckIn(const Nod
   if (view.desired && view.admission == Admission::kAdmitted) {
     *response.mutable_desired() = ToProto(*view.desired);
   }
+  response.set_reboot_to_cure(CureDue(view, record.status));
   SEALIFT_RETURN_IF_ERROR(ExchangeOrders(id, view, record.status, request, response));
   const Bytes random = RandomBytes(1);
   response.set_poll_after_ms(
@@ -261,7 +262,8 @@ Status NodeServiceImpl::RecordReport(const NodeId& id, const NodeStatus& status,
 Status NodeServiceImpl::HandleAttest(const NodeId& id, const v1::AttestRequest& request,
                                      v1::AttestResponse& response) {
   SEALIFT_RETURN_IF_ERROR(AdmittedView(id).status());
-  SEALIFT_ASSIGN_OR_RETURN(const AttestationEvidence evidence, EvidenceFromProto(request.quote()));
+  SEALIFT_ASSIGN_OR_RETURN(AttestationEvidence evidence, EvidenceFromProto(request.quote()));
+  if (request.has_hardware()) evidence.hardware = HardwareFromProto(request.hardware());
   if (!quotes_.Allow(Sha256(AsBytes(id.text())))) {
     return MakeError(Code::kResourceExhausted, Reason::kServerBusy,
                      fmt::format("attest node {}: it quotes too often", id.text()));
@@ -291,7 +293,9 @@ Status NodeServiceImpl::HandleAttest(const NodeId& id, const v1::AttestRequest& 
                               .pcrs = evidence.pcrs,
                               .any_phase = false,
                               .before = judgement.before,
-                              .expected = std::move(judgement.expected)}));
+                              .expected = std::move(judgement.expected),
+                              .baseline = std::move(judgement.baseline)}));
+  SEALIFT_RETURN_IF_ERROR(parts_.enforcer.OnVerdict(node, verdict));
   SEALIFT_RETURN_IF_ERROR(parts_.node_status.RecordVerdict(id, verdict));
   parts_.metrics.CountVerdict(verdict.trust);
   log::Info("node attested", {{"node", id.text()},

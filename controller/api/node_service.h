@@ -11,6 +11,7 @@
 #include "controller/api/write_watch.h"
 #include "controller/attest/rate_limit.h"
 #include "controller/fleet/check_in_policy.h"
+#include "controller/fleet/policy_enforcer.h"
 #include "controller/fleet/request_desk.h"
 #include "controller/fleet/rollout_engine.h"
 #include "controller/publish/content_store.h"
@@ -29,6 +30,7 @@ struct NodeServiceParts {
   RequestDesk& desk;
   RolloutEngine& engine;
   NodeAttestor& attestor;
+  PolicyEnforcer& enforcer;
   TufRepository& repository;
   ContentStore& content;
   Metrics& metrics;

@@ -9,6 +9,7 @@
 #include <string_view>
 #include <vector>
 
+#include "controller/fleet/baseline.h"
 #include "controller/fleet/node.h"
 #include "controller/fleet/stores.h"
 #include "shared/base/bytes.h"
@@ -22,6 +23,8 @@ struct AttestationEvidence {
   Bytes signature;
   Bytes event_log;
   std::map<std::uint32_t, Sha256Digest> pcrs;
+  // What the machine says that it is.
+  std::optional<Hardware> hardware = std::nullopt;
 };
 
 // An epoch counter as a node sent it; nothing of it is believed yet.
@@ -36,6 +39,7 @@ struct Judgement {
   Verdict verdict;
   std::optional<QuoteClock> before;
   Bytes expected;
+  Bytes baseline = {};
 };
 
 // Turns a quote into a verdict.
@@ -56,6 +60,8 @@ class Metrics {
   virtual void CountRpc(std::string_view method, Code code) = 0;
   virtual void CountVerdict(Trust trust) = 0;
   virtual void CountContentBytes(std::uint64_t bytes) = 0;
+  // What the attestation policy did by itself (PolicyEnforcer).
+  virtual void CountPolicyAct(std::string_view act) = 0;
 };
 
 }  // namespace sealift::controller

@@ -73,6 +73,37 @@ void ReadNodes(ConfigReader& config, ControllerConfig& out) {
       .refill = std::chrono::microseconds(1'000'000 / per_second)};
 }
 
+// As written; what they mean together is looked at once the file is read whole.
+struct AttestationWords {
+  std::string outlier;
+  std::string on_untrusted;
+  std::string on_unknown;
+};
+
+AttestationWords ReadAttestation(ConfigReader& config, ControllerConfig& out) {
+  out.baselines.machines =
+      static_cast<std::uint32_t>(config.Integer("attestation.baseline_machines", 3, 1, 1'000'000));
+  out.attestation.quarantine_percent =
+      static_cast<std::uint32_t>(config.Integer("attestation.quarantine_percent", 0, 0, 100));
+  return {.outlier = config.String("attestation.baseline_outlier", "unknown"),
+          .on_untrusted = config.String("attestation.on_untrusted", "alert"),
+          .on_unknown = config.String("attestation.on_unknown", "alert")};
+}
+
+Status TakeAttestation(const AttestationWords& words, ControllerConfig& out) {
+  if (words.outlier == TrustName(Trust::kUntrusted)) {
+    out.baselines.outlier = Trust::kUntrusted;
+  } else if (words.outlier != TrustName(Trust::kUnknown)) {
+    return MakeError(Code::kInvalidArgument, Reason::kPolicyUnenforceable,
+                     "read attestation.baseline_outlier: it is neither \"unknown\" nor \"untrusted\"");
+  }
+  SEALIFT_ASSIGN_OR_RETURN(out.attestation.on_untrusted,
+                           ParseTrustActions("attestation.on_untrusted", words.on_untrusted));
+  SEALIFT_ASSIGN_OR_RETURN(out.attestation.on_unknown,
+                           ParseTrustActions("attestation.on_unknown", words.on_unknown));
+  return CheckAttestationPolicy(out.attestation);
+}
+
 // Each word of "enrolment.admit"; what can be kept where it is not there.
 Result<AdmissionPolicy> AdmissionFrom(const std::string& text, bool with_makers) {
   if (text == kAdmitWhatCanBeKept) return DefaultAdmissionPolicy(with_makers);
@@ -110,6 +141,7 @@ Result<ControllerConfig> ParseControllerConfig(std::string_view text, const std:
   }
   out.secure_boot = folder / config.String("enrolment.secure_boot", out.keys.string());
   const std::string admit = config.String("enrolment.admit", kAdmitWhatCanBeKept);
+  const AttestationWords attestation = ReadAttestation(config, out);
   ReadNodes(config, out);
   ReadBuild(config, folder, out);
   out.collect_interval = Millis(config, "content.collect_interval_ms", 24 * kHour, 0, 24 * 365 * kHour);
@@ -122,6 +154,7 @@ Result<ControllerConfig> ParseControllerConfig(std::string_view text, const std:
   }
   out.drain = Millis(config, "shutdown.drain_ms", 5'000, 0, 600'000);
   SEALIFT_RETURN_IF_ERROR(config.Finish());
+  SEALIFT_RETURN_IF_ERROR(TakeAttestation(attestation, out));
   SEALIFT_ASSIGN_OR_RETURN(out.admission, AdmissionFrom(admit, !out.tpm_makers.empty()));
   return out;
 }

@@ -33,6 +33,15 @@
 //   tpm_makers = ""                           # folder of TPM makers' CA certificates; "" accepts listed EKs
 //   only secure_boot = "<keys>"                    # folder of PK.esl, KEK.esl, db.esl as enrolled
 //
+//   [attestation]                             # docs/attestation.md
+//   baseline_machines = 3                     # so many of a model and firmware version, and more than half,
+//                                             # confirm what their firmware measures
+//   baseline_outlier = "unknown"              # what a machine is that shows neither an approved nor a
+//                                             # confirmed baseline: "unknown" or "untrusted"
+//   on_untrusted = "alert"                    # of: alert quarantine deny-renewal pause-rollouts; or "none"
+//   on_unknown = "alert"
+//   quarantine_percent = 0                    # required with quarantine: at most this share of the fleet
+//
 //   [nodes]
 //   certificate_hours = 24                    # a node's certificate; it renews by itself
 //   poll_ms = 30000                           # between check-ins of a settled node
@@ -73,7 +82,9 @@
 
 #include "controller/api/call_limits.h"
 #include "controller/attest/admission_policy.h"
+#include "controller/attest/firmware_judge.h"
 #include "controller/fleet/check_in_policy.h"
+#include "controller/fleet/policy_enforcer.h"
 #include "shared/base/log.h"
 #include "shared/base/status.h"
 
@@ -111,6 +122,8 @@ struct ControllerConfig {
   CheckInPolicy check_in;
   NodeCallLimits node_calls;
   std::size_t evidence_kept = 0;
+  BaselineRules baselines;
+  AttestationPolicy attestation;
   BuildConfig build;
   // Zero: no collections by schedule.
   std::chrono::milliseconds collect_interval{};

@@ -67,6 +67,10 @@ PrometheusMetrics::PrometheusMetrics(NodeCounts& nodes, RolloutStore& rollouts)
                     .Name("sealift_verdicts_total")
                     .Help("Attestation verdicts by outcome")
                     .Register(*registry_)),
+      policy_acts_(prometheus::BuildCounter()
+                       .Name("sealift_policy_acts_total")
+                       .Help("What the attestation policy did by itself")
+                       .Register(*registry_)),
       content_bytes_(prometheus::BuildCounter()
                          .Name("sealift_content_bytes_total")
                          .Help("Bytes of content sent to nodes")
@@ -105,6 +109,10 @@ void PrometheusMetrics::CountRpc(std::string_view method, Code code) {
 
 void PrometheusMetrics::CountVerdict(Trust trust) {
   verdicts_.Add({{"outcome", std::string(TrustName(trust))}}).Increment();
+}
+
+void PrometheusMetrics::CountPolicyAct(std::string_view act) {
+  policy_acts_.Add({{"act", std::string(act)}}).Increment();
 }
 
 void PrometheusMetrics::CountContentBytes(std::uint64_t bytes) {

@@ -1,6 +1,7 @@
 // Counters and gauges for Prometheus, on a listener of their own.
 //
 // Names: sealift_rpcs_total{method,code}, sealift_verdicts_total{outcome}, sealift_content_bytes_total,
+// sealift_policy_acts_total{act},
 // sealift_nodes{state,admission,trust} (counted at each scrape), sealift_rollouts_active,
 // sealift_certificate_not_after_seconds{role,generation} (Unix time).
 #pragma once
@@ -37,6 +38,7 @@ class PrometheusMetrics final : public Metrics {
   void CountRpc(std::string_view method, Code code) override;
   void CountVerdict(Trust trust) override;
   void CountContentBytes(std::uint64_t bytes) override;
+  void CountPolicyAct(std::string_view act) override;
 
  private:
   class FleetCollector;
@@ -45,6 +47,7 @@ class PrometheusMetrics final : public Metrics {
   std::shared_ptr<FleetCollector> fleet_;
   prometheus::Family<prometheus::Counter>& rpcs_;
   prometheus::Family<prometheus::Counter>& verdicts_;
+  prometheus::Family<prometheus::Counter>& policy_acts_;
   prometheus::Counter& content_bytes_;
   prometheus::Family<prometheus::Gauge>& certificate_ends_;
   // Last: it reads the others from its own threads.

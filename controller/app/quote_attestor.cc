@@ -17,18 +17,26 @@ Result<Judgement> QuoteAttestor::Attest(const Node& node, const AttestationEvide
       .event_log = evidence.event_log};
   Judgement judgement{.verdict = {}, .before = std::nullopt, .expected = expectations_.Encoded(candidates)};
   SEALIFT_ASSIGN_OR_RETURN(judgement.before, ClockBefore(node.id, evidence.attest, clocks_));
-  judgement.verdict =
-      JudgeMachine(given, attestation_key, nonce, *candidates, PhaseRule::kFinalPhase, judgement.before, now);
-  // Evidence that proves nothing moves no clock.
-  if (judgement.verdict.findings.empty()) return judgement;
-  const Status clock = AdvanceQuoteClock(node.id, evidence.attest, clocks_);
-  if (clock.ok()) return judgement;
-  const std::string reason = ReasonIdOf(clock);
-  if (ReasonOf(clock) != Reason::kQuoteClockBackwards) return clock;
+  JudgedMachine judged = ExamineMachine(given, attestation_key, nonce, *candidates, PhaseRule::kFinalPhase,
+                                        judgement.before, now);
   Verdict& verdict = judgement.verdict;
-  verdict.trust = Trust::kUntrusted;
-  if (std::find(verdict.reasons.begin(), verdict.reasons.end(), reason) == verdict.reasons.end())
-    verdict.reasons.push_back(reason);
+  verdict = std::move(judged.verdict);
+  // Evidence that proves nothing moves no clock.
+  if (verdict.findings.empty()) return judgement;
+  const Status clock = AdvanceQuoteClock(node.id, evidence.attest, clocks_);
+  if (!clock.ok()) {
+    if (ReasonOf(clock) != Reason::kQuoteClockBackwards) return clock;
+    const std::string reason = ReasonIdOf(clock);
+    verdict.trust = Trust::kUntrusted;
+    if (std::find(verdict.reasons.begin(), verdict.reasons.end(), reason) == verdict.reasons.end())
+      verdict.reasons.push_back(reason);
+  }
+  if (!judged.firmware) return judgement;
+  // Machines that were thrown out have no say in what is right.
+  const bool counts = node.admission == Admission::kAdmitted;
+  if (counts) SEALIFT_RETURN_IF_ERROR(expectations_.Note(node.id, verdict, judged.firmware->log, now));
+  SEALIFT_ASSIGN_OR_RETURN(judgement.baseline, firmware_.Judge(node.id, evidence.hardware, *judged.firmware,
+                                                               counts, now, verdict));
   return judgement;
 }
 

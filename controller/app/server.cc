@@ -13,6 +13,7 @@
 
 #include "controller/api/admission_service.h"
 #include "controller/api/attestation_service.h"
+#include "controller/api/baseline_service.h"
 #include "controller/api/build_service.h"
 #include "controller/api/content_service.h"
 #include "controller/api/enrolment_service.h"
@@ -122,7 +123,10 @@ struct ControllerServer::Parts {
   std::unique_ptr<RolloutEngine> engine;
   std::unique_ptr<RequestDesk> desk;
   std::unique_ptr<SecretDesk> secret_desk;
+  std::unique_ptr<PolicyEnforcer> enforcer;
   std::unique_ptr<ReleaseExpectations> expectations;
+  std::unique_ptr<RevocationExpectations> with_revocations;
+  std::unique_ptr<FirmwareJudge> firmware;
   std::unique_ptr<QuoteAttestor> attestor;
   std::unique_ptr<NodeCa> node_ca;
   std::unique_ptr<EnrolmentSessions> sessions;
@@ -135,6 +139,7 @@ struct ControllerServer::Parts {
   std::unique_ptr<AttestationServiceImpl> attestation_service;
   std::unique_ptr<SecretServiceImpl> secret_service;
   std::unique_ptr<NodeSecretServiceImpl> node_secret_service;
+  std::unique_ptr<BaselineServiceImpl> baseline_service;
   std::unique_ptr<LocalUploader> own_repository;
   std::unique_ptr<BuildHost> build_host;
   std::unique_ptr<BuildServiceImpl> build_service;
@@ -194,7 +199,19 @@ Status ControllerServer::Parts::OpenAttestation() {
     }
   }
   expectations = std::make_unique<ReleaseExpectations>(stores->releases(), std::move(secure_boot));
-  attestor = std::make_unique<QuoteAttestor>(*expectations, stores->quote_clocks());
+  firmware = std::make_unique<FirmwareJudge>(stores->baselines(), config.baselines);
+  with_revocations = std::make_unique<RevocationExpectations>(*expectations, stores->revocations(),
+                                                              config.baselines.machines);
+  attestor = std::make_unique<QuoteAttestor>(*with_revocations, stores->quote_clocks(), *firmware);
+  metrics = std::make_unique<PrometheusMetrics>(stores->node_counts(), stores->rollouts());
+  engine = std::make_unique<RolloutEngine>(stores->nodes(), stores->rollouts(), clock);
+  enforcer = std::make_unique<PolicyEnforcer>(
+      config.attestation,
+      PolicyEnforcer::Parts{.store = stores->policy(),
+                            .audit = stores->audit(),
+                            .engine = *engine,
+                            .clock = clock,
+                            .count = [this](std::string_view act) { metrics->CountPolicyAct(act); }});
   node_ca =
       std::make_unique<NodeCa>(keys.node_ca, keys.node_ca_certificate, config.certificate_lifetime, clock);
   sessions = MakeMemoryEnrolmentSessions();
@@ -207,9 +224,11 @@ Status ControllerServer::Parts::OpenAttestation() {
                                                          .refusals = stores->refusals(),
                                                          .quote_clocks = stores->quote_clocks(),
                                                          .sessions = *sessions,
-                                                         .expectations = *expectations,
+                                                         .expectations = *with_revocations,
                                                          .issuer = *node_ca,
-                                                         .clock = clock},
+                                                         .clock = clock,
+                                                         .firmware = firmware.get(),
+                                                         .enforcer = enforcer.get()},
                                           std::move(makers), EnrolmentOptions{.policy = config.admission});
   return OkStatus();
 }
@@ -234,7 +253,6 @@ Status ControllerServer::Parts::OpenBuildHost() {
 }
 
 void ControllerServer::Parts::MakeServices(NodeAttestor* given_attestor) {
-  metrics = std::make_unique<PrometheusMetrics>(stores->node_counts(), stores->rollouts());
   gate = std::make_unique<AccessGate>(
       GateOptions{
           .node_cas = keys.node_cas,
@@ -242,7 +260,6 @@ void ControllerServer::Parts::MakeServices(NodeAttestor* given_attestor) {
           .on_refusal = [this](std::string_view method, Code code) { metrics->CountRpc(method, code); }},
       stores->certificates(), clock);
   runner = std::make_unique<RpcRunner>(*gate, stores->audit(), *metrics, clock);
-  engine = std::make_unique<RolloutEngine>(stores->nodes(), stores->rollouts(), clock);
   desk = std::make_unique<RequestDesk>(RequestDeskParts{.requests = stores->requests(),
                                                         .escrow = stores->escrow(),
                                                         .nodes = stores->nodes(),
@@ -264,6 +281,7 @@ void ControllerServer::Parts::MakeServices(NodeAttestor* given_attestor) {
                                                                     .desk = *desk,
                                                                     .engine = *engine,
                                                                     .attestor = judge,
+                                                                    .enforcer = *enforcer,
                                                                     .repository = *repository,
                                                                     .content = *content,
                                                                     .metrics = *metrics,
@@ -313,6 +331,8 @@ void ControllerServer::Parts::MakeServices(NodeAttestor* given_attestor) {
                                                                      .desk = *secret_desk,
                                                                      .metrics = *metrics,
                                                                      .clock = clock});
+  baseline_service = std::make_unique<BaselineServiceImpl>(
+      *runner, stores->baselines(), stores->revocations(), config.baselines.machines, clock);
   build_service = std::make_unique<BuildServiceImpl>(*runner, build_host.get(), stop.get_token());
   content_service = std::make_unique<ContentServiceImpl>(ContentServiceParts{.runner = *runner,
                                                                              .content = *content,
@@ -340,6 +360,7 @@ Status ControllerServer::Parts::ListenAll() {
       .RegisterService(attestation_service.get())
       .RegisterService(secret_service.get())
       .RegisterService(node_secret_service.get())
+      .RegisterService(baseline_service.get())
       .RegisterService(build_service.get())
       .RegisterService(content_service.get());
   fleet.SetMaxReceiveMessageSize(wire::kMaxMessageBytes);

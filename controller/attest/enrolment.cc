@@ -153,33 +153,58 @@ Result<EnrolmentAnswer> Enrolment::Decide(const EnrolmentSession& session, const
   if (!request.ok() || !(request->public_key() == certified->area().key)) {
     return Refused(Reason::kCsrInvalid, "the certificate request is not signed by the certified TLS key");
   }
-  auto verdict = JudgeQuote(session, proof);
-  if (!verdict.ok()) {
-    if (IsAboutTheMachine(verdict.status())) return Refused(verdict.status());
-    return verdict.status();
+  auto judged = JudgeQuote(session, proof);
+  if (!judged.ok()) {
+    if (IsAboutTheMachine(judged.status())) return Refused(judged.status());
+    return judged.status();
   }
-  if (verdict->trust != Trust::kTrusted) {
+  if (judged->verdict.trust != Trust::kTrusted) {
     log::Warning("machine to enrol is not trusted", {{"key", session.ek_digest.hex()},
-                                                     {"reason", verdict->reasons.front()},
-                                                     {"error", FirstDifference(*verdict)}});
-    return RefusedFor(*verdict);
+                                                     {"reason", judged->verdict.reasons.front()},
+                                                     {"error", FirstDifference(judged->verdict)}});
+    return RefusedFor(judged->verdict);
   }
-  return Admit({.session = session, .tls_key = request->public_key(), .verdict = *std::move(verdict)}, proof);
+  ProvenMachine machine{.session = session,
+                        .tls_key = request->public_key(),
+                        .verdict = std::move(judged->verdict),
+                        .baseline = {}};
+  SEALIFT_ASSIGN_OR_RETURN(std::optional<Node> known, parts_.nodes.FindByEk(session.ek_digest));
+  if (known && judged->firmware) {
+    std::optional<EnrolmentAnswer> refusal;
+    SEALIFT_RETURN_IF_ERROR(JudgeKnown(*known, *judged->firmware, machine, refusal));
+    if (refusal) return *std::move(refusal);
+  }
+  return Admit(machine, std::move(known), proof);
 }
 
-Result<Verdict> Enrolment::JudgeQuote(const EnrolmentSession& session, const EnrolmentProof& proof) {
+// What it says of itself is not asked: the model is the one it gave as a running node.
+Status Enrolment::JudgeKnown(const Node& known, const FirmwareMeasurement& firmware, ProvenMachine& machine,
+                             std::optional<EnrolmentAnswer>& refusal) {
+  if (parts_.firmware != nullptr) {
+    SEALIFT_ASSIGN_OR_RETURN(machine.baseline, parts_.firmware->Judge(known.id, std::nullopt, firmware, false,
+                                                                      parts_.clock.Now(), machine.verdict));
+  }
+  if (parts_.enforcer == nullptr || known.admission != Admission::kAdmitted) return OkStatus();
+  SEALIFT_ASSIGN_OR_RETURN(const bool denied, parts_.enforcer->DeniesRenewal(known.id, machine.verdict));
+  if (!denied) return OkStatus();
+  refusal = RefusedFor(machine.verdict);
+  refusal->message = "the machine's firmware is not what was approved for its model";
+  return OkStatus();
+}
+
+Result<JudgedMachine> Enrolment::JudgeQuote(const EnrolmentSession& session, const EnrolmentProof& proof) {
   const auto candidates = parts_.expectations.Candidates();
   if (!candidates.ok()) {
     // Whatever went wrong, it was not the machine.
     return MakeError(Code::kUnavailable, ReasonOf(candidates.status()), MessageOf(candidates.status()));
   }
   SEALIFT_ASSIGN_OR_RETURN(const tpm::PublicArea attestation_key, tpm::ParsePublic(session.ak_public));
-  return JudgeEvidence(proof.evidence, attestation_key, session.nonce, **candidates, PhaseRule::kAnyPhase,
-                       parts_.clock.Now());
+  return ExamineEvidence(proof.evidence, attestation_key, session.nonce, **candidates, PhaseRule::kAnyPhase,
+                         parts_.clock.Now());
 }
 
-Result<EnrolmentAnswer> Enrolment::Admit(const ProvenMachine& machine, const EnrolmentProof& proof) {
-  SEALIFT_ASSIGN_OR_RETURN(std::optional<Node> known, parts_.nodes.FindByEk(machine.session.ek_digest));
+Result<EnrolmentAnswer> Enrolment::Admit(const ProvenMachine& machine, std::optional<Node> known,
+                                         const EnrolmentProof& proof) {
   if (known.has_value() &&
       (known->admission == Admission::kQuarantined || known->admission == Admission::kRevoked)) {
     return Refused(Reason::kNodeNotAdmitted, "the node was quarantined or revoked");
@@ -308,7 +333,8 @@ Status Enrolment::Remember(const ProvenMachine& machine, const NodeId& id, const
                                  .pcrs = proof.evidence.quote.pcrs,
                                  .any_phase = true,
                                  .before = std::nullopt,
-                                 .expected = parts_.expectations.Encoded(candidates)});
+                                 .expected = parts_.expectations.Encoded(candidates),
+                                 .baseline = machine.baseline});
 }
 
 // Best effort: the answer does not wait for it to succeed.

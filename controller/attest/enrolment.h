@@ -24,8 +24,10 @@
 #include "controller/attest/ek_trust.h"
 #include "controller/attest/enrolment_session.h"
 #include "controller/attest/expectation.h"
+#include "controller/attest/firmware_judge.h"
 #include "controller/attest/rate_limit.h"
 #include "controller/fleet/admission.h"
+#include "controller/fleet/policy_enforcer.h"
 #include "controller/fleet/stores.h"
 #include "shared/base/clock.h"
 #include "shared/base/secret.h"
@@ -104,6 +106,10 @@ struct EnrolmentParts {
   ExpectationSource& expectations;
   NodeCertificateIssuer& issuer;
   const Clock& clock;
+  // Of known nodes. Null: the firmware's registers are not judged.
+  FirmwareJudge* firmware = nullptr;
+  // Null: whoever is let in gets a certificate.
+  PolicyEnforcer* enforcer = nullptr;
 };
 
 class Enrolment {
@@ -117,11 +123,11 @@ class Enrolment {
 
   // A refusal is an answer, not an error, and ends the session; asking again gives the same answer. Reasons:
   // CREDENTIAL_NOT_ACTIVATED, CERTIFY_*, CSR_INVALID, QUOTE_*, EVENT_LOG_*, RELEASE_UNKNOWN,
-  // NODE_NOT_ADMITTED; EK_CLAIMED when a node with another attestation key holds a certificate for this EK,
-  // NODE_KEYS_CHANGED when that certificate has run out; pending: EK_NOT_LISTED, JOIN_TOKEN_UNUSABLE.
-  // Every refusal is written down for operators (RefusalStore).
-  // Errors: NOT_FOUND/ENROLMENT_SESSION_UNKNOWN; ABORTED when the session is being completed by another call;
-  // those of stores and issuer: the session stays open, try again.
+  // NODE_NOT_ADMITTED; where the policy says "deny-renewal", of a known node, EVENT_NOT_ALLOWED; EK_CLAIMED
+  // when a node with another attestation key holds a certificate for this EK, NODE_KEYS_CHANGED when that
+  // certificate has run out; pending: EK_NOT_LISTED, JOIN_TOKEN_UNUSABLE. Every refusal is written down for
+  // operators (RefusalStore). Errors: NOT_FOUND/ENROLMENT_SESSION_UNKNOWN; ABORTED when the session is being
+  // completed by another call; those of stores and issuer: the session stays open, try again.
   Result<EnrolmentAnswer> Complete(const EnrolmentProof& proof);
 
  private:
@@ -130,12 +136,19 @@ class Enrolment {
     const EnrolmentSession& session;
     PublicKey tls_key;
     Verdict verdict;
+    // What the firmware's registers were compared with (EvidenceRecord).
+    Bytes baseline;
   };
 
   Result<EnrolmentChallenge> Challenge(const EnrolmentOffer& offer);
   Result<EnrolmentAnswer> Decide(const EnrolmentSession& session, const EnrolmentProof& proof);
-  Result<Verdict> JudgeQuote(const EnrolmentSession& session, const EnrolmentProof& proof);
-  Result<EnrolmentAnswer> Admit(const ProvenMachine& machine, const EnrolmentProof& proof);
+  Result<JudgedMachine> JudgeQuote(const EnrolmentSession& session, const EnrolmentProof& proof);
+  // A node that is known: what its firmware shows, and whether the policy lets it have a certificate. OK, or
+  // why not in `refusal`.
+  Status JudgeKnown(const Node& known, const FirmwareMeasurement& firmware, ProvenMachine& machine,
+                    std::optional<EnrolmentAnswer>& refusal);
+  Result<EnrolmentAnswer> Admit(const ProvenMachine& machine, std::optional<Node> known,
+                                const EnrolmentProof& proof);
   // The labels of whoever wanted this machine in; nothing when nobody did, and why in `why_not`.
   Result<std::optional<std::map<std::string, std::string>>> Wanted(const ProvenMachine& machine,
                                                                    Status& why_not);

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <nlohmann/json.hpp>
 
+#include "controller/attest/firmware.h"
 #include "shared/base/status.h"
 
 namespace sealift::controller {
@@ -213,6 +214,7 @@ std::string EncodeEvidenceFile(const EvidenceRecord& record, const Sha256Digest&
       {"seen_before", ClockJson(record.before)},
       {"expected",
        record.expected.empty() ? json::array() : json::parse(AsText(record.expected), nullptr, false)},
+      {"baseline", record.baseline.empty() ? json() : json::parse(AsText(record.baseline), nullptr, false)},
       {"verdict", VerdictJson(record.verdict)}};
   return file.dump(1, ' ', false, json::error_handler_t::replace) + "\n";
 }
@@ -241,6 +243,10 @@ Result<EvidenceFile> DecodeEvidenceFile(std::string_view text) {
     record.event_log = BytesFrom(value.at("event_log"));
     record.before = ClockFrom(value.at("seen_before"));
     record.expected = ToBytes(value.at("expected").dump());
+    // Absent in files of earlier versions.
+    if (const json baseline = value.value("baseline", json()); !baseline.is_null()) {
+      record.baseline = ToBytes(baseline.dump());
+    }
     record.verdict = VerdictFrom(value.at("verdict"));
     return file;
   });
@@ -260,9 +266,14 @@ Result<Verdict> JudgeAgain(const EvidenceRecord& record) {
   const Evidence evidence{
       .quote = {.attest = record.attest, .signature = record.signature, .pcrs = record.pcrs},
       .event_log = record.event_log};
-  Verdict found = JudgeMachine(evidence, *key, record.nonce, expected,
-                               record.any_phase ? PhaseRule::kAnyPhase : PhaseRule::kFinalPhase,
-                               record.before, record.verdict.decided);
+  JudgedMachine judged = ExamineMachine(evidence, *key, record.nonce, expected,
+                                        record.any_phase ? PhaseRule::kAnyPhase : PhaseRule::kFinalPhase,
+                                        record.before, record.verdict.decided);
+  Verdict& found = judged.verdict;
+  if (judged.firmware && !record.baseline.empty()) {
+    SEALIFT_ASSIGN_OR_RETURN(const FirmwareExpectation wanted, DecodeFirmwareExpectation(record.baseline));
+    JudgeFirmware(*judged.firmware, wanted, found);
+  }
   const Verdict& stated = record.verdict;
   std::vector<std::string> reasons = stated.reasons;
   std::erase_if(reasons, IsAboutEpoch);

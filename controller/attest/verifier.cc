@@ -7,6 +7,7 @@
 #include <set>
 
 #include "controller/attest/quote_clock.h"
+#include "controller/attest/revocations.h"
 #include "shared/crypto/hash.h"
 
 namespace sealift::controller {
@@ -72,6 +73,8 @@ struct Comparison {
   // PCR 11 fits a phase that the rule does not accept.
   const ExpectedValue* other_phase = nullptr;
   bool degraded = false;
+  // PCR 7 is as predicted but for dbx, which firmware and systems renew.
+  bool other_revocations = false;
   // The log has this release's initrd in the image: if nothing else fits, it is this release, changed.
   bool same_initrd = false;
 
@@ -108,6 +111,9 @@ class Judgement {
     returning_ = Sha256(AsBytes("Returning from EFI Application from Boot Option"));
     separator_ = Sha256(Bytes(4, 0));
   }
+
+  // Whether the log leads to the quoted register.
+  bool Explains(std::uint32_t pcr) const { return LogLeadsTo(pcr); }
 
   Verdict Decide(UnixMillis now) {
     Verdict verdict;
@@ -151,6 +157,8 @@ class Judgement {
         }
       }
     }
+    comparison.other_revocations =
+        !comparison.Matches(kSecureBootPcr) && HasOtherRevocations(release.registers.at(kSecureBootPcr));
     comparison.degraded = !comparison.Matches(kBootPcr) && IsDegradedBoot(release);
     comparison.same_initrd = HasInitrdOf(release);
     return comparison;
@@ -163,6 +171,20 @@ class Judgement {
     return initrd != expected.end() && std::ranges::any_of(log_.EventsOf(kImagePcr), [&](const Event* event) {
              return std::ranges::equal(DigestOf(*event), initrd->digest.view());
            });
+  }
+
+  // The log leads to PCR 7 and has one of `values`' events there, with another digest for dbx alone.
+  bool HasOtherRevocations(const std::vector<ExpectedValue>& values) const {
+    if (!LogLeadsTo(kSecureBootPcr)) return false;
+    const auto events = log_.EventsOf(kSecureBootPcr);
+    return std::ranges::any_of(values, [&](const ExpectedValue& value) {
+      if (value.events.size() != events.size() || events.size() <= kRevocationsEvent) return false;
+      for (std::size_t i = 0; i < events.size(); ++i) {
+        const bool same = std::ranges::equal(DigestOf(*events[i]), value.events[i].digest.view());
+        if (!same && i != kRevocationsEvent) return false;
+      }
+      return true;
+    });
   }
 
   // Firmware tried several boot options, but started allowed images only, this release's last. The event
@@ -207,7 +229,9 @@ class Judgement {
     bool log_explains = true;
     for (const std::uint32_t pcr : kJudgedPcrs) log_explains = log_explains && LogExplains(pcr, *best);
     if (!log_explains) reasons.insert(ReasonId(Reason::kEventLogMismatch));
-    if (!best->All()) {
+    if (OnlyRevocationsDiffer(*best)) {
+      reasons.insert(ReasonId(Reason::kBaselineUnapproved));
+    } else if (!best->All()) {
       const bool unknown = !best->Identified() && best->Matches(kSecureBootPcr) && log_explains;
       reasons.insert(ReasonId(unknown ? Reason::kReleaseUnknown : Reason::kQuotePcrMismatch));
     }
@@ -216,6 +240,12 @@ class Judgement {
       found.emplace_back(ReasonId(Reason::kEventNotAllowed));
     }
     return found;
+  }
+
+  static bool OnlyRevocationsDiffer(const Comparison& best) {
+    return best.other_revocations && std::ranges::all_of(kJudgedPcrs, [&](std::uint32_t pcr) {
+             return pcr == kSecureBootPcr || best.Matches(pcr) || (pcr == kBootPcr && best.degraded);
+           });
   }
 
   // An event in a register that does not match, which the log leads to, and that no candidate has there.
@@ -247,7 +277,8 @@ class Judgement {
   }
 
   static bool RefersToUnknown(const std::vector<std::string>& reasons) {
-    return std::ranges::find(reasons, ReasonId(Reason::kReleaseUnknown)) != reasons.end();
+    return reasons.size() == 1 && (reasons.front() == ReasonId(Reason::kReleaseUnknown) ||
+                                   reasons.front() == ReasonId(Reason::kBaselineUnapproved));
   }
 
   PcrFinding Find(std::uint32_t pcr, const Sha256Digest& value, const std::optional<Comparison>& best) const {
@@ -264,6 +295,7 @@ class Judgement {
     finding.outcome = best->Matches(pcr) || degraded ? "match" : "mismatch";
     if (degraded) finding.first_difference = DegradedText();
     if (finding.outcome == "mismatch") finding.first_difference = DifferenceText(pcr, *best);
+    if (pcr == kSecureBootPcr && OnlyRevocationsDiffer(*best)) finding.outcome = "unknown";
     if (finding.outcome == "match" && !LogExplains(pcr, *best)) {
       finding.first_difference = "the event log tells another story than the register";
     }
@@ -318,26 +350,53 @@ Verdict Judge(const tpm::VerifiedQuote& quote, const tpm::EventLog& log,
   return Judgement(quote, log, candidates, phases).Decide(now);
 }
 
+Result<JudgedMachine> ExamineEvidence(const Evidence& evidence, const tpm::PublicArea& attestation_key,
+                                      ByteView nonce, std::span<const ExpectedRelease> candidates,
+                                      PhaseRule phases, UnixMillis now) {
+  SEALIFT_ASSIGN_OR_RETURN(const tpm::VerifiedQuote quote,
+                           tpm::VerifyQuote(evidence.quote, attestation_key, nonce, kJudgedPcrs));
+  auto log = tpm::EventLog::Parse(evidence.event_log);
+  JudgedMachine judged;
+  if (!log.ok()) {
+    judged.verdict = RefusedEvidence(log.status(), now);
+    judged.verdict.clock = ClockOf(quote);
+    return judged;
+  }
+  Judgement judgement(quote, *log, candidates, phases);
+  judged.verdict = judgement.Decide(now);
+  FirmwareMeasurement firmware{.registers = {}, .explained = {}, .log = *std::move(log)};
+  for (const std::uint32_t pcr : kFirmwarePcrs) {
+    const auto quoted = quote.pcrs().find(pcr);
+    if (quoted == quote.pcrs().end()) continue;
+    firmware.registers.insert(*quoted);
+    if (judgement.Explains(pcr)) firmware.explained.insert(pcr);
+  }
+  judged.firmware = std::move(firmware);
+  return judged;
+}
+
 Result<Verdict> JudgeEvidence(const Evidence& evidence, const tpm::PublicArea& attestation_key,
                               ByteView nonce, std::span<const ExpectedRelease> candidates, PhaseRule phases,
                               UnixMillis now) {
-  SEALIFT_ASSIGN_OR_RETURN(const tpm::VerifiedQuote quote,
-                           tpm::VerifyQuote(evidence.quote, attestation_key, nonce, kJudgedPcrs));
-  const auto log = tpm::EventLog::Parse(evidence.event_log);
-  if (log.ok()) return Judge(quote, *log, candidates, phases, now);
-  Verdict verdict = RefusedEvidence(log.status(), now);
-  verdict.clock = ClockOf(quote);
-  return verdict;
+  SEALIFT_ASSIGN_OR_RETURN(JudgedMachine judged,
+                           ExamineEvidence(evidence, attestation_key, nonce, candidates, phases, now));
+  return std::move(judged.verdict);
 }
 
-Verdict JudgeMachine(const Evidence& evidence, const tpm::PublicArea& attestation_key, ByteView nonce,
-                     std::span<const ExpectedRelease> candidates, PhaseRule phases,
-                     const std::optional<QuoteClock>& before, UnixMillis now) {
-  const auto judged = JudgeEvidence(evidence, attestation_key, nonce, candidates, phases, now);
-  Verdict verdict = judged.ok() ? *judged : RefusedEvidence(judged.status(), now);
+JudgedMachine ExamineMachine(const Evidence& evidence, const tpm::PublicArea& attestation_key, ByteView nonce,
+                             std::span<const ExpectedRelease> candidates, PhaseRule phases,
+                             const std::optional<QuoteClock>& before, UnixMillis now) {
+  auto examined = ExamineEvidence(evidence, attestation_key, nonce, candidates, phases, now);
+  JudgedMachine judged;
+  if (examined.ok()) {
+    judged = *std::move(examined);
+  } else {
+    judged.verdict = RefusedEvidence(examined.status(), now);
+  }
+  Verdict& verdict = judged.verdict;
   const std::optional<QuoteClock> quoted = verdict.clock;
   if (!quoted) verdict.clock = before;
-  if (!quoted || !before) return verdict;
+  if (!quoted || !before) return judged;
   if (RunsBackwards(*quoted, *before)) {
     verdict.trust = Trust::kUntrusted;
     verdict.reasons.emplace_back(ReasonId(Reason::kQuoteClockBackwards));
@@ -345,7 +404,13 @@ Verdict JudgeMachine(const Evidence& evidence, const tpm::PublicArea& attestatio
   } else if (quoted->firmware_version != before->firmware_version) {
     verdict.notes.emplace_back(ReasonId(Reason::kFirmwareChanged));
   }
-  return verdict;
+  return judged;
+}
+
+Verdict JudgeMachine(const Evidence& evidence, const tpm::PublicArea& attestation_key, ByteView nonce,
+                     std::span<const ExpectedRelease> candidates, PhaseRule phases,
+                     const std::optional<QuoteClock>& before, UnixMillis now) {
+  return ExamineMachine(evidence, attestation_key, nonce, candidates, phases, before, now).verdict;
 }
 
 Verdict RefusedEvidence(const Status& error, UnixMillis now) {

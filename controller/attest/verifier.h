@@ -8,6 +8,7 @@
 #include <cstdint>
 #include <map>
 #include <optional>
+#include <set>
 #include <span>
 #include <string>
 #include <vector>
@@ -57,10 +58,22 @@ enum class PhaseRule { kAnyPhase, kFinalPhase };
 //   untrusted  QUOTE_PCR_MISMATCH: another value; EVENT_LOG_MISMATCH: the log does not lead to the registers;
 //              EVENT_NOT_ALLOWED, besides: the log leads there, but over an event that no candidate allows in
 //              that register. Types of events are never asked: they are not measured.
-//   unknown    RELEASE_UNKNOWN: Secure Boot is as predicted, but neither the image nor how it was started is
+//   unknown    BASELINE_UNAPPROVED: PCR 7 is as predicted but for the event of dbx (attest/revocations.h), and
+//              everything else is as it should be.
+//              RELEASE_UNKNOWN: Secure Boot is as predicted, but neither the image nor how it was started is
 //              known; an image around a candidate's initrd is that candidate, changed, and untrusted
 Verdict Judge(const tpm::VerifiedQuote& quote, const tpm::EventLog& log,
               std::span<const ExpectedRelease> candidates, PhaseRule phases, UnixMillis now);
+
+// What firmware measured before anything of ours ran: its code and configuration (0, 1), and those of add-in
+// cards (2, 3). No release predicts it; attest/firmware.h compares it with the model's baselines.
+inline constexpr std::array<std::uint32_t, 4> kFirmwarePcrs{0, 1, 2, 3};
+struct FirmwareMeasurement {
+  // Those of kFirmwarePcrs that the quote covers, and which of them the log leads to.
+  tpm::PcrValues registers;
+  std::set<std::uint32_t> explained;
+  tpm::EventLog log;
+};
 
 // What a machine sends.
 struct Evidence {
@@ -75,6 +88,15 @@ Result<Verdict> JudgeEvidence(const Evidence& evidence, const tpm::PublicArea& a
                               ByteView nonce, std::span<const ExpectedRelease> candidates, PhaseRule phases,
                               UnixMillis now);
 
+// The same, with what the firmware measured; nothing of it where the log could not be read.
+struct JudgedMachine {
+  Verdict verdict;
+  std::optional<FirmwareMeasurement> firmware;
+};
+Result<JudgedMachine> ExamineEvidence(const Evidence& evidence, const tpm::PublicArea& attestation_key,
+                                      ByteView nonce, std::span<const ExpectedRelease> candidates,
+                                      PhaseRule phases, UnixMillis now);
+
 // JudgeEvidence of a running node, as a verdict in every case. `before`: how far the TPM had come at the
 // node's last quote. Besides: QUOTE_CLOCK_BACKWARDS where this quote is from before (the counters wrap, as
 // TPMs add a constant of their own for keys outside the endorsement hierarchy, part 1, 36.7); note
@@ -82,6 +104,10 @@ Result<Verdict> JudgeEvidence(const Evidence& evidence, const tpm::PublicArea& a
 Verdict JudgeMachine(const Evidence& evidence, const tpm::PublicArea& attestation_key, ByteView nonce,
                      std::span<const ExpectedRelease> candidates, PhaseRule phases,
                      const std::optional<QuoteClock>& before, UnixMillis now);
+// The same, with what the firmware measured, where the quote held.
+JudgedMachine ExamineMachine(const Evidence& evidence, const tpm::PublicArea& attestation_key, ByteView nonce,
+                             std::span<const ExpectedRelease> candidates, PhaseRule phases,
+                             const std::optional<QuoteClock>& before, UnixMillis now);
 
 // Untrusted, with the reason of an error, for evidence that JudgeEvidence refused.
 Verdict RefusedEvidence(const Status& error, UnixMillis now);

@@ -75,6 +75,10 @@ std::string Explain(const v1::PcrFinding& finding) {
     return detail.empty() ? fmt::format("{} is as predicted.", what)
                           : fmt::format("{} is allowed: {}.", what, detail);
   }
+  if (finding.outcome() == "unknown") {
+    return detail.empty() ? fmt::format("{} has no approved baseline to be compared with.", what)
+                          : fmt::format("{} shows what nobody approved yet: {}.", what, detail);
+  }
   if (finding.outcome() == "mismatch") {
     return fmt::format("{} is not as predicted: {}.", what, detail.empty() ? "another value" : detail);
   }

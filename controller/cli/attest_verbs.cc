@@ -126,6 +126,8 @@ void AddAttestVerbs(CLI::App& app, Session& session) {
   CLI::App* attest = app.add_subcommand("attest", "What nodes proved with their TPMs");
   attest->require_subcommand(1);
 
+  AddBaselineVerbs(*attest, session);
+
   const auto show = std::make_shared<Arguments>();
   CLI::App* show_verb = AddVerb(
       *attest, session, "show", "A node's verdicts, newest first, with every register",

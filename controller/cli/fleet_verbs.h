@@ -13,5 +13,7 @@ void AddAttestVerbs(CLI::App& app, Session& session);
 void AddSecretVerbs(CLI::App& app, Session& session);
 // sealift content collect
 void AddContentVerbs(CLI::App& app, Session& session);
+// Below `attest`: baseline list|show|approve|withdraw
+void AddBaselineVerbs(CLI::App& attest, Session& session);
 
 }  // namespace sealift::cli

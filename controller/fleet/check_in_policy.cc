@@ -10,6 +10,11 @@ bool QuoteDue(const CheckInView& view, const NodeStatus& status, UnixMillis now,
   return now >= view.last_decided + policy.quote_interval;
 }
 
+bool CureDue(const CheckInView& view, const NodeStatus& status) {
+  return view.last_degraded && view.last_trust == Trust::kTrusted && view.admission == Admission::kAdmitted &&
+         !status.running.boot_id.empty() && view.last_verdict_boot_id == status.running.boot_id;
+}
+
 std::chrono::milliseconds PollAfter(const CheckInView& view, const NodeStatus& status,
                                     const CheckInPolicy& policy, std::uint32_t spread) {
   const bool elsewhere = view.desired && view.desired->version != status.running.version;

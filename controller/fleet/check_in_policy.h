@@ -23,6 +23,9 @@ struct CheckInPolicy {
 
 // A quote is due after each boot, at the interval, and again while the last one was not trusted.
 bool QuoteDue(const CheckInView& view, const NodeStatus& status, UnixMillis now, const CheckInPolicy& policy);
+// Firmware tried other boot options on the way to this boot, of a node that is admitted and trusted all the
+// same: one clean reboot sets that right. The node decides when.
+bool CureDue(const CheckInView& view, const NodeStatus& status);
 // `spread`: any number; turns the interval into 80 % to 120 % of it, so that a fleet does not come at once.
 std::chrono::milliseconds PollAfter(const CheckInView& view, const NodeStatus& status,
                                     const CheckInPolicy& policy, std::uint32_t spread);

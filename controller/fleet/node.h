@@ -47,11 +47,12 @@ struct VersionFailure {
 // Why one register is believed or not.
 struct PcrFinding {
   std::uint32_t pcr = 0;
-  // "match", "mismatch", "unpredicted".
+  // "match", "mismatch", "unpredicted"; of the firmware's registers also "unknown": nothing is approved for
+  // it.
   std::string outcome;
   std::vector<Sha256Digest> expected;
   std::optional<Sha256Digest> found;
-  // Of a mismatch: the first event that differs, in words.
+  // Of a mismatch or of "unknown": the first event that differs, in words.
   std::string first_difference;
   bool operator==(const PcrFinding&) const = default;
 };
@@ -75,7 +76,8 @@ struct Verdict {
   std::optional<ReleaseId> release_id;
   UnixMillis decided;
   bool degraded_boot = false;
-  // Reason ids of what an operator should know and what decides nothing: FIRMWARE_CHANGED, BOOT_DEGRADED.
+  // Reason ids of what an operator should know and what decides nothing: FIRMWARE_CHANGED, BOOT_DEGRADED,
+  // BASELINE_UNAPPROVED.
   std::vector<std::string> notes;
   // Of the quote; where it was refused, of the last one that held: the next has to be ahead of it.
   std::optional<QuoteClock> clock;

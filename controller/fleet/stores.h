@@ -27,6 +27,8 @@ struct CheckInView {
   Trust last_trust = Trust::kUnspecified;
   UnixMillis last_decided;
   std::string last_verdict_boot_id;
+  // Firmware tried other boot options on the way to that boot.
+  bool last_degraded = false;
   std::optional<Desired> desired;
   // Approved and not ended, oldest first.
   std::vector<PendingOrder> orders;
@@ -177,6 +179,9 @@ struct EvidenceRecord {
   // Expected values of every release of that time, JSON (attest/evidence_file.h); lies outside the table,
   // too.
   Bytes expected;
+  // What the firmware's registers were compared with, JSON (attest/firmware.h); empty where they were not.
+  // Lies outside the table.
+  Bytes baseline;
   // Given by the store.
   std::uint64_t sequence = 0;
 };
@@ -187,7 +192,7 @@ class EvidenceStore {
   virtual ~EvidenceStore() = default;
   virtual Status Append(const EvidenceRecord& record) = 0;
   // Newest first.
-  // Without `expected`, which may be large.
+  // Without `expected` and `baseline`, which may be large.
   virtual Result<std::vector<EvidenceRecord>> History(const NodeId& id, std::size_t limit) = 0;
   // Errors: NOT_FOUND/EVIDENCE_INVALID when the node has no such record.
   virtual Result<EvidenceRecord> Get(const NodeId& id, std::uint64_t sequence) = 0;

@@ -46,9 +46,13 @@ class SqliteEvidenceStore final : public EvidenceStore {
       if (!record.expected.empty()) {
         SEALIFT_ASSIGN_OR_RETURN(expected, Keep(record.expected));
       }
+      std::optional<Sha256Digest> baseline;
+      if (!record.baseline.empty()) {
+        SEALIFT_ASSIGN_OR_RETURN(baseline, Keep(record.baseline));
+      }
       const Status written = db_.Write([&](SqliteConnection& connection) {
         dropped.clear();
-        return Insert(connection, record, log, expected, dropped);
+        return Insert(connection, record, {.log = log, .expected = expected, .baseline = baseline}, dropped);
       });
       if (!written.ok()) return written;
     }
@@ -79,8 +83,8 @@ class SqliteEvidenceStore final : public EvidenceStore {
     SEALIFT_RETURN_IF_ERROR(db_.Read([&](SqliteConnection& connection) -> Status {
       SEALIFT_ASSIGN_OR_RETURN(
           auto query,
-          connection.Prepare("SELECT sequence, verdict, attest, signature, event_log, context, expected "
-                             "FROM evidence WHERE node_id = $1 AND sequence = $2"));
+          connection.Prepare("SELECT sequence, verdict, attest, signature, event_log, context, expected, "
+                             "baseline FROM evidence WHERE node_id = $1 AND sequence = $2"));
       SEALIFT_ASSIGN_OR_RETURN(const bool row,
                                query.Text(id.text()).Integer(static_cast<std::int64_t>(sequence)).Step());
       if (!row) {
@@ -88,9 +92,12 @@ class SqliteEvidenceStore final : public EvidenceStore {
                          fmt::format("find evidence {} of node {}", sequence, id.text()));
       }
       SEALIFT_ASSIGN_OR_RETURN(record, ReadRecord(id, query));
-      const Bytes expected = query.BlobAt(6);
-      if (expected.empty()) return OkStatus();
-      SEALIFT_ASSIGN_OR_RETURN(record.expected, ReadKept(id, expected));
+      if (const Bytes expected = query.BlobAt(6); !expected.empty()) {
+        SEALIFT_ASSIGN_OR_RETURN(record.expected, ReadKept(id, expected));
+      }
+      if (const Bytes baseline = query.BlobAt(7); !baseline.empty()) {
+        SEALIFT_ASSIGN_OR_RETURN(record.baseline, ReadKept(id, baseline));
+      }
       return OkStatus();
     }));
     return record;
@@ -116,7 +123,7 @@ class SqliteEvidenceStore final : public EvidenceStore {
     return blob;
   }
 
-  // All but `expected`.
+  // All but `expected` and `baseline`.
   Result<EvidenceRecord> ReadRecord(const NodeId& id, const SqliteStatement& row) {
     EvidenceRecord record{.node_id = id};
     record.sequence = static_cast<std::uint64_t>(row.IntegerAt(0));
@@ -130,16 +137,24 @@ class SqliteEvidenceStore final : public EvidenceStore {
     return record;
   }
 
-  Status Insert(SqliteConnection& connection, const EvidenceRecord& record, const Sha256Digest& log,
-                const std::optional<Sha256Digest>& expected, std::vector<Bytes>& dropped) {
+  // What lies outside the table, by digest.
+  struct Kept {
+    Sha256Digest log;
+    std::optional<Sha256Digest> expected;
+    std::optional<Sha256Digest> baseline;
+  };
+
+  Status Insert(SqliteConnection& connection, const EvidenceRecord& record, const Kept& kept,
+                std::vector<Bytes>& dropped) {
     SEALIFT_ASSIGN_OR_RETURN(const bool changed, Differs(connection, record));
     SEALIFT_ASSIGN_OR_RETURN(auto insert,
                              connection.Prepare("INSERT INTO evidence (node_id, verdict, attest, signature, "
-                                                "event_log, context, expected, changed) "
-                                                "VALUES ($1, $2, $3, $4, $5, $6, $7, $8)"));
+                                                "event_log, context, expected, changed, baseline) "
+                                                "VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)"));
     insert.Text(record.node_id.text()).Text(EncodeVerdict(record.verdict)).Blob(record.attest);
-    insert.Blob(record.signature).Blob(log.view()).Text(EncodeEvidenceContext(record));
-    insert.Blob(expected ? expected->view() : ByteView()).Integer(changed ? 1 : 0);
+    insert.Blob(record.signature).Blob(kept.log.view()).Text(EncodeEvidenceContext(record));
+    insert.Blob(kept.expected ? kept.expected->view() : ByteView()).Integer(changed ? 1 : 0);
+    insert.Blob(kept.baseline ? kept.baseline->view() : ByteView());
     SEALIFT_RETURN_IF_ERROR(insert.Run().status());
     return Archive(connection, record, dropped);
   }
@@ -162,6 +177,7 @@ class SqliteEvidenceStore final : public EvidenceStore {
     std::int64_t sequence = 0;
     Bytes event_log;
     Bytes expected;
+    Bytes baseline;
   };
 
   // Once half as many again as are kept have come together, so that one line of the audit log stands for
@@ -183,6 +199,7 @@ class SqliteEvidenceStore final : public EvidenceStore {
       SEALIFT_RETURN_IF_ERROR(drop.Integer(one.sequence).Run().status());
       dropped.push_back(one.event_log);
       if (!one.expected.empty()) dropped.push_back(one.expected);
+      if (!one.baseline.empty()) dropped.push_back(one.baseline);
     }
     const auto [first, last] = std::ranges::minmax_element(old, {}, &Old::sequence);
     SEALIFT_ASSIGN_OR_RETURN(
@@ -210,14 +227,16 @@ class SqliteEvidenceStore final : public EvidenceStore {
                            std::vector<Old>& old, Sha256Hasher& hasher) {
     SEALIFT_ASSIGN_OR_RETURN(
         auto query,
-        connection.Prepare("SELECT sequence, event_log, expected, attest, verdict FROM evidence "
+        connection.Prepare("SELECT sequence, event_log, expected, attest, verdict, baseline FROM evidence "
                            "WHERE node_id = $1 AND changed = $2 ORDER BY sequence DESC LIMIT $3 OFFSET $4"));
     query.Text(id.text()).Integer(changed).Integer(kMostAtOnce).Integer(static_cast<std::int64_t>(keep));
     for (;;) {
       SEALIFT_ASSIGN_OR_RETURN(const bool row, query.Step());
       if (!row) return OkStatus();
-      old.push_back(
-          {.sequence = query.IntegerAt(0), .event_log = query.BlobAt(1), .expected = query.BlobAt(2)});
+      old.push_back({.sequence = query.IntegerAt(0),
+                     .event_log = query.BlobAt(1),
+                     .expected = query.BlobAt(2),
+                     .baseline = query.BlobAt(5)});
       hasher.Update(query.BlobAt(3));
       hasher.Update(AsBytes(query.TextAt(4)));
     }
@@ -232,8 +251,9 @@ class SqliteEvidenceStore final : public EvidenceStore {
       const Status looked = db_.Read([&](SqliteConnection& connection) -> Status {
         SEALIFT_ASSIGN_OR_RETURN(auto query,
                                  connection.Prepare("SELECT 1 FROM evidence WHERE event_log = $1 UNION ALL "
-                                                    "SELECT 1 FROM evidence WHERE expected = $2 LIMIT 1"));
-        SEALIFT_ASSIGN_OR_RETURN(named, query.Blob(name).Blob(name).Step());
+                                                    "SELECT 1 FROM evidence WHERE expected = $2 UNION ALL "
+                                                    "SELECT 1 FROM evidence WHERE baseline = $3 LIMIT 1"));
+        SEALIFT_ASSIGN_OR_RETURN(named, query.Blob(name).Blob(name).Blob(name).Step());
         return OkStatus();
       });
       std::error_code ignored;

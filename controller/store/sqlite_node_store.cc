@@ -225,9 +225,10 @@ class SqliteNodeStatusStore final : public NodeStatusStore {
     CheckInView view;
     SEALIFT_RETURN_IF_ERROR(db_.Read([&](SqliteConnection& connection) -> Status {
       SEALIFT_ASSIGN_OR_RETURN(
-          auto query, connection.Prepare("SELECT admission, last_seen_ms, verdict_trust, verdict_decided_ms, "
-                                         "verdict_boot, desired_channel, desired_version, desired_release "
-                                         "FROM nodes JOIN node_check_ins ON node_id = id WHERE id = $1"));
+          auto query, connection.Prepare(
+                          "SELECT admission, last_seen_ms, verdict_trust, verdict_decided_ms, "
+                          "verdict_boot, desired_channel, desired_version, desired_release, "
+                          "verdict_degraded FROM nodes JOIN node_check_ins ON node_id = id WHERE id = $1"));
       SEALIFT_ASSIGN_OR_RETURN(const bool row, query.Text(id.text()).Step());
       if (!row) return NoSuchNode(id);
       view.admission = static_cast<Admission>(query.IntegerAt(0));
@@ -236,6 +237,7 @@ class SqliteNodeStatusStore final : public NodeStatusStore {
       view.last_decided = query.TimeAt(3);
       view.last_verdict_boot_id = query.TextAt(4);
       SEALIFT_ASSIGN_OR_RETURN(view.desired, ReadDesired(query, 5));
+      view.last_degraded = query.IntegerAt(8) != 0;
       return ReadOrders(connection, id, view.orders);
     }));
     return view;
@@ -283,12 +285,13 @@ class SqliteNodeStatusStore final : public NodeStatusStore {
 
   Status RecordVerdict(const NodeId& id, const Verdict& verdict) override {
     return db_.Write([&](SqliteConnection& connection) -> Status {
-      SEALIFT_ASSIGN_OR_RETURN(
-          auto update, connection.Prepare("UPDATE nodes SET verdict = $1, verdict_trust = $2, "
-                                          "verdict_decided_ms = $3, verdict_boot = $4 WHERE id = $5"));
+      SEALIFT_ASSIGN_OR_RETURN(auto update,
+                               connection.Prepare("UPDATE nodes SET verdict = $1, verdict_trust = $2, "
+                                                  "verdict_decided_ms = $3, verdict_boot = $4, "
+                                                  "verdict_degraded = $5 WHERE id = $6"));
       update.Text(EncodeVerdict(verdict)).Integer(static_cast<std::int64_t>(verdict.trust));
-      SEALIFT_ASSIGN_OR_RETURN(const int changed,
-                               update.Time(verdict.decided).Text(verdict.boot_id).Text(id.text()).Run());
+      update.Time(verdict.decided).Text(verdict.boot_id).Integer(verdict.degraded_boot ? 1 : 0);
+      SEALIFT_ASSIGN_OR_RETURN(const int changed, update.Text(id.text()).Run());
       return changed == 1 ? OkStatus() : NoSuchNode(id);
     });
   }

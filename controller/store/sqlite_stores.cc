@@ -169,7 +169,8 @@ const std::vector<Migration>& Migrations() {
                                              {5, "secrets", kSecretSchema},
                                              {6, "nodes counted by kind", kNodeCountsSchema},
                                              {7, "bounded evidence", kEvidenceLimitsSchema},
-                                             {8, "one clock of quotes", kQuoteClockSchema}};
+                                             {8, "one clock of quotes", kQuoteClockSchema},
+                                             {9, "baselines of firmware", kBaselineSchema}};
   return all;
 }
 
@@ -196,6 +197,9 @@ Result<std::unique_ptr<SqliteStores>> SqliteStores::Open(const std::filesystem::
   stores->quote_clocks_ = MakeSqliteQuoteClockStore(db);
   stores->secrets_ = MakeSqliteSecretStore(db);
   stores->node_counts_ = MakeSqliteNodeCounts(db);
+  stores->baselines_ = MakeSqliteBaselineStore(db);
+  stores->revocations_ = MakeSqliteRevocationsStore(db);
+  stores->policy_ = MakeSqlitePolicyStore(db);
   return stores;
 }
 

@@ -7,7 +7,10 @@
 #include <memory>
 
 #include "controller/fleet/admission.h"
+#include "controller/fleet/baseline.h"
 #include "controller/fleet/node_counts.h"
+#include "controller/fleet/policy_enforcer.h"
+#include "controller/fleet/revocations.h"
 #include "controller/fleet/stores.h"
 #include "controller/secret/secret.h"
 #include "controller/store/sqlite_db.h"
@@ -44,6 +47,9 @@ class SqliteStores {
   QuoteClockStore& quote_clocks() { return *quote_clocks_; }
   SecretStore& secrets() { return *secrets_; }
   NodeCounts& node_counts() { return *node_counts_; }
+  BaselineStore& baselines() { return *baselines_; }
+  RevocationsStore& revocations() { return *revocations_; }
+  PolicyStore& policy() { return *policy_; }
   SqliteDb& db() { return *db_; }
 
  private:
@@ -66,6 +72,9 @@ class SqliteStores {
   std::unique_ptr<QuoteClockStore> quote_clocks_;
   std::unique_ptr<SecretStore> secrets_;
   std::unique_ptr<NodeCounts> node_counts_;
+  std::unique_ptr<BaselineStore> baselines_;
+  std::unique_ptr<RevocationsStore> revocations_;
+  std::unique_ptr<PolicyStore> policy_;
 };
 
 // One constructor a store, each in the file named after it.
@@ -85,12 +94,16 @@ std::unique_ptr<InventoryStore> MakeSqliteInventoryStore(SqliteDb& db);
 std::unique_ptr<JoinTokenStore> MakeSqliteJoinTokenStore(SqliteDb& db);
 std::unique_ptr<RefusalStore> MakeSqliteRefusalStore(SqliteDb& db);
 std::unique_ptr<QuoteClockStore> MakeSqliteQuoteClockStore(SqliteDb& db);
-// Migration of the four above; in the file that uses it.
+std::unique_ptr<BaselineStore> MakeSqliteBaselineStore(SqliteDb& db);
+std::unique_ptr<RevocationsStore> MakeSqliteRevocationsStore(SqliteDb& db);
+std::unique_ptr<PolicyStore> MakeSqlitePolicyStore(SqliteDb& db);
+// Migrations, each in the file that uses it.
 extern const char kAdmissionSchema[];
 extern const char kQuoteClockSchema[];
 std::unique_ptr<SecretStore> MakeSqliteSecretStore(SqliteDb& db);
 extern const char kSecretSchema[];
 std::unique_ptr<NodeCounts> MakeSqliteNodeCounts(SqliteDb& db);
 extern const char kNodeCountsSchema[];
+extern const char kBaselineSchema[];
 
 }  // namespace sealift::controller

@@ -194,13 +194,21 @@ void Agent::TakeAnswer(const CheckInAnswer& answer) {
     parts_.engine.OnNothingDesired();
   }
   if (!answer.quote_nonce.empty()) SendAttestation(answer.quote_nonce);
+  // What was asked before that verdict knows nothing of it.
+  const bool trusted = answer.quote_nonce.empty() && status_.attestation == "trusted";
+  Tell("cure the boot by a reboot", parts_.cure.OnAnswer(answer.reboot_to_cure, trusted, Quiet()));
+}
+
+bool Agent::Quiet() const {
+  const UpdateState state = parts_.engine.status().state;
+  return !parts_.orders.busy() && (state == UpdateState::kIdle || state == UpdateState::kBlessed);
 }
 
 void Agent::SendAttestation(ByteView nonce) {
   const auto attest = [&]() -> Result<AttestAnswer> {
     SEALIFT_ASSIGN_OR_RETURN(const tpm::QuoteEvidence quote, parts_.tpm.Quote(nonce, kQuotedPcrs));
     SEALIFT_ASSIGN_OR_RETURN(const Bytes event_log, parts_.read_event_log());
-    return parts_.link.Attest(quote, event_log, EpochProof(nonce));
+    return parts_.link.Attest(quote, event_log, EpochProof(nonce), options_.hardware);
   };
   const Result<AttestAnswer> answer = attest();
   Tell("attest", answer.status());

@@ -10,6 +10,7 @@
 #include <stop_token>
 #include <string>
 
+#include "node-agent/app/boot_cure.h"
 #include "node-agent/app/status_file.h"
 #include "node-agent/link/backoff.h"
 #include "node-agent/link/controller_link.h"
@@ -34,6 +35,8 @@ struct AgentOptions {
   std::filesystem::path join_token_file;
   // What the installer left; may be missing.
   std::filesystem::path install_record;
+  // What the machine is, for the baselines of its firmware.
+  std::optional<HardwareModel> hardware;
   // For what is told of volumes.
   bool volumes_encrypted = true;
   // Waits after a failed or pending enrolment, and after a failed check-in.
@@ -56,6 +59,7 @@ class Agent {
     OrderKeeper& orders;
     EscrowKeeper& escrow;
     EpochBook& epochs;
+    BootCure& cure;
     EventLogReader read_event_log;
     AgentClock& clock;
     RandomFraction random;
@@ -78,6 +82,8 @@ class Agent {
   void CheckInIfDue();
   void TakeAnswer(const CheckInAnswer& answer);
   void SendAttestation(ByteView nonce);
+  // No update under way or on trial, and no order in hand.
+  bool Quiet() const;
   void SendReportIfDue();
   MachineReport Machine();
   std::optional<EpochEvidence> EpochProof(ByteView nonce);

@@ -263,6 +263,8 @@ Status RunLoop(const Settings& settings, const std::string& boot_id, const std::
   OrderKeeper orders(
       std::move(order_settings),
       {.tpm = *tpm.tpm, .counters = *counters, .actions = actions, .log = order_log, .clock = clock});
+  BootCure cure(
+      {.rebooter = rebooter, .mounted = mounted, .mark = settings.state / kBootCureName, .boot_id = boot_id});
   Agent agent({.agent_version = SEALIFT_VERSION,
                .boot_id = boot_id,
                .labels = settings.labels,
@@ -270,6 +272,7 @@ Status RunLoop(const Settings& settings, const std::string& boot_id, const std::
                .identity_file = settings.state / kIdentityFileName,
                .join_token_file = settings.state / kJoinTokenFileName,
                .install_record = settings.state / kInstallRecordName,
+               .hardware = ReadHardwareModel(settings.dmi),
                .volumes_encrypted = settings.volumes_encrypted},
               {.tpm = *tpm.tpm,
                .tls_signer = tpm.tls_signer,
@@ -281,6 +284,7 @@ Status RunLoop(const Settings& settings, const std::string& boot_id, const std::
                .orders = orders,
                .escrow = escrow,
                .epochs = epochs,
+               .cure = cure,
                .read_event_log = [file = settings.event_log] { return ReadEventLog(file); },
                .clock = clock,
                .random = SystemRandom()});

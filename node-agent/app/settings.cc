@@ -157,6 +157,7 @@ void ReadPlaces(ConfigReader& config, Settings& settings) {
   settings.os_release = AbsolutePath(config, "node.os_release", "/etc/os-release");
   settings.build_time = AbsolutePath(config, "node.build_time", "/usr/lib/sealift/built");
   settings.epoch = AbsolutePath(config, "node.epoch", kEpochFile);
+  settings.dmi = AbsolutePath(config, "node.dmi", "/sys/class/dmi/id");
   settings.boot_id = AbsolutePath(config, "node.boot_id", "/proc/sys/kernel/random/boot_id");
 }
 

@@ -81,6 +81,7 @@ struct Settings {
   std::filesystem::path build_time;
   std::filesystem::path boot_id;
   std::filesystem::path epoch;
+  std::filesystem::path dmi;
 };
 
 // Errors: INVALID_ARGUMENT/CONFIG_INVALID naming every problem.

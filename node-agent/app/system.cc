@@ -37,6 +37,24 @@ Result<UnixMillis> ReadImageBuildTime(const std::filesystem::path& file) {
   return *built;
 }
 
+std::optional<HardwareModel> ReadHardwareModel(const std::filesystem::path& folder) {
+  constexpr std::size_t kMaxBytes = 64;
+  const auto read = [&](const char* name) {
+    std::string clean;
+    for (const char c : ReadTextFile(folder / name, 4096).value_or("")) {
+      if (c == '\n' || clean.size() == kMaxBytes) break;
+      clean.push_back(c >= ' ' && c <= '~' ? c : '?');
+    }
+    while (clean.ends_with(' ')) clean.pop_back();
+    return clean;
+  };
+  HardwareModel model{.vendor = read("sys_vendor"),
+                      .product = read("product_name"),
+                      .firmware_version = read("bios_version")};
+  if (model.vendor.empty() && model.product.empty()) return std::nullopt;
+  return model;
+}
+
 Result<UniqueFd> LockAgent(const std::filesystem::path& runtime_directory) {
   SEALIFT_RETURN_IF_ERROR(MakeDirectories(runtime_directory, 0755));
   const std::filesystem::path path = runtime_directory / kLockFileName;

@@ -6,6 +6,7 @@
 #include <string_view>
 #include <vector>
 
+#include "node-agent/link/controller_client.h"
 #include "node-agent/update/seams.h"
 #include "shared/base/clock.h"
 #include "shared/base/files.h"
@@ -18,6 +19,10 @@ Result<std::string> ReadBootId(const std::filesystem::path& file);
 // When the image was made: agent time never runs before it. `file` was written by `sealift build-uki` and
 // lies in the measured image. Errors: those of ReadTextFile and ParseRfc3339.
 Result<UnixMillis> ReadImageBuildTime(const std::filesystem::path& file);
+
+// What the kernel gives of SMBIOS in `folder` (/sys/class/dmi/id). Nothing where it has neither vendor nor
+// product.
+std::optional<HardwareModel> ReadHardwareModel(const std::filesystem::path& folder);
 
 inline constexpr std::string_view kLockFileName = "agent.lock";
 // Held while this process lives: two agents would write one ESP. Errors: FAILED_PRECONDITION/AGENT_RUNNING.

@@ -84,6 +84,8 @@ struct CheckInAnswer {
   std::optional<DesiredRelease> desired;
   // DSSE envelopes, unverified.
   std::vector<std::string> signed_orders;
+  // Firmware tried other boot options on the way to this boot: one clean reboot is wanted.
+  bool reboot_to_cure = false;
   // Request digests of outcomes that need not be told again.
   std::vector<Sha256Digest> known_outcomes;
 };
@@ -92,6 +94,14 @@ struct CheckInAnswer {
 struct EpochEvidence {
   Attestation counter;
   std::uint64_t base = 0;
+};
+
+// The machine as its firmware names it; each at most 64 bytes.
+struct HardwareModel {
+  std::string vendor;
+  std::string product;
+  std::string firmware_version;
+  bool operator==(const HardwareModel&) const = default;
 };
 
 // The controller's opinion of a quote. `reasons` is empty when trusted.
@@ -108,9 +118,10 @@ class ControllerClient {
   // True when the controller has stored it.
   virtual Result<bool> SendReport(const UpdateReport& report, const std::optional<BootInventory>& running,
                                   const std::string& boot_id) = 0;
-  // `epoch`: nothing where the machine has no counter.
+  // `epoch`: nothing where the machine has no counter; `hardware`: nothing where it cannot tell.
   virtual Result<AttestAnswer> Attest(const tpm::QuoteEvidence& quote, ByteView event_log,
-                                      const std::optional<EpochEvidence>& epoch) = 0;
+                                      const std::optional<EpochEvidence>& epoch,
+                                      const std::optional<HardwareModel>& hardware) = 0;
   // SHA-256 of the blob that is stored now.
   virtual Result<Sha256Digest> EscrowRecoveryKey(const escrow::EscrowedKey& key) = 0;
   // TUF metadata by file name. Errors also: NOT_FOUND.

@@ -52,9 +52,10 @@ Result<bool> ControllerLink::SendReport(const UpdateReport& report,
 }
 
 Result<AttestAnswer> ControllerLink::Attest(const tpm::QuoteEvidence& quote, ByteView event_log,
-                                            const std::optional<EpochEvidence>& epoch) {
+                                            const std::optional<EpochEvidence>& epoch,
+                                            const std::optional<HardwareModel>& hardware) {
   SEALIFT_ASSIGN_OR_RETURN(const auto client, Current());
-  return client->Attest(quote, event_log, epoch);
+  return client->Attest(quote, event_log, epoch, hardware);
 }
 
 Result<Sha256Digest> ControllerLink::EscrowRecoveryKey(const escrow::EscrowedKey& key) {

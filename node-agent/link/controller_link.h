@@ -44,7 +44,8 @@ class ControllerLink final : public ControllerClient {
   Result<bool> SendReport(const UpdateReport& report, const std::optional<BootInventory>& running,
                           const std::string& boot_id) override;
   Result<AttestAnswer> Attest(const tpm::QuoteEvidence& quote, ByteView event_log,
-                              const std::optional<EpochEvidence>& epoch) override;
+                              const std::optional<EpochEvidence>& epoch,
+                              const std::optional<HardwareModel>& hardware) override;
   Result<Sha256Digest> EscrowRecoveryKey(const escrow::EscrowedKey& key) override;
   Result<std::string> GetMetadata(std::string_view name) override;
   Status FetchContent(const Sha256Digest& digest, std::uint64_t offset,

@@ -201,6 +201,7 @@ Result<CheckInAnswer> CheckInFromWire(const v1::CheckInResponse& response) {
     }
     answer.desired = std::move(release);
   }
+  answer.reboot_to_cure = response.reboot_to_cure();
   if (response.signed_orders_size() > kMaxOrders) return BadAnswer("CheckIn", "too many orders");
   for (const std::string& order : response.signed_orders()) {
     if (order.size() > kMaxOrderBytes) return BadAnswer("CheckIn", "an order is too large");
@@ -243,13 +244,20 @@ class GrpcControllerClient final : public ControllerClient {
   }
 
   Result<AttestAnswer> Attest(const tpm::QuoteEvidence& quote, ByteView event_log,
-                              const std::optional<EpochEvidence>& epoch) override {
+                              const std::optional<EpochEvidence>& epoch,
+                              const std::optional<HardwareModel>& hardware) override {
     v1::AttestRequest request;
     FillQuote(quote, event_log, *request.mutable_quote());
     if (epoch) {
       request.mutable_epoch()->set_attest(ToText(epoch->counter.attest));
       request.mutable_epoch()->set_signature(ToText(epoch->counter.signature));
       request.mutable_epoch()->set_base(epoch->base);
+    }
+    if (hardware) {
+      v1::HardwareModel& to = *request.mutable_hardware();
+      to.set_vendor(hardware->vendor);
+      to.set_product(hardware->product);
+      to.set_firmware_version(hardware->firmware_version);
     }
     v1::AttestResponse response;
     const auto context = wire::MakeContext(deadlines_.call);

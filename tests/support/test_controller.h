@@ -100,6 +100,7 @@ class TestController {
     // Of the last quote that came with one.
     std::optional<v1::EpochEvidence> epoch;
     std::optional<std::uint64_t> epoch_counter;
+    std::optional<v1::HardwareModel> hardware;
     std::vector<std::uint64_t> offsets;
     std::string peer_uri;
     std::string event_log;
@@ -159,6 +160,7 @@ class TestController {
       const Status verified = owner_.CheckQuote(request->quote(), owner_.quote_nonce_);
       if (!verified.ok()) return ToGrpcStatus(verified);
       ++owner_.seen.trusted_quotes;
+      if (request->has_hardware()) owner_.seen.hardware = request->hardware();
       if (request->has_epoch()) {
         owner_.seen.epoch = request->epoch();
         const auto counter =

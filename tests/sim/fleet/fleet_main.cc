@@ -5,7 +5,9 @@
 //
 //   1. every machine enrols, three days ago;
 //   2. the controller is off for three days: every certificate runs out, and is refused;
-//   3. it comes back: every node renews by itself, under its id, and attests over mutual TLS.
+//   3. it comes back: every node renews by itself, under its id, and attests over mutual TLS;
+//   4. what the firmware of each model measures is approved, and half of one model gets other firmware: one
+//      proposal, and hardly an alarm.
 //
 // Prints rates (against bare TLS handshakes in the same run) and memory; exits 1 when anybody got another
 // answer than he should.
@@ -25,6 +27,7 @@
 #include <vector>
 
 #include "sealift/v1/admission.grpc.pb.h"
+#include "sealift/v1/baseline.grpc.pb.h"
 #include "shared/base/files.h"
 #include "shared/base/log.h"
 #include "shared/crypto/key_reference.h"
@@ -34,6 +37,7 @@
 #include "tests/sim/fleet/bare_handshakes.h"
 #include "tests/sim/fleet/sim_controller.h"
 #include "tests/sim/fleet/sim_node.h"
+#include "tests/support/firmware_log.h"
 
 namespace sealift::sim {
 namespace {
@@ -42,6 +46,10 @@ constexpr std::chrono::hours kOutage(72);
 // An RSA key takes a while to make; the other machines' endorsement keys are P-256.
 constexpr int kRsaEvery = 20;
 constexpr double kBareSeconds = 1.0;
+constexpr const char* kSmallModel = "a third of the fleet";
+constexpr const char* kLargeModel = "the others";
+// Machines that show other firmware before enough do to be believed.
+constexpr int kAlarmsOfAnUpdate = 2;
 
 struct Options {
   int nodes = 500;
@@ -70,6 +78,8 @@ class Fleet {
     Outage();
     Renew();
     Attest();
+    ApproveFirmware();
+    UpdateFirmware();
     MeasureHandshakes();
     TellMemory();
     return TellResult();
@@ -115,6 +125,8 @@ class Fleet {
         });
       }
     }
+    for (std::size_t i = 0; i < nodes_.size(); ++i)
+      nodes_[i]->product = i % 3 == 0 ? kSmallModel : kLargeModel;
     for (std::size_t i = 1, lie = 0; i < nodes_.size(); ++i) {
       if (static_cast<int>(i) % options_.liars_every != 0) continue;
       nodes_[i]->lie = &kLies[lie++ % kLies.size()];
@@ -122,12 +134,16 @@ class Fleet {
     }
   }
 
-  void ListKeys() {
+  std::shared_ptr<grpc::Channel> OperatorsChannel() const {
     const wire::ChannelOptions options{.address = controller_->addresses().fleet,
                                        .ca_pem = ca_,
                                        .identity = {*ReadTextFile(folder_.path() / "operator.pem"),
                                                     *ReadTextFile(folder_.path() / "operator.key")}};
-    const auto admission = v1::AdmissionService::NewStub(*wire::OpenChannel(options));
+    return *wire::OpenChannel(options);
+  }
+
+  void ListKeys() {
+    const auto admission = v1::AdmissionService::NewStub(OperatorsChannel());
     std::string csv = "serial,ek_digest,labels\n";
     for (std::size_t i = 0; i < nodes_.size(); ++i) {
       csv += fmt::format("SN-{:06},{},rack={}\n", i, nodes_[i]->tpm().EkDigest().hex(), i / 40);
@@ -203,6 +219,66 @@ class Fleet {
     });
     std::printf("attested %zu, each over a connection of its own, in %.1f s: %.0f a second\n", known.size(),
                 took, static_cast<double>(known.size()) / took);
+  }
+
+  v1::ListBaselinesResponse Baselines() const {
+    const auto baselines = v1::BaselineService::NewStub(OperatorsChannel());
+    v1::ListBaselinesResponse listed;
+    const auto context = wire::MakeContext(std::chrono::seconds(60));
+    const grpc::Status status = baselines->ListBaselines(context.get(), {}, &listed);
+    if (!status.ok()) std::printf("%s\n", status.error_message().c_str());
+    return listed;
+  }
+  void Claim(bool holds, const char* what) {
+    if (holds) return;
+    ++wrong_;
+    std::printf("WRONG: %s\n", what);
+  }
+
+  void ApproveFirmware() {
+    const auto listed = Baselines();
+    Claim(listed.baselines_size() == 2, "two models propose one baseline each");
+    const auto service = v1::BaselineService::NewStub(OperatorsChannel());
+    for (const v1::Baseline& baseline : listed.baselines()) {
+      Claim(baseline.standing() == v1::Baseline::CONFIRMED, "what all machines of a model show is confirmed");
+      v1::ApproveBaselineRequest request;
+      request.set_id(HexEncode(AsBytes(baseline.id())));
+      v1::ApproveBaselineResponse response;
+      const auto context = wire::MakeContext(std::chrono::seconds(60));
+      Claim(service->ApproveBaseline(context.get(), request, &response).ok(), "it can be approved");
+    }
+  }
+
+  void UpdateFirmware() {
+    const test::MeasuredBoot updated = test::WithFirmware(boot_, "firmware 2");
+    const std::string log = ToText(test::BytesOf(updated.log));
+    std::size_t of_model = 0;
+    auto those = Those([&](const SimNode& node) {
+      return node.lie == nullptr && node.product == kLargeModel && of_model++ % 2 == 0;
+    });
+    for (SimNode* node : those) {
+      node->firmware_version = "2";
+      node->event_log = &log;
+    }
+    std::atomic<int> alarms = 0;
+    ForEach(those, [&](SimNode& node) {
+      const Answer answer = node.Attest(controller_->addresses(), ca_, updated);
+      if (answer.state == "unknown" && answer.reason == "EVENT_NOT_ALLOWED") {
+        ++alarms;
+        return;
+      }
+      Expect(node, answer, {"trusted", ""});
+    });
+    Claim(alarms <= kAlarmsOfAnUpdate, "a firmware update raises hardly an alarm");
+    const auto listed = Baselines();
+    Claim(listed.baselines_size() == 3, "a firmware update is one proposal");
+    const auto proposed = std::find_if(
+        listed.baselines().begin(), listed.baselines().end(),
+        [](const v1::Baseline& baseline) { return baseline.standing() == v1::Baseline::CONFIRMED; });
+    Claim(proposed != listed.baselines().end() && proposed->nodes() == those.size() &&
+              proposed->difference().starts_with("PCR 0: event 2"),
+          "the proposal counts its machines and says what differs");
+    std::printf("%zu machines got other firmware: one proposal, %d alarms\n", those.size(), alarms.load());
   }
 
   void MeasureHandshakes() {

@@ -133,7 +133,7 @@ Answer SimNode::Attest(const ControllerAt& controller, const std::string& ca_pem
   v1::CheckInRequest check_in;
   check_in.set_state(v1::IDLE);
   check_in.mutable_running()->set_version("1.0.0");
-  check_in.mutable_running()->set_boot_id("boot of " + node_id_);
+  check_in.mutable_running()->set_boot_id("firmware " + firmware_version);
   check_in.set_healthy(true);
   v1::CheckInResponse asked;
   const grpc::Status heard = stub->CheckIn(wire::MakeContext(kPatience).get(), check_in, &asked);
@@ -147,6 +147,10 @@ Answer SimNode::Attest(const ControllerAt& controller, const std::string& ca_pem
     if (telling == Lie::kQuoteBeforeResetLater) --tpm_.reset_count;
     Fill(tpm_.Quote(Registers(boot), AsBytes(asked.quote_nonce())), *request.mutable_quote());
   }
+  if (event_log != nullptr) request.mutable_quote()->set_event_log(*event_log);
+  request.mutable_hardware()->set_vendor("Simulated");
+  request.mutable_hardware()->set_product(product);
+  request.mutable_hardware()->set_firmware_version(firmware_version);
   v1::AttestResponse verdict;
   const grpc::Status judged = stub->Attest(wire::MakeContext(kPatience).get(), request, &verdict);
   if (!judged.ok()) return Failed(judged);

@@ -76,6 +76,11 @@ class SimNode {
   const LieKind* lie = nullptr;
   // Whose things it shows, where its lie needs somebody else. Honest, and not in use meanwhile.
   SimNode* victim = nullptr;
+  // As it says it of itself.
+  std::string product = "simulated";
+  std::string firmware_version = "1";
+  // The event log of a boot other than the fixture's; null: that one.
+  const std::string* event_log = nullptr;
 
   // One connection, one whole exchange.
   Answer Enrol(const ControllerAt& controller, const std::string& ca_pem, const test::MeasuredBoot& boot,

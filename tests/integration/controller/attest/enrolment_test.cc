@@ -5,6 +5,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include "controller/attest/evidence_file.h"
 #include "controller/fleet/epoch_base.h"
 #include "controller/store/sqlite_stores.h"
 #include "node-agent/tpm/esys_tpm.h"
@@ -101,6 +102,14 @@ class EnrolmentTest : public ::testing::Test {
     Restart();
   }
   void Restart() {
+    firmware_ = std::make_unique<FirmwareJudge>(stores_->baselines(), BaselineRules{});
+    engine_ = std::make_unique<RolloutEngine>(stores_->nodes(), stores_->rollouts(), clock_);
+    enforcer_ =
+        std::make_unique<PolicyEnforcer>(policy_, PolicyEnforcer::Parts{.store = stores_->policy(),
+                                                                        .audit = stores_->audit(),
+                                                                        .engine = *engine_,
+                                                                        .clock = clock_,
+                                                                        .count = [](std::string_view) {}});
     enrolment_ = std::make_unique<Enrolment>(EnrolmentParts{.nodes = stores_->nodes(),
                                                             .node_status = stores_->node_status(),
                                                             .admission = stores_->admission(),
@@ -112,7 +121,9 @@ class EnrolmentTest : public ::testing::Test {
                                                             .sessions = *sessions_,
                                                             .expectations = *expectations_,
                                                             .issuer = *issuer_,
-                                                            .clock = clock_},
+                                                            .clock = clock_,
+                                                            .firmware = firmware_.get(),
+                                                            .enforcer = enforcer_.get()},
                                              makers_, options_);
   }
   static ReleaseRecord Record(const Manifest& manifest) {
@@ -188,8 +199,57 @@ class EnrolmentTest : public ::testing::Test {
   std::unique_ptr<ReleaseExpectations> expectations_;
   std::unique_ptr<EnrolmentSessions> sessions_ = MakeMemoryEnrolmentSessions();
   TpmMakers makers_;
+  std::unique_ptr<FirmwareJudge> firmware_;
+  std::unique_ptr<RolloutEngine> engine_;
+  AttestationPolicy policy_;
+  std::unique_ptr<PolicyEnforcer> enforcer_;
   std::unique_ptr<Enrolment> enrolment_;
 };
+
+// The real TPM's registers hold what OVMF measured; the event log is believed because it leads there.
+TEST_F(EnrolmentTest, AKnownNodesFirmwareIsComparedAndThePolicyDeniesItsRenewal) {
+  AdmitMachine();
+  const NodeId id = *Enrol()->node_id;
+  FirmwareMeasurement measured{.registers = {}, .explained = {0, 1, 2, 3}, .log = boot_.log};
+  for (const std::uint32_t pcr : kFirmwarePcrs) measured.registers[pcr] = boot_.pcrs.at(pcr);
+  const Hardware hardware{.model = {.vendor = "QEMU", .product = "pc"}, .firmware_version = "1"};
+  const Baseline baseline = MeasuredBaseline(hardware, measured).value();
+  ASSERT_TRUE(stores_->baselines().Record(id, hardware, baseline, clock_.Now()).ok());
+  ASSERT_TRUE(stores_->baselines().Approve(baseline.id, "anna", clock_.Now()).ok());
+  const auto newest = [&] {
+    const auto sequence = stores_->evidence().History(id, 1)->front().sequence;
+    return stores_->evidence().Get(id, sequence).value();
+  };
+  EXPECT_EQ(Enrol()->state, EnrolmentState::kIssued);
+  EXPECT_EQ(newest().verdict.findings[0].outcome, "match");
+  EXPECT_EQ(newest().verdict.findings[1].outcome, "match");
+
+  // Somebody approves another one instead: this machine shows what it should not.
+  Baseline other = baseline;
+  other.id = Sha256(AsBytes("other"));
+  other.registers[0] = Sha256(AsBytes("other firmware"));
+  other.events[0].digest = Sha256(AsBytes("other firmware's first event"));
+  const NodeId another = NodeId::Parse("01890000-0000-7000-8000-000000000009").value();
+  Node node{.id = another, .ak_public = {1}};
+  ASSERT_TRUE(stores_->nodes().Enrol(node).ok());
+  ASSERT_TRUE(stores_->baselines().Record(another, hardware, other, clock_.Now()).ok());
+  ASSERT_TRUE(stores_->baselines().Approve(other.id, "anna", clock_.Now()).ok());
+  ASSERT_TRUE(stores_->baselines().Withdraw(baseline.id).ok());
+  // The policy does not deny it yet; the verdict tells.
+  EXPECT_EQ(Enrol()->state, EnrolmentState::kIssued);
+  const EvidenceRecord record = newest();
+  EXPECT_EQ(record.verdict.trust, Trust::kUnknown);
+  EXPECT_THAT(record.verdict.reasons, ElementsAre("EVENT_NOT_ALLOWED"));
+  EXPECT_THAT(record.verdict.findings[0].first_difference, ::testing::StartsWith("event 1: expected"));
+  const auto again = JudgeAgain(record);
+  EXPECT_TRUE(again.ok()) << Describe(again.status());
+  policy_.on_unknown.deny_renewal = true;
+  Restart();
+  const auto denied = Enrol();
+  EXPECT_EQ(denied->state, EnrolmentState::kRefused);
+  EXPECT_EQ(denied->reason, "EVENT_NOT_ALLOWED");
+  EXPECT_EQ(stores_->audit().List(0, 10)->back().rpc, "attestation/deny-renewal");
+}
 
 TEST_F(EnrolmentTest, AnAdmittedMachineGetsACertificateForItsTpmsKey) {
   AdmitMachine();

@@ -185,13 +185,15 @@ class AgentProcess : public testing::Test {
 
   // `/proc` is a mounted file system on every Linux; the state itself lies in the test's folder.
   // `more`: tables that end it.
-  void WriteConfig(const std::string& state_mount = "/proc", const std::string& more = "") {
+  // `node`: lines of the table [node].
+  void WriteConfig(const std::string& state_mount = "/proc", const std::string& more = "",
+                   const std::string& node = "") {
     const ControllerAddress address = controller_->Address();
     Put("node.toml",
         AsBytes(fmt::format(
             "[controller]\naddress = '{}'\nenrolment_address = '{}'\nca_pem = '''\n{}'''\n"
             "[tuf]\nroot_json = '''{}'''\n"
-            "[node]\nlabels = {{ site = 'lab' }}\nos_release = '{}'\nbuild_time = '{}'\nboot_id = '{}'\n"
+            "[node]\nlabels = {{ site = 'lab' }}\nos_release = '{}'\nbuild_time = '{}'\nboot_id = '{}'\n{}"
             "[update]\nreboot_command = 'touch {}'\nretry_after_s = 1\n"
             "[health]\nphase = false\nvolumes = false\nboot_complete = false\nfailed_units = false\ncommands "
             "= ['true']\n"
@@ -200,7 +202,7 @@ class AgentProcess : public testing::Test {
             "[tpm]\ntcti = '{}'\nevent_log = '{}'\n{}",
             address.node, address.enrolment, address.ca_pem, repository_.FirstRoot(),
             (root() / "os-release").string(), (root() / "built").string(), (root() / "boot-id").string(),
-            (root() / "rebooted").string(), (root() / "efi").string(), (root() / "efivars").string(),
+            node, (root() / "rebooted").string(), (root() / "efi").string(), (root() / "efivars").string(),
             (root() / "state").string(), state_mount, (root() / "run").string(), swtpm_->tcti(),
             (root() / "boot-id").string(), more)));
   }

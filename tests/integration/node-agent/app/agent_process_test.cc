@@ -100,6 +100,95 @@ TEST_F(AgentProcess, AttestsWhenAskedAndShowsIt) {
   EXPECT_EQ(gone->exit_code, 3);
 }
 
+// The firmware tried other boot options; the controller knows it by the quote.
+TEST_F(AgentProcess, CuresADegradedBootByOneReboot) {
+  fs::create_directories(root() / "dmi");
+  Put("dmi/sys_vendor", AsBytes("Maker \n"));
+  Put("dmi/product_name", AsBytes("R740\n"));
+  Put("dmi/bios_version", AsBytes("2.1\n"));
+  WriteConfig("/proc", "", fmt::format("dmi = '{}'\n", (root() / "dmi").string()));
+  {
+    const auto lock = controller_->Lock();
+    controller_->answers.check_in.clear_desired();
+    controller_->answers.check_in.set_reboot_to_cure(true);
+  }
+  const auto check_ins = [&] {
+    const auto lock = controller_->Lock();
+    return controller_->seen.check_ins.size();
+  };
+  const auto hear = [&](std::size_t more) {
+    const std::size_t now = check_ins();
+    return Eventually([&] { return check_ins() >= now + more; });
+  };
+  auto process = Start();
+  ASSERT_TRUE(Eventually([&] { return fs::exists(root() / "rebooted"); }));
+  EXPECT_TRUE(fs::exists(root() / "state/boot-cure"));
+  // Asked again in the same boot, by this process and by the next, it stays.
+  fs::remove(root() / "rebooted");
+  ASSERT_TRUE(hear(2));
+  EXPECT_EQ(process->End(SIGTERM), 0);
+  process = Start();
+  ASSERT_TRUE(hear(2));
+  EXPECT_FALSE(fs::exists(root() / "rebooted"));
+  EXPECT_EQ(process->End(SIGTERM), 0);
+
+  // It did not help: still degraded in the next boot. Once is enough.
+  Boot("active.conf", "1.0");
+  process = Start();
+  ASSERT_TRUE(hear(2));
+  EXPECT_FALSE(fs::exists(root() / "rebooted"));
+  EXPECT_TRUE(fs::exists(root() / "state/boot-cure"));
+
+  // A boot that is trusted and clean makes it forget; the next degraded one is cured again.
+  {
+    const auto lock = controller_->Lock();
+    controller_->answers.check_in.set_reboot_to_cure(false);
+  }
+  ASSERT_TRUE(hear(2));
+  EXPECT_TRUE(fs::exists(root() / "state/boot-cure"));
+  {
+    const auto lock = controller_->Lock();
+    controller_->answers.want_quote = true;
+  }
+  ASSERT_TRUE(Eventually([&] {
+    const auto lock = controller_->Lock();
+    return controller_->seen.trusted_quotes > 0;
+  }));
+  {
+    const auto lock = controller_->Lock();
+    controller_->answers.want_quote = false;
+    ASSERT_TRUE(controller_->seen.hardware.has_value());
+    EXPECT_EQ(controller_->seen.hardware->vendor(), "Maker");
+    EXPECT_EQ(controller_->seen.hardware->product(), "R740");
+    EXPECT_EQ(controller_->seen.hardware->firmware_version(), "2.1");
+  }
+  ASSERT_TRUE(Eventually([&] { return !fs::exists(root() / "state/boot-cure"); }));
+  {
+    const auto lock = controller_->Lock();
+    controller_->answers.check_in.set_reboot_to_cure(true);
+  }
+  EXPECT_TRUE(Eventually([&] { return fs::exists(root() / "rebooted"); }));
+}
+
+TEST_F(AgentProcess, ADegradedBootWaitsForTheUpdateUnderWayAndForTheStatePartition) {
+  {
+    const auto lock = controller_->Lock();
+    controller_->answers.check_in.set_reboot_to_cure(true);
+    controller_->answers.content.clear();
+  }
+  auto process = Start();
+  // It cannot fetch the image, and goes on trying.
+  ASSERT_TRUE(Eventually([&] { return State() == "FETCHING"; }));
+  const auto check_ins = [&] {
+    const auto lock = controller_->Lock();
+    return controller_->seen.check_ins.size();
+  };
+  const std::size_t now = check_ins();
+  ASSERT_TRUE(Eventually([&] { return check_ins() >= now + 3; }));
+  EXPECT_FALSE(fs::exists(root() / "rebooted"));
+  EXPECT_FALSE(fs::exists(root() / "state/boot-cure"));
+}
+
 TEST_F(AgentProcess, WaitsForAdmissionAndForALostController) {
   {
     const auto lock = controller_->Lock();

@@ -93,7 +93,8 @@ TEST_F(LinkTest, EnrolsAndSpeaksWithAKeyThatStaysInTheTpm) {
   ASSERT_EQ(told->quote_nonce.size(), 32u);
   auto quote = tpm_->Quote(told->quote_nonce, kQuotedPcrs);
   ASSERT_TRUE(quote.ok());
-  auto verdict = link.Attest(*quote, AsBytes("log"), std::nullopt);
+  auto verdict = link.Attest(*quote, AsBytes("log"), std::nullopt,
+                             HardwareModel{.vendor = "QEMU", .product = "pc", .firmware_version = "1"});
   ASSERT_TRUE(verdict.ok()) << Describe(verdict.status());
   EXPECT_EQ(verdict->outcome, AttestAnswer::Outcome::kTrusted);
 

@@ -7,6 +7,7 @@
 
 #include "sealift/v1/admission.pb.h"
 #include "sealift/v1/attestation.pb.h"
+#include "sealift/v1/baseline.pb.h"
 #include "sealift/v1/build.pb.h"
 #include "sealift/v1/content.pb.h"
 #include "sealift/v1/enrolment.pb.h"
@@ -23,7 +24,8 @@ std::set<std::string> MethodsOfOurServices() {
        {v1::BeginRequest::descriptor()->file(), v1::CheckInRequest::descriptor()->file(),
         v1::ListNodesRequest::descriptor()->file(), v1::BuildRequest::descriptor()->file(),
         v1::ListRefusalsRequest::descriptor()->file(), v1::ListVerdictsRequest::descriptor()->file(),
-        v1::ListSecretsRequest::descriptor()->file(), v1::CollectRequest::descriptor()->file()}) {
+        v1::ListSecretsRequest::descriptor()->file(), v1::CollectRequest::descriptor()->file(),
+        v1::ListBaselinesRequest::descriptor()->file()}) {
     for (int s = 0; s < file->service_count(); ++s) {
       for (int m = 0; m < file->service(s)->method_count(); ++m) {
         methods.insert("/" + file->service(s)->full_name() + "/" + file->service(s)->method(m)->name());

@@ -22,6 +22,31 @@ TEST(ControllerConfigTest, DefaultsAreWhatTheHeaderSays) {
   EXPECT_TRUE(config->tpm_makers.empty());
 }
 
+TEST(ControllerConfigTest, ThePolicyOfAttestationIsKeptOrRefused) {
+  const auto load = [](const std::string& attestation) {
+    return ParseControllerConfig(kLeast + ("[attestation]\n" + attestation), "/c.toml");
+  };
+  const auto least = load("");
+  ASSERT_TRUE(least.ok()) << Describe(least.status());
+  EXPECT_EQ(least->baselines.machines, 3u);
+  EXPECT_EQ(least->baselines.outlier, Trust::kUnknown);
+  EXPECT_EQ(least->attestation.on_untrusted, TrustActions{});
+  const auto all = load(
+      "baseline_machines = 10\nbaseline_outlier = \"untrusted\"\non_unknown = \"none\"\n"
+      "on_untrusted = \"alert quarantine deny-renewal pause-rollouts\"\nquarantine_percent = 5\n");
+  ASSERT_TRUE(all.ok()) << Describe(all.status());
+  EXPECT_EQ(all->baselines.machines, 10u);
+  EXPECT_EQ(all->baselines.outlier, Trust::kUntrusted);
+  EXPECT_TRUE(all->attestation.on_untrusted.pause_rollouts);
+  EXPECT_FALSE(all->attestation.on_unknown.alert);
+  for (const char* text :
+       {"baseline_outlier = \"trusted\"\n", "on_untrusted = \"\"\n", "on_unknown = \"reboot\"\n",
+        "on_untrusted = \"quarantine\"\n", "quarantine_percent = 5\n"}) {
+    EXPECT_EQ(ReasonOf(load(text).status()), Reason::kPolicyUnenforceable) << text;
+  }
+  EXPECT_EQ(ReasonOf(load("quarantine_percent = 101\n").status()), Reason::kConfigInvalid);
+}
+
 TEST(ControllerConfigTest, NamesAreSortedIntoDnsAndIp) {
   const auto config = ParseControllerConfig(
       std::string(kLeast) + "[tls]\nnames = [\"c.example\", \"10.0.2.100\", \"::1\"]\n", "/c.toml");

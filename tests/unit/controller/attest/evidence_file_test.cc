@@ -5,6 +5,7 @@
 
 #include <nlohmann/json.hpp>
 
+#include "controller/attest/firmware.h"
 #include "tests/support/measured_boot.h"
 #include "tests/support/software_tpm.h"
 #include "tests/support/status_matchers.h"
@@ -177,7 +178,14 @@ TEST_F(EvidenceTest, AFileLeadsToItsVerdictAgain) {
 }
 
 TEST_F(EvidenceTest, AFileThatWasChangedProvesNothing) {
-  const json good = json::parse(EncodeEvidenceFile(Record(Quote(Fields(), boot_.pcrs)), Sha256Digest{}));
+  const Evidence evidence = Quote(Fields(), boot_.pcrs);
+  EvidenceRecord record = Record(evidence);
+  JudgedMachine judged =
+      ExamineMachine(evidence, ak_.area(), nonce_, releases_, PhaseRule::kFinalPhase, std::nullopt, kNow);
+  JudgeFirmware(*judged.firmware, {}, judged.verdict);
+  record.verdict = judged.verdict;
+  record.baseline = EncodeFirmwareExpectation({});
+  const json good = json::parse(EncodeEvidenceFile(record, Sha256Digest{}));
   const auto judge = [](const json& file) -> Status {
     SEALIFT_ASSIGN_OR_RETURN(const EvidenceFile read, DecodeEvidenceFile(file.dump()));
     return JudgeAgain(read.record).status();

@@ -3,6 +3,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include "controller/attest/revocations.h"
 #include "tests/support/measured_boot.h"
 #include "tests/support/software_tpm.h"
 #include "tests/support/status_matchers.h"
@@ -418,6 +419,45 @@ TEST(Expectation, LoadsTheKeySetsBeforeTheNewest) {
   EXPECT_EQ(keys->earlier[1].db, boot.keys.variables.kek);
   write(folder.path() / "earlier" / "3", ToBytes("damaged"));
   EXPECT_FALSE(LoadKeySet(folder.path()).ok()) << "a set left out would call machines untrusted";
+}
+
+// Updates of dbx are signed under a key of KEK; firmware takes them from whoever brings them.
+TEST_F(VerifierTest, AnotherDbxAloneIsUnknownUntilItIsAccepted) {
+  const auto with = [&](std::size_t index, const std::string& content) {
+    test::EventLogWriter writer;
+    std::size_t seven = 0;
+    for (const tpm::Event& event : boot_.log.events()) {
+      const bool here = event.pcr == 7 && seven++ == index;
+      writer.Event(event.pcr, event.type, here ? Text(content) : event.digests.at(tpm::kAlgSha256),
+                   event.data);
+    }
+    return writer.bytes();
+  };
+  const Bytes renewed = with(kRevocationsEvent, "a longer dbx");
+  const auto verdict = JudgeMachine(RegistersAfter(renewed), renewed, {boot_.Expect()});
+  EXPECT_EQ(verdict->trust, Trust::kUnknown);
+  EXPECT_THAT(verdict->reasons, ElementsAre("BASELINE_UNAPPROVED"));
+  EXPECT_EQ(verdict->release_version, "1.0.0");
+  EXPECT_EQ(Finding(*verdict, 7).outcome, "unknown");
+  EXPECT_THAT(Finding(*verdict, 7).first_difference, HasSubstr("event 5: expected variable dbx"));
+  // Once the list is accepted it is predicted like the key set's own.
+  const Sha256Digest event = Sha256(AsBytes("a longer dbx"));
+  EXPECT_EQ(MeasuredRevocations(*tpm::EventLog::Parse(renewed)), event);
+  const auto accepted = WithRevocations({boot_.Expect()}, {event});
+  EXPECT_EQ(JudgeMachine(RegistersAfter(renewed), renewed, accepted)->trust, Trust::kTrusted);
+  EXPECT_EQ(JudgeMachine(boot_.pcrs, log_, accepted)->trust, Trust::kTrusted);
+  EXPECT_EQ(JudgeMachine(RegistersAfter(renewed), renewed, WithRevocations({boot_.Expect()}, {}))->trust,
+            Trust::kUnknown);
+  // No other event of PCR 7 may differ, nor dbx together with anything else.
+  for (const std::size_t index : {0u, 1u, 2u, 3u, 5u, 6u}) {
+    const Bytes other = with(index, "another");
+    EXPECT_EQ(JudgeMachine(RegistersAfter(other), other, accepted)->trust, Trust::kUntrusted) << index;
+  }
+  auto changed = RegistersAfter(renewed);
+  changed[12] = Sha256(AsBytes("a parameter"));
+  EXPECT_EQ(JudgeMachine(changed, renewed, {boot_.Expect()})->trust, Trust::kUntrusted);
+  // Nor does a log help that does not lead to the register.
+  EXPECT_EQ(JudgeMachine(boot_.pcrs, renewed, {boot_.Expect()})->trust, Trust::kUntrusted);
 }
 
 }  // namespace

@@ -34,6 +34,24 @@ TEST(QuoteDueTest, AfterEachBootAndAtTheInterval) {
   EXPECT_TRUE(QuoteDue(untrusted, Settled(), kDecided + policy.quote_retry, policy));
 }
 
+TEST(CureDueTest, OfAnAdmittedTrustedNodeInTheDegradedBootOnly) {
+  CheckInView view = Trusted();
+  view.admission = Admission::kAdmitted;
+  EXPECT_FALSE(CureDue(view, Settled()));
+  view.last_degraded = true;
+  EXPECT_TRUE(CureDue(view, Settled()));
+  NodeStatus rebooted = Settled();
+  rebooted.running.boot_id = "b2";
+  EXPECT_FALSE(CureDue(view, rebooted));
+  for (const Admission admission : {Admission::kPending, Admission::kQuarantined, Admission::kRevoked}) {
+    view.admission = admission;
+    EXPECT_FALSE(CureDue(view, Settled()));
+  }
+  view.admission = Admission::kAdmitted;
+  view.last_trust = Trust::kUntrusted;
+  EXPECT_FALSE(CureDue(view, Settled()));
+}
+
 TEST(PollAfterTest, IsShortWhileThereIsSomethingToDoAndSpread) {
   const CheckInPolicy policy;
   EXPECT_EQ(PollAfter(Trusted(), Settled(), policy, 20), policy.poll);
