@@ -73,7 +73,8 @@ Bytes Back(Bytes bytes) {
 
 std::size_t Differing(ByteView a, ByteView b) {
   std::size_t count = 0;
-  for (std::size_t i = 0; i < a.size(); ++i) if (a[i] != b[i]) ++count;
+  for (std::size_t i = 0; i < a.size(); ++i)
+    if (a[i] != b[i]) ++count;
   return count;
 }
 
