@@ -215,7 +215,7 @@ def check_changed_byte(story):
 
 def upgrade(story):
     story.build_release("2.0")
-    story.publish("2.0")
+    story.publish("2.0", *main_story.NO_DELTAS)
     story.roll_out()
     check_unlocked(story)
 
@@ -231,7 +231,7 @@ def check_panic_falls_back(story):
     story.build_rootfs(tree, "--version", "3.0", "--panics")
     # Without the node configuration it would carry no signature for encrypted volumes, and never be armed.
     story.releases["3.0"] = story.build_uki(tree, story.work / "release-3.0", "--node-config", story.work / "node.toml")
-    story.publish("3.0")
+    story.publish("3.0", *main_story.NO_DELTAS)
     boots = story.machine.boots()
     story.as_operator("rollout", "create", "--channel", main_story.CHANNEL, "--release", "3.0", "--waves", "100%")
     story.machine.wait_for_boot(boots, 180)

@@ -107,7 +107,7 @@ class Recovery(InstallStory):
         config.write_text(self.config_text() + more_config, encoding="utf-8")
         self.releases[version] = self.build_uki(tree, self.folder / f"release-{version}", "--security-epoch", str(EPOCH),
                                                 *(("--node-config", config) if node_config else ()))
-        self.publish(version)
+        self.publish(version, *main_story.NO_DELTAS)
 
     def begin_rollout(self, version):
         """Begins a rollout, in the place of one that a failure halted; returns the boot that the machine is in."""

@@ -93,7 +93,7 @@ class VmStory:
         story, machine = self.story, self.story.machine
         story.build_rootfs(story.work / "rootfs-3.0", "--version", "3.0", "--panics")
         broken = story.releases["3.0"] = story.build_uki(story.work / "rootfs-3.0", story.work / "release-3.0")
-        story.publish("3.0")
+        story.publish("3.0", *main_story.NO_DELTAS)
         boots, said = machine.boots(), machine.serial.end()
         rollout = json.loads(story.as_operator("rollout", "create", "--channel", main_story.CHANNEL, "--release", "3.0",
                                                "--waves", "100%", "-o", "json"))["id"]
