@@ -50,7 +50,8 @@ class DeltaFetcherTest : public ::testing::Test {
     manifest_ = Build(new_, "1.1");
     image_ = new_.Build();
     source_.Put(image_);
-    auto made = MakeReleaseContent(manifest_, folder() / "1.1", {folder() / "1.0"}, Folder("work"));
+    auto made =
+        MakeReleaseContent(manifest_, folder() / "1.1", {{.folder = folder() / "1.0"}}, Folder("work"));
     EXPECT_TRUE(made.ok()) << made.status();
     content_ = *std::move(made);
     for (const ReleaseContent::Object& object : content_.objects) {
