@@ -142,7 +142,7 @@ TEST_F(BadTokenTest, ACeremonyThatFailedInTheThirdTokenIsRunAgain) {
     });
     EXPECT_TRUE(taken_over) << key.label;
   }
-  EXPECT_EQ(tokens.at(Group::kOnline)->keys().List()->size(), 6u);
+  EXPECT_EQ(tokens.at(Group::kOnline)->keys().List()->size(), 7u);
   // A finished set is nobody's to take over.
   std::filesystem::rename(folder_.path() / "keys", folder_.path() / "elsewhere");
   EXPECT_EQ(ReasonOf(Init(tokens).status()), Reason::kHsmKeyExists);

@@ -214,7 +214,7 @@ TEST_F(KeyMaterialTest, AGenerationIsAddedListedAndAttested) {
   const CommandOutput checked = Sealift({"keys", "attest", "--check", Path("statement.json"), "--public-key",
                                          Path("keys/journal.pub.pem"), "-o", "json"});
   ASSERT_EQ(checked.exit_code, 0) << checked.out;
-  EXPECT_EQ(json::parse(checked.out)["keys"], 18);
+  EXPECT_EQ(json::parse(checked.out)["keys"], 19);
   EXPECT_EQ(json::parse(checked.out)["certificates"], 8);
 }
 

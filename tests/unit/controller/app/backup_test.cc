@@ -25,7 +25,7 @@ class BackupTest : public PublishTest {
     stores_ = SqliteStores::Open(folder_.path()).value();
     Sql("INSERT INTO nodes VALUES ('n1', x'01', x'02', 2, '{}', 0, NULL, 0, 0, '', NULL, NULL, NULL, 0, "
         "NULL, "
-        "NULL, NULL, NULL);"
+        "NULL, NULL, NULL, 0);"
         "INSERT INTO node_check_ins VALUES ('n1', '{}', 0, x'aa', 99, 0);"
         "INSERT INTO rollouts VALUES ('r1', 'stable', '1.0', x'00', '', 1, 0, 0, 'op', NULL, '', 7);"
         "INSERT INTO rollouts VALUES ('r2', 'stable', '1.0', x'00', '', 4, 0, 0, 'op', NULL, '', 7);");
