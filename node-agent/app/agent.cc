@@ -196,7 +196,10 @@ void Agent::TakeAnswer(const CheckInAnswer& answer) {
   if (!answer.quote_nonce.empty()) SendAttestation(answer.quote_nonce);
   // What was asked before that verdict knows nothing of it.
   const bool trusted = answer.quote_nonce.empty() && status_.attestation == "trusted";
-  Tell("cure the boot by a reboot", parts_.cure.OnAnswer(answer.reboot_to_cure, trusted, Quiet()));
+  // An update that is about to begin brings a reboot of its own.
+  const std::optional<BootInventory> running = parts_.engine.status().running;
+  const bool stays = !answer.desired || (running && running->running_version == answer.desired->version);
+  Tell("cure the boot by a reboot", parts_.cure.OnAnswer(answer.reboot_to_cure, trusted, stays && Quiet()));
 }
 
 bool Agent::Quiet() const {
