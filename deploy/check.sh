@@ -116,7 +116,10 @@ step_fuzzer() { # name of the program
 }
 step_bench() { run_ctest bench $release -L '^bench$' --verbose; }
 step_fleet() { $release/bin/sim_fleet --nodes 10000 --liars-every 100; } # 500 of them are among the unit step's tests
-step_vm() { /usr/bin/python3 tests/e2e/vm_story.py --build $release --results "$logs/vm.json"; }
+step_vm() {
+  [[ $mode != full ]] || export SEALIFT_CHANGED_BOOTS=1
+  /usr/bin/python3 tests/e2e/vm_story.py --build $release --results "$logs/vm.json"
+}
 step_debian13() { /usr/bin/python3 tests/e2e/debian_13.py --build $release --results "$logs/debian13.json"; }
 step_powercuts() { /usr/bin/python3 tests/e2e/power_cuts.py --build $release --results "$logs/powercuts.json"; }
 step_iso() { /usr/bin/python3 tests/e2e/iso_boot.py --build $release --results "$logs/iso.json"; }

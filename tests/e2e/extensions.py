@@ -1,6 +1,6 @@
 """System extensions in a machine: the listed one is laid over; what is put beside the image by force is not.
 
-One boot of a release of its own, on a copy of the enrolled node; changed_boots.py has the other.
+Two boots of a release of its own, on copies of the enrolled node.
 """
 import pathlib
 import sys
@@ -32,13 +32,14 @@ class Extensions:
     def __init__(self, story, checks, predictions):
         """`predictions`: what the product predicts of a release, PCR number -> hex."""
         self.story, self.check, self.predictions = story, checks.check, predictions
-        self.work = story.work / "extensions"
+        self.work, self.strangers = story.work / "extensions", {}
 
     def run(self, enrolled):
         self.work.mkdir(exist_ok=True)
         ours = self.build("hello", "1.0", "hello from the extension", self.story.keys, self.story.token_arguments("release"))
         release = self.story.build_uki(self.story.work / "rootfs-2.0", self.work / "release", "--version", VERSION, "--extension", ours)
         self.check("a listed extension is laid over /usr, and PCR 13 is as the release says", lambda: self.merged(enrolled, release, ours))
+        self.check("extensions put beside the image by force are refused", lambda: self.forced(enrolled, release))
 
     def build(self, name, version, text, keys, tokens, folder="ours"):
         return build_extension(self.story, self.work / folder, name, version, text, keys, tokens)
@@ -69,11 +70,19 @@ class Extensions:
         equal(measured, predicted[13])
         equal(eleven, release.manifest["pcr11"][-1]["pcr11"])
 
+    def forced(self, enrolled, release):
+        self.strangers = self.unwelcome()
+        with self.machine(enrolled, release, "forced", self.strangers) as machine:
+            machine.wait_for_boot(0, 60)
+            refused(machine)
+            measured = machine.run("cat /sys/class/tpm/tpm0/pcr-sha256/13").strip().lower()
+        assert measured != self.predictions(release)[13], "PCR 13 does not show it"
+
     def unwelcome(self):
         """One signed by a stranger, and one of ours that no release lists: name -> file."""
         stranger = self.work / "stranger"
         pin = stranger / "pin"
-        pin.parent.mkdir(parents=True)
+        pin.parent.mkdir(parents=True, exist_ok=True)
         run("openssl", "rand", "-hex", "-out", pin, "16")
         pin.chmod(0o600)
         tokens = []
