@@ -59,8 +59,7 @@ enum class PhaseRule { kAnyPhase, kFinalPhase };
 //              EVENT_NOT_ALLOWED, besides: the log leads there, but over an event that no candidate allows in
 //              that register. Types of events are never asked: they are not measured.
 //   unknown    BASELINE_UNAPPROVED: PCR 7 is as predicted but for the event of dbx (attest/revocations.h),
-//   and
-//              everything else is as it should be.
+//              and everything else is as it should be.
 //              RELEASE_UNKNOWN: Secure Boot is as predicted, but neither the image nor how it was started is
 //              known; an image around a candidate's initrd is that candidate, changed, and untrusted
 Verdict Judge(const tpm::VerifiedQuote& quote, const tpm::EventLog& log,
