@@ -4,6 +4,7 @@
 
 #include <nlohmann/json.hpp>
 
+#include "shared/base/json_member.h"
 #include "shared/crypto/aead.h"
 #include "shared/crypto/hash.h"
 #include "shared/escrow/oaep.h"
@@ -38,29 +39,18 @@ Status Damaged(const SecretRecord& record, std::string_view cause) {
                    fmt::format("decrypt secret '{}': {}", record.name, cause));
 }
 
-std::string Text(const ordered_json& object, const char* name) {
-  const auto found = object.find(name);
-  const std::string* text = found == object.end() ? nullptr : found->get_ptr<const std::string*>();
-  return text == nullptr ? std::string() : *text;
-}
-
-Bytes Base64(const ordered_json& object, const char* name) {
-  Result<Bytes> bytes = Base64Decode(Text(object, name));
-  return bytes.ok() ? *std::move(bytes) : Bytes();
-}
-
 Result<Sealed> Parse(const SecretRecord& record) {
   const ordered_json object = ordered_json::parse(record.sealed, nullptr, /*allow_exceptions=*/false);
   if (!object.is_object() || object.value("format", 0) != kFormat)
     return Damaged(record, "it is not what this build wrote");
-  const auto key_id = Sha256Digest::FromHex(Text(object, "key"));
-  const auto oaep = escrow::ParseOaepHash(Text(object, "oaep"));
+  const auto key_id = Sha256Digest::FromHex(TextMember(object, "key"));
+  const auto oaep = escrow::ParseOaepHash(TextMember(object, "oaep"));
   if (!key_id.ok() || !oaep.ok()) return Damaged(record, "it names no key");
   return Sealed{.key_id = *key_id,
                 .oaep = *oaep,
-                .encrypted_key = Base64(object, "encrypted_key"),
-                .nonce = Base64(object, "nonce"),
-                .ciphertext = Base64(object, "ciphertext")};
+                .encrypted_key = Base64Member(object, "encrypted_key"),
+                .nonce = Base64Member(object, "nonce"),
+                .ciphertext = Base64Member(object, "ciphertext")};
 }
 
 }  // namespace

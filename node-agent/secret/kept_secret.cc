@@ -7,6 +7,7 @@
 #include <nlohmann/json.hpp>
 
 #include "shared/base/files.h"
+#include "shared/base/json_member.h"
 #include "shared/crypto/aead.h"
 #include "shared/tpm/secret_context.h"
 
@@ -22,18 +23,6 @@ constexpr std::size_t kMaxIdBytes = 64;
 
 Status Malformed(std::string_view why) {
   return MakeError(Code::kInvalidArgument, Reason::kMalformed, fmt::format("read kept secret: {}", why));
-}
-
-std::string Text(const ordered_json& object, const char* name) {
-  const auto found = object.find(name);
-  const std::string* text = found == object.end() ? nullptr : found->get_ptr<const std::string*>();
-  return text == nullptr ? std::string() : *text;
-}
-
-// Empty where there is none, which no member may be.
-Bytes Base64(const ordered_json& object, const char* name) {
-  Result<Bytes> bytes = Base64Decode(Text(object, name));
-  return bytes.ok() ? *std::move(bytes) : Bytes();
 }
 
 ordered_json PcrsJson(const tpm::PcrValues& values) {
@@ -59,7 +48,7 @@ Result<tpm::PcrValues> Pcrs(const ordered_json& list) {
 }
 
 Result<tpm::ReleasePolicy> Policy(const ordered_json& object) {
-  auto key = PublicKey::FromDer(Base64(object, "policy_key"));
+  auto key = PublicKey::FromDer(Base64Member(object, "policy_key"));
   if (!key.ok()) return Malformed("it names no policy key");
   tpm::ReleasePolicy policy{.policy_key = *std::move(key), .fixed = {}, .running = std::nullopt};
   const auto fixed = object.find("fixed_pcrs");
@@ -113,18 +102,18 @@ std::string FormatKeptSecret(const KeptSecret& secret) {
 Result<KeptSecret> ParseKeptSecret(std::string_view json) {
   if (json.size() > kMaxKeptSecretBytes) return Malformed(fmt::format("{} bytes", json.size()));
   const ordered_json object = ordered_json::parse(json, nullptr, /*allow_exceptions=*/false);
-  if (!object.is_object() || Text(object, "type") != kType) return Malformed("it is none");
+  if (!object.is_object() || TextMember(object, "type") != kType) return Malformed("it is none");
   const auto format = object.find("format");
   if (format == object.end() || !format->is_number_integer() || *format != kFormat)
     return Malformed("it is of another format");
   SEALIFT_ASSIGN_OR_RETURN(tpm::ReleasePolicy policy, Policy(object));
-  KeptSecret secret{
-      .name = Text(object, "name"),
-      .id = Text(object, "id"),
-      .object = {.public_area = Base64(object, "public"), .private_area = Base64(object, "private")},
-      .policy = std::move(policy),
-      .nonce = Base64(object, "nonce"),
-      .ciphertext = Base64(object, "ciphertext")};
+  KeptSecret secret{.name = TextMember(object, "name"),
+                    .id = TextMember(object, "id"),
+                    .object = {.public_area = Base64Member(object, "public"),
+                               .private_area = Base64Member(object, "private")},
+                    .policy = std::move(policy),
+                    .nonce = Base64Member(object, "nonce"),
+                    .ciphertext = Base64Member(object, "ciphertext")};
   if (!tpm::IsSecretName(secret.name) || secret.id.empty() || secret.id.size() > kMaxIdBytes)
     return Malformed("it has no name and id");
   SEALIFT_RETURN_IF_ERROR(tpm::ParseSealedArea(secret.object.public_area).status());

@@ -261,21 +261,21 @@ class UpdateEngine {
   std::optional<StagedImage> staged_;
   // The staged image was proven to open the disks.
   bool unlocks_ = false;
-  // Of the release's objects in order; empty before anything was asked for.
-  std::vector<FetchProgress> fetched_;
   // The effect of the way into the state was seen through by this process.
   bool effect_done_ = false;
+  // This boot was counted, or cannot be.
+  bool boot_counted_ = false;
+  std::uint32_t tries_failed_ = 0;
+  // Of the release's objects in order; empty before anything was asked for.
+  std::vector<FetchProgress> fetched_;
   std::optional<Instant> reboot_asked_;
 
   Health health_;
   std::optional<Instant> health_checked_;
   std::optional<Instant> last_healthy_;
-  // This boot was counted, or cannot be.
-  bool boot_counted_ = false;
 
   Status problem_;
   Status journal_;
-  std::uint32_t tries_failed_ = 0;
   std::optional<Instant> retry_at_;
   // A refusal that no state records: of metadata, or of the state found at the start.
   std::optional<UpdateReport> note_;

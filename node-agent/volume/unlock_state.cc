@@ -4,6 +4,7 @@
 
 #include "node-agent/volume/unlock.h"
 #include "shared/base/files.h"
+#include "shared/base/json_member.h"
 
 namespace sealift::agent {
 namespace {
@@ -29,13 +30,6 @@ Result<ordered_json> ReadState(const std::filesystem::path& file) {
   return json;
 }
 
-// The text member `name`; empty where there is none.
-std::string Member(const ordered_json& object, const char* name) {
-  const auto found = object.find(name);
-  const std::string* text = found == object.end() ? nullptr : found->get_ptr<const std::string*>();
-  return text == nullptr ? std::string() : *text;
-}
-
 // By the TPM, in this boot.
 bool IsOpen(const ordered_json& volume) {
   if (!volume.is_object()) return false;
@@ -46,7 +40,7 @@ bool IsOpen(const ordered_json& volume) {
 Result<VolumeBound> ReadBinding(const ordered_json& binding) {
   if (!binding.is_object() || !binding.contains("signed_pcrs") || !binding["signed_pcrs"].is_array())
     return Unusable("a binding names no registers");
-  const Result<Bytes> der = Base64Decode(Member(binding, "policy_key"));
+  const Result<Bytes> der = Base64Decode(TextMember(binding, "policy_key"));
   if (!der.ok()) return Unusable("a binding names no key");
   SEALIFT_ASSIGN_OR_RETURN(PublicKey key, PublicKey::FromDer(*der));
   VolumeBound bound{.policy_key = std::move(key), .signed_pcrs = {}, .secure_boot = std::nullopt};
@@ -54,7 +48,7 @@ Result<VolumeBound> ReadBinding(const ordered_json& binding) {
     if (!pcr.is_number_unsigned()) return Unusable("a binding names no registers");
     bound.signed_pcrs.push_back(pcr.get<std::uint32_t>());
   }
-  if (const std::string hex = Member(binding, "secure_boot"); !hex.empty()) {
+  if (const std::string hex = TextMember(binding, "secure_boot"); !hex.empty()) {
     SEALIFT_ASSIGN_OR_RETURN(bound.secure_boot, Sha256Digest::FromHex(hex));
   }
   return bound;
@@ -138,7 +132,7 @@ Status AddUnlockState(const std::filesystem::path& runtime, const UnlockReport& 
   ordered_json volumes = ordered_json::array();
   for (const ordered_json& one : state["volumes"]) {
     const bool again = std::ranges::any_of(report.volumes, [&](const VolumeOutcome& now) {
-      return one.is_object() && Member(one, "device") == now.device.string();
+      return one.is_object() && TextMember(one, "device") == now.device.string();
     });
     if (!again) volumes.push_back(one);
   }
@@ -171,9 +165,9 @@ Result<std::vector<OpenVolume>> ReadOpenVolumes(const std::filesystem::path& run
   if (listed == json.end() || !listed->is_array()) return Unusable("it lists no volumes");
   for (const ordered_json& one : *listed) {
     if (!IsOpen(one)) continue;
-    OpenVolume volume{.device = Member(one, "device"), .header = {}};
-    volume.header.name = Member(one, "name");
-    volume.header.luks_uuid = Member(one, "luks_uuid");
+    OpenVolume volume{.device = TextMember(one, "device"), .header = {}};
+    volume.header.name = TextMember(one, "name");
+    volume.header.luks_uuid = TextMember(one, "luks_uuid");
     const auto slot = one.find("slot");
     const auto bindings = one.find("bindings");
     if (slot == one.end() || !slot->is_number_unsigned() || bindings == one.end() || !bindings->is_array())

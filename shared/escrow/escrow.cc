@@ -4,6 +4,7 @@
 
 #include <nlohmann/json.hpp>
 
+#include "shared/base/json_member.h"
 #include "shared/crypto/aead.h"
 #include "shared/crypto/hash.h"
 #include "shared/escrow/oaep.h"
@@ -48,18 +49,6 @@ bool IsUuid(std::string_view text) {
     if (dash ? c != '-' : !((c >= '0' && c <= '9') || (c >= 'a' && c <= 'f'))) return false;
   }
   return true;
-}
-
-// The text member `name`; empty where there is none.
-std::string Text(const ordered_json& object, const char* name) {
-  const auto found = object.find(name);
-  const std::string* text = found == object.end() ? nullptr : found->get_ptr<const std::string*>();
-  return text == nullptr ? std::string() : *text;
-}
-
-Bytes Base64(const ordered_json& object, const char* name) {
-  Result<Bytes> bytes = Base64Decode(Text(object, name));
-  return bytes.ok() ? *std::move(bytes) : Bytes();
 }
 
 std::uint64_t Number(const ordered_json& object, const char* name) {
@@ -133,15 +122,15 @@ Result<EscrowedKey> Parse(std::string_view json) {
   if (!object.is_object()) return Malformed("it is no JSON object");
   if (Number(object, "format") != kFormat) return Malformed("another format");
   EscrowedKey escrowed;
-  const auto ek = Sha256Digest::FromHex(Text(object, "ek_digest"));
-  const auto key_id = Sha256Digest::FromHex(Text(object, "escrow_key"));
-  const auto oaep = ParseOaepHash(Text(object, "oaep"));
+  const auto ek = Sha256Digest::FromHex(TextMember(object, "ek_digest"));
+  const auto key_id = Sha256Digest::FromHex(TextMember(object, "escrow_key"));
+  const auto oaep = ParseOaepHash(TextMember(object, "oaep"));
   const std::uint64_t slot = Number(object, "slot");
-  escrowed.subject.volume = Text(object, "volume");
-  escrowed.subject.luks_uuid = Text(object, "luks_uuid");
-  escrowed.encrypted_key = Base64(object, "encrypted_key");
-  escrowed.nonce = Base64(object, "nonce");
-  escrowed.ciphertext = Base64(object, "ciphertext");
+  escrowed.subject.volume = TextMember(object, "volume");
+  escrowed.subject.luks_uuid = TextMember(object, "luks_uuid");
+  escrowed.encrypted_key = Base64Member(object, "encrypted_key");
+  escrowed.nonce = Base64Member(object, "nonce");
+  escrowed.ciphertext = Base64Member(object, "ciphertext");
   if (!ek.ok() || !key_id.ok() || !oaep.ok() || slot > kMaxSlot || !IsVolumeName(escrowed.subject.volume) ||
       !IsUuid(escrowed.subject.luks_uuid))
     return Malformed("it does not say what it is for");
