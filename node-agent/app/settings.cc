@@ -100,6 +100,8 @@ void ReadMirrors(ConfigReader& config, Settings& settings) {
     settings.mirrors.mirrors.push_back(*std::move(url));
   }
   settings.mirrors.ca_file = config.String("update.mirror_ca_file", "");
+  settings.mirrors.connections =
+      static_cast<std::uint32_t>(config.Integer("update.mirror_connections", 4, 1, 16));
   settings.mirrors.minimum_rate =
       static_cast<std::uint64_t>(config.Integer("update.minimum_rate", 1024, 1, 1 << 30));
   settings.mirrors.maximum_rate =

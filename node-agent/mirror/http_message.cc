@@ -48,6 +48,10 @@ Status ReadField(std::string_view name, std::string_view value, HttpHead& head) 
     value.remove_prefix(6);
     head.range_start = Number(value.substr(0, value.find('-')));
     if (!head.range_start) return BadHead("its range is malformed");
+    const std::size_t slash = value.find('/');
+    if (slash != std::string_view::npos) head.range_total = Number(value.substr(slash + 1));
+  } else if (name == "connection") {
+    head.closes = head.closes || Lower(value).find("close") != std::string::npos;
   } else if (name == "transfer-encoding") {
     return BadHead("its body has no length");
   } else if (name == "location") {
@@ -113,6 +117,7 @@ Result<HttpHead> ParseHttpHead(std::string_view text) {
       !status || *status < 100 || *status > 599)
     return BadHead("it is no HTTP");
   head.status = static_cast<int>(*status);
+  head.closes = line.starts_with("HTTP/1.0");
   text.remove_prefix(end + 2);
   while (true) {
     const std::size_t stop = text.find("\r\n");

@@ -41,6 +41,10 @@ struct HttpHead {
   std::optional<std::uint64_t> length;
   // Of a 206: where the body begins in the file.
   std::optional<std::uint64_t> range_start;
+  // Of a 206: the size of the whole file, where the answer says it.
+  std::optional<std::uint64_t> range_total;
+  // No further answer comes over this connection.
+  bool closes = false;
   std::string location;
   bool operator==(const HttpHead&) const = default;
 };

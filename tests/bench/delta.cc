@@ -306,7 +306,8 @@ bool Line(const char* what, double value, const char* unit, double bar, bool jud
 int Measure(const std::string& first, const std::string& second, bool real) {
   const TempDir work = Must(TempDir::Create("sealift-bench-delta"));
   const std::string small = (work.path() / "small").string();
-  fs::copy(second, small, fs::copy_options::recursive | fs::copy_options::copy_symlinks);
+  // Trees may hold device nodes, which std::filesystem does not copy.
+  Must(RunCommandChecked({.argv = {"cp", "-a", second, small}}).status());
   {
     std::ofstream setting(small + (real ? "/etc/adduser.conf" : "/etc/setting"), std::ios::app);
     setting << "another=1\n";

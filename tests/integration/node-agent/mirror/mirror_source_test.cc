@@ -1,143 +1,13 @@
 // Mirrors: nginx, with a cache before it, and servers that lie, stall, stop, never end and lead in circles.
-#include "node-agent/mirror/mirror_source.h"
-
-#include <arpa/inet.h>
-#include <gtest/gtest.h>
-#include <poll.h>
-#include <signal.h>
-#include <sys/socket.h>
-#include <sys/wait.h>
-#include <unistd.h>
-
-#include <atomic>
-#include <fstream>
-#include <thread>
-
-#include "node-agent/update/content_fetcher.h"
-#include "shared/base/files.h"
-#include "shared/crypto/hash.h"
-#include "tests/support/nginx.h"
-#include "tests/support/status_matchers.h"
-#include "tests/support/tools.h"
+#include "tests/integration/node-agent/mirror/mirror_fixture.h"
 
 namespace sealift::agent {
 namespace {
 
-namespace fs = std::filesystem;
-using namespace std::chrono_literals;
-using test::FreePort;
-using test::Nginx;
+class AnyConnectionsTest : public MirrorTest, public ::testing::WithParamInterface<std::uint32_t> {};
+INSTANTIATE_TEST_SUITE_P(Connections, AnyConnectionsTest, ::testing::Values(1u, 4u));
 
-Bytes SomeBytes(std::size_t size, std::uint32_t seed) {
-  Bytes bytes(size);
-  for (std::uint8_t& byte : bytes)
-    byte = static_cast<std::uint8_t>((seed = seed * 1664525 + 1013904223) >> 24);
-  return bytes;
-}
-
-// Listens on loopback; `serve` has each connection to itself.
-class Server {
- public:
-  explicit Server(std::function<void(int)> serve) : serve_(std::move(serve)) {
-    fd_ = UniqueFd(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
-    sockaddr_in address{};
-    address.sin_family = AF_INET;
-    address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-    socklen_t size = sizeof address;
-    SEALIFT_CHECK(::bind(fd_.get(), reinterpret_cast<sockaddr*>(&address), size) == 0);
-    SEALIFT_CHECK(::listen(fd_.get(), 16) == 0);
-    SEALIFT_CHECK(::getsockname(fd_.get(), reinterpret_cast<sockaddr*>(&address), &size) == 0);
-    port_ = ntohs(address.sin_port);
-    thread_ = std::jthread([this](const std::stop_token& stop) {
-      while (!stop.stop_requested()) {
-        pollfd ready{.fd = fd_.get(), .events = POLLIN, .revents = 0};
-        if (::poll(&ready, 1, 50) <= 0) continue;
-        const UniqueFd connection(::accept4(fd_.get(), nullptr, nullptr, SOCK_CLOEXEC));
-        if (!connection.valid()) continue;
-        ++connections;
-        char request[4096];
-        static_cast<void>(::recv(connection.get(), request, sizeof request, 0));
-        serve_(connection.get());
-      }
-    });
-  }
-  HttpUrl url() const { return ParseHttpUrl("http://127.0.0.1:" + std::to_string(port_)).value(); }
-  std::atomic<int> connections{0};
-
- private:
-  std::function<void(int)> serve_;
-  UniqueFd fd_;
-  std::uint16_t port_ = 0;
-  std::jthread thread_;
-};
-
-bool Say(int fd, std::string_view text) {
-  while (!text.empty()) {
-    const ssize_t sent = ::send(fd, text.data(), text.size(), MSG_NOSIGNAL);
-    if (sent <= 0) return false;
-    text.remove_prefix(static_cast<std::size_t>(sent));
-  }
-  return true;
-}
-// Until the other side hangs up, at most ten seconds.
-void WaitForEnd(int fd) {
-  pollfd gone{.fd = fd, .events = POLLRDHUP, .revents = 0};
-  ::poll(&gone, 1, 10000);
-}
-std::string HeadOf(std::size_t size) {
-  return "HTTP/1.1 200 OK\r\nContent-Length: " + std::to_string(size) + "\r\n\r\n";
-}
-
-class Controller final : public content::ContentSource {
- public:
-  Status Fetch(const Sha256Digest& digest, std::uint64_t offset, const content::Sink& sink) override {
-    const auto found = objects.find(digest);
-    if (found == objects.end()) return MakeError(Code::kNotFound, Reason::kContentUnknown, "no such object");
-    ++asked;
-    moved += found->second.size() - offset;
-    return sink(ByteView(found->second).subspan(offset));
-  }
-  std::map<Sha256Digest, Bytes> objects;
-  int asked = 0;
-  std::uint64_t moved = 0;
-};
-
-class MirrorTest : public ::testing::Test {
- protected:
-  MirrorTest() { controller_.objects[digest_] = object_; }
-
-  std::string Text() const { return ToText(object_); }
-
-  MirrorSource Source(std::vector<HttpUrl> mirrors) {
-    MirrorOptions options{.mirrors = std::move(mirrors)};
-    options.rate_window = 300ms;
-    options.minimum_rate = 10000;
-    options.connect_timeout = 2s;
-    options.first_pause = 1h;
-    return MirrorSource(options, controller_, [] { return 0.5; });
-  }
-
-  // As the agent fetches: wrong bytes have their sender passed over.
-  Result<Bytes> FetchBy(MirrorSource& source) {
-    fs::remove_all(temp_.path() / "content");
-    ContentFetcher fetcher(source, temp_.path() / "content",
-                           {.reserve_bytes = 0,
-                            .blame = [&source](const Sha256Digest& digest) { return source.Blame(digest); }});
-    for (int i = 0; i < 20; ++i) {
-      SEALIFT_ASSIGN_OR_RETURN(const FetchProgress progress, fetcher.FetchSome(digest_, object_.size()));
-      SEALIFT_RETURN_IF_ERROR(progress.source);
-      if (progress.complete) return ReadFile(progress.file);
-    }
-    return MakeError(Code::kUnavailable, Reason::kContentIncomplete, "it never ends");
-  }
-
-  TempDir temp_ = TempDir::Create("sealift-mirror").value();
-  const Bytes object_ = SomeBytes(300000, 1);
-  const Sha256Digest digest_ = Sha256(object_);
-  Controller controller_;
-};
-
-TEST_F(MirrorTest, WhateverAMirrorDoesTheObjectComes) {
+TEST_P(AnyConnectionsTest, WhateverAMirrorDoesTheObjectComes) {
   const std::string text = Text();
   std::string wrong = text;
   wrong[150000] ^= 1;
@@ -179,7 +49,7 @@ TEST_F(MirrorTest, WhateverAMirrorDoesTheObjectComes) {
   };
   for (const auto& [what, serve] : servers) {
     Server bad(serve);
-    MirrorSource source = Source({bad.url()});
+    MirrorSource source = Source({bad.url()}, GetParam());
     const auto began = std::chrono::steady_clock::now();
     const auto fetched = FetchBy(source);
     ASSERT_TRUE(fetched.ok()) << what << ": " << fetched.status();
@@ -236,22 +106,6 @@ TEST_F(MirrorTest, TakesNoMoreThanItMay) {
   EXPECT_EQ(FetchBy(source).value(), object_);
   EXPECT_GE(std::chrono::steady_clock::now() - began, 700ms);
 }
-
-class NginxTest : public MirrorTest {
- protected:
-  NginxTest() {
-    const fs::path place = temp_.path() / "store/objects" / digest_.hex().substr(0, 2);
-    fs::create_directories(place);
-    SEALIFT_CHECK(WriteFileAtomically(place / digest_.hex(), object_).ok());
-    // nginx's workers are another user when it is root's.
-    fs::permissions(temp_.path(), fs::perms(0755));
-  }
-  std::string Port() const { return std::to_string(port_); }
-  HttpUrl Url(std::uint16_t port, const std::string& scheme = "http") const {
-    return ParseHttpUrl(scheme + "://127.0.0.1:" + std::to_string(port)).value();
-  }
-  const std::uint16_t port_ = FreePort();
-};
 
 TEST_F(NginxTest, ServesTheStoreAsItLiesAndResumes) {
   SEALIFT_NEED_TOOL("nginx");

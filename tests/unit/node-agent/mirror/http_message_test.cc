@@ -33,9 +33,19 @@ TEST(HttpHeadTest, ReadsWhatStaticFilesAnswer) {
       "HTTP/1.1 206 Partial Content\r\nServer: x\r\ncontent-LENGTH: 12 \r\nContent-Range: bytes "
       "5-16/17\r\n\r\n");
   ASSERT_TRUE(head.ok()) << head.status();
-  EXPECT_EQ(*head, (HttpHead{.status = 206, .length = 12, .range_start = 5, .location = ""}));
+  EXPECT_EQ(*head,
+            (HttpHead{.status = 206, .length = 12, .range_start = 5, .range_total = 17, .location = ""}));
+  EXPECT_FALSE(
+      ParseHttpHead("HTTP/1.1 206 Partial\r\nContent-Range: bytes 5-16/*\r\n\r\n")->range_total.has_value());
   EXPECT_EQ(ParseHttpHead("HTTP/1.0 302 Found\r\nLocation: /x\r\n\r\n")->location, "/x");
   EXPECT_FALSE(ParseHttpHead("HTTP/1.1 200 OK\r\n\r\n")->length.has_value());
+}
+
+TEST(HttpHeadTest, SaysWhetherTheConnectionGoesOn) {
+  EXPECT_FALSE(ParseHttpHead("HTTP/1.1 200 OK\r\n\r\n")->closes);
+  EXPECT_FALSE(ParseHttpHead("HTTP/1.1 200 OK\r\nConnection: keep-alive\r\n\r\n")->closes);
+  EXPECT_TRUE(ParseHttpHead("HTTP/1.1 200 OK\r\nConnection: Close\r\n\r\n")->closes);
+  EXPECT_TRUE(ParseHttpHead("HTTP/1.0 200 OK\r\n\r\n")->closes);
 }
 
 TEST(HttpHeadTest, RefusesTheRest) {
