@@ -114,6 +114,7 @@ step_fuzzer() { # name of the program
     return 1
   fi
 }
+step_delta() { $release/bin/bench_delta; } # a pair made in seconds: ratios and their bars
 step_bench() { run_ctest bench $release -L '^bench$' --verbose; }
 step_fleet() { $release/bin/sim_fleet --nodes 10000 --liars-every 100; } # 500 of them are among the unit step's tests
 step_vm() {
@@ -167,6 +168,7 @@ fi
 # name and its time limit in minutes
 steps=("apt 30" "build 55" "format 5" "contract 5" "unit 10" "integration 20" "fuzz 10" "shellcheck 5")
 if [[ $mode != quick ]]; then steps+=("asan 40" "tidy 60" "vm 40" "iso 15" "install 40"); fi
+if [[ $mode == default ]]; then steps+=("delta 5"); fi # one of the benchmarks
 if [[ $mode == full ]]; then steps+=("attacks 30" "recovery 40" "badinput 20" "debian13 20" "powercuts 60" "clang 40" "tsan 60" "fuzzers 40" "bench 15" "fleet 15"); fi
 
 passed=0 failed=0 skipped=0 first_failure="" running=""

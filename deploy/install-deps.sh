@@ -15,7 +15,7 @@ packages=(
   # libraries
   libabsl-dev libgrpc++-dev libgrpc-dev libprotobuf-dev protobuf-compiler protobuf-compiler-grpc
   libssl-dev libp11-kit-dev libtss2-dev libcryptsetup-dev libyaml-dev libsqlite3-dev libarchive-dev libzstd-dev libcurl4-openssl-dev
-  liblz4-dev liblzma-dev libdivsufsort-dev
+  liblz4-dev liblzma-dev libdivsufsort-dev libseccomp-dev
   libspdlog-dev libfmt-dev libcli11-dev libtomlplusplus-dev nlohmann-json3-dev prometheus-cpp-dev
   libgtest-dev libgmock-dev libbenchmark-dev
   # tokens and TPMs, and the tools we compare with

@@ -51,6 +51,24 @@ Result<Bytes> ReadVerified(const fs::path& file, const delta::ContentName& name,
                    fmt::format("read '{}': it changed after it was verified", file.string()));
 }
 
+Result<delta::ImageIndex> UnpackAndParse(ByteView bytes) {
+  Bytes raw;
+  SEALIFT_RETURN_IF_ERROR(RunConfined(
+      {}, OkStatus,
+      [bytes](const ConfinedSink& sink) -> Status {
+        SEALIFT_ASSIGN_OR_RETURN(const Bytes unpacked, delta::UnpackImageIndex(bytes));
+        return sink(unpacked);
+      },
+      [&raw](ByteView piece) -> Status {
+        if (piece.size() > delta::kMaxIndexBytes - raw.size()) {
+          return MakeError(Code::kInvalidArgument, Reason::kDeltaInvalid, "unpack index: it is too large");
+        }
+        Append(raw, piece);
+        return OkStatus();
+      }));
+  return delta::ParseUnpackedIndex(raw);
+}
+
 }  // namespace
 
 DeltaFetcher::DeltaFetcher(ImageFetcher& whole, ImageFetcher& parts, DeltaFetcherOptions options)
@@ -173,9 +191,10 @@ Result<FetchProgress> DeltaFetcher::FetchDelta(Plan& plan) {
   if (!part->complete) return progress;
   SEALIFT_ASSIGN_OR_RETURN(const delta::OpenFile file, delta::OpenFile::Open(part->file));
   SEALIFT_ASSIGN_OR_RETURN(const delta::OpenFile source, delta::OpenFile::Open(plan.source));
-  SEALIFT_RETURN_IF_ERROR(Make(plan, [&](const delta::Sink& sink) {
-    return delta::ApplyDelta(file, source, {.work_folder = options_.directory, .progress = {}}, sink);
-  }));
+  SEALIFT_RETURN_IF_ERROR(
+      Make(plan, {.keep = {file.descriptor(), source.descriptor()}}, OkStatus, [&](const delta::Sink& sink) {
+        return delta::ApplyDelta(file, source, {.work_folder = options_.directory, .progress = {}}, sink);
+      }));
   return Underway(plan);
 }
 
@@ -187,7 +206,7 @@ Result<FetchProgress> DeltaFetcher::FetchIndex(Plan& plan) {
   if (!part->complete) return progress;
   SEALIFT_ASSIGN_OR_RETURN(const Bytes bytes,
                            ReadVerified(part->file, *plan.content.index, delta::kMaxIndexBytes));
-  SEALIFT_ASSIGN_OR_RETURN(plan.index, delta::ParseImageIndex(bytes));
+  SEALIFT_ASSIGN_OR_RETURN(plan.index, UnpackAndParse(bytes));
   SEALIFT_ASSIGN_OR_RETURN(plan.objects, MissingObjects(plan.index, plan.seeds));
   plan.total = 0;
   for (const delta::ObjectName& object : plan.objects) plan.total += object.size;
@@ -216,15 +235,26 @@ Result<FetchProgress> DeltaFetcher::FetchObjects(Plan& plan) {
     ++plan.next_object;
     return Underway(plan);
   }
-  SEALIFT_RETURN_IF_ERROR(Make(plan, [&](const delta::Sink& sink) {
+  // Opened in the child: there may be more than this process may have open.
+  std::map<Sha256Digest, delta::OpenFile> objects;
+  const auto open = [&]() -> Status {
+    for (const auto& [digest, path] : plan.object_files) {
+      SEALIFT_ASSIGN_OR_RETURN(delta::OpenFile file, delta::OpenFile::Open(path));
+      objects.emplace(digest, std::move(file));
+    }
+    return OkStatus();
+  };
+  SEALIFT_RETURN_IF_ERROR(Make(plan, {.keep = plan.seeds.Descriptors()}, open, [&](const delta::Sink& sink) {
     return AssembleImage(
-        plan.index, plan.seeds, [&plan](const Sha256Digest& digest) { return plan.object_files[digest]; },
+        plan.index, plan.seeds,
+        [&objects](const Sha256Digest& digest) -> const delta::OpenFile& { return objects.at(digest); },
         sink);
   }));
   return Underway(plan);
 }
 
-Status DeltaFetcher::Make(Plan& plan, const std::function<Status(const delta::Sink&)>& make) {
+Status DeltaFetcher::Make(Plan& plan, Confinement limits, const std::function<Status()>& prepare,
+                          const std::function<Status(const delta::Sink&)>& make) {
   SEALIFT_RETURN_IF_ERROR(MakeDirectories(options_.directory, 0700));
   const fs::path made = options_.directory / "made.tmp";
   std::error_code error;
@@ -234,17 +264,27 @@ Status DeltaFetcher::Make(Plan& plan, const std::function<Status(const delta::Si
     return ErrnoError(Code::kUnavailable, Reason::kStateIo, fmt::format("write '{}'", made.string()), "open",
                       errno);
   }
-  Status status = make([&](ByteView piece) { return WriteAll(fd.get(), made, piece); });
+  Status local;
+  std::uint64_t left = plan.size;
+  Status status = RunConfined(limits, prepare, make, [&](ByteView piece) -> Status {
+    if (piece.size() > left) {
+      return MakeError(Code::kInvalidArgument, Reason::kDeltaInvalid, "make image: it comes out too large");
+    }
+    left -= piece.size();
+    local = WriteAll(fd.get(), made, piece);
+    return local;
+  });
   if (status.ok() && ::fsync(fd.get()) != 0)
-    status = ErrnoError(Code::kUnavailable, Reason::kStateIo, "write image", "fsync", errno);
-  if (status.ok()) status = fd.Close();
+    status = local = ErrnoError(Code::kUnavailable, Reason::kStateIo, "write image", "fsync", errno);
+  if (status.ok()) status = local = fd.Close();
   if (!status.ok()) {
     fs::remove(made, error);
-    if (IsLocal(status)) return status;
+    // What the child says of this machine is not believed.
+    if (IsLocal(local)) return local;
     NextWay(plan, status);
     return OkStatus();
   }
-  // Its digest was found to be right while it was made; the fetcher of whole objects looks once more.
+  // The fetcher of whole objects hashes it and fetches it where it is something else.
   fs::rename(made, options_.directory / plan.image.hex(), error);
   if (error) {
     return MakeError(Code::kUnavailable, Reason::kStateIo,

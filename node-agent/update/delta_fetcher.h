@@ -3,8 +3,9 @@
 //
 // What it fetches beside the image lies in a folder of its own and goes when the image is there. Each object
 // is checked against a signed digest before it is parsed, and the image it makes against its own; whatever
-// does not fit, however it came about, leads to the next way, and the last one is the whole object. Not
-// thread-safe. Borrows both fetchers and what the functions need.
+// does not fit, however it came about, leads to the next way, and the last one is the whole object. What
+// unpacks and patches runs confined (confined.h). Not thread-safe. Borrows both fetchers and what the
+// functions need.
 #pragma once
 
 #include <filesystem>
@@ -13,6 +14,7 @@
 #include <optional>
 #include <vector>
 
+#include "node-agent/update/confined.h"
 #include "node-agent/update/seams.h"
 #include "shared/delta/assemble_image.h"
 #include "shared/delta/content_list.h"
@@ -50,8 +52,10 @@ class DeltaFetcher final : public ImageFetcher {
   // One call of `parts`. Nothing: the object cannot be had or is not what it should be, and `plan` has gone
   // on to the next way.
   Result<std::optional<FetchProgress>> FetchPart(Plan& plan, const delta::ContentName& name);
-  // Writes what `make` hands out to the image's place. An image that cannot be made leads to the next way.
-  Status Make(Plan& plan, const std::function<Status(const delta::Sink&)>& make);
+  // Writes what `make` hands out, running confined after `prepare`, to the image's place. An image that
+  // cannot be made leads to the next way.
+  Status Make(Plan& plan, Confinement limits, const std::function<Status()>& prepare,
+              const std::function<Status(const delta::Sink&)>& make);
   void NextWay(Plan& plan, const Status& why) const;
   static FetchProgress Underway(const Plan& plan);
 

@@ -51,8 +51,7 @@ Status DecodeCode(const OpenFile& file, std::uint64_t raw_size, const Sink& sink
 }
 
 // Makes one part of its object, checked as it goes on.
-Status MakePart(const IndexedPart& part, const std::filesystem::path& path, const Sink& sink) {
-  SEALIFT_ASSIGN_OR_RETURN(const OpenFile object, OpenFile::Open(path));
+Status MakePart(const IndexedPart& part, const OpenFile& object, const Sink& sink) {
   if (object.size() != part.object.size) return Invalid("an object has another size than its name says");
   Sha256Hasher hasher;
   std::uint64_t size = 0;
@@ -73,6 +72,12 @@ Status MakePart(const IndexedPart& part, const std::filesystem::path& path, cons
 }
 
 }  // namespace
+
+std::vector<int> Seeds::Descriptors() const {
+  std::vector<int> descriptors;
+  for (const OpenFile& file : files_) descriptors.push_back(file.descriptor());
+  return descriptors;
+}
 
 Result<Sha256Digest> Seeds::Add(const std::filesystem::path& path) {
   SEALIFT_ASSIGN_OR_RETURN(OpenFile file, OpenFile::Open(path));
@@ -115,7 +120,7 @@ Result<std::vector<ObjectName>> MissingObjects(const ImageIndex& index, const Se
 }
 
 Status AssembleImage(const ImageIndex& index, const Seeds& seeds,
-                     const std::function<std::filesystem::path(const Sha256Digest&)>& object_file,
+                     const std::function<const OpenFile&(const Sha256Digest&)>& object_file,
                      const Sink& sink) {
   Sha256Hasher whole;
   const Sink out = [&](ByteView piece) {

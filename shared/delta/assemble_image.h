@@ -20,6 +20,8 @@ class Seeds {
   // Hashes every part of the file. One that cannot be read is left out. Returns the whole file's digest.
   // Errors: those of the file.
   Result<Sha256Digest> Add(const std::filesystem::path& file);
+  // Of the files, which stay open.
+  std::vector<int> Descriptors() const;
   bool Has(const Sha256Digest& part) const { return places_.contains(part); }
   // Errors: those of the file and the sink.
   Status Copy(const Sha256Digest& part, const Sink& sink) const;
@@ -37,10 +39,10 @@ class Seeds {
 // when the seeds lack a part that has no object.
 Result<std::vector<ObjectName>> MissingObjects(const ImageIndex& index, const Seeds& seeds);
 
-// `object_file`: where a verified object lies. Checks every part, and the whole at the end; what the sink got
-// counts only with success. Errors: INVALID_ARGUMENT/DELTA_INVALID; those of the files and of the sink.
+// `object_file`: a verified object. Checks every part, and the whole at the end; what the sink got counts
+// only with success. Errors: INVALID_ARGUMENT/DELTA_INVALID; those of the files and of the sink.
 Status AssembleImage(const ImageIndex& index, const Seeds& seeds,
-                     const std::function<std::filesystem::path(const Sha256Digest&)>& object_file,
+                     const std::function<const OpenFile&(const Sha256Digest&)>& object_file,
                      const Sink& sink);
 
 // Unpacks an object into `sink`: exactly `raw_size` bytes. Errors: as Decode.

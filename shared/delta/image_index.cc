@@ -67,6 +67,11 @@ Bytes SerializeImageIndex(const ImageIndex& index) {
 }
 
 Result<ImageIndex> ParseImageIndex(ByteView bytes) {
+  SEALIFT_ASSIGN_OR_RETURN(const Bytes raw, UnpackImageIndex(bytes));
+  return ParseUnpackedIndex(raw);
+}
+
+Result<Bytes> UnpackImageIndex(ByteView bytes) {
   Numbers head(bytes);
   if (AsText(head.Take(kMagic.size())) != kMagic) return Invalid("it does not begin as one");
   const std::uint64_t raw_size = head.Next();
@@ -75,6 +80,10 @@ Result<ImageIndex> ParseImageIndex(ByteView bytes) {
   Bytes raw(static_cast<std::size_t>(raw_size));
   const std::size_t got = ZSTD_decompress(raw.data(), raw.size(), packed.data(), packed.size());
   if (ZSTD_isError(got) != 0 || got != raw.size()) return Invalid("it is damaged");
+  return raw;
+}
+
+Result<ImageIndex> ParseUnpackedIndex(ByteView raw) {
   Numbers numbers(raw);
   ImageIndex index;
   index.size = numbers.Next();

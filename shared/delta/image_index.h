@@ -61,5 +61,8 @@ inline constexpr std::uint64_t kMaxIndexBytes = 16ull << 20;
 Bytes SerializeImageIndex(const ImageIndex& index);
 // Bounded (16 MiB unpacked, 65536 parts), strict. Errors: INVALID_ARGUMENT/DELTA_INVALID.
 Result<ImageIndex> ParseImageIndex(ByteView bytes);
+// Its two halves, for whoever unpacks elsewhere than it parses.
+Result<Bytes> UnpackImageIndex(ByteView bytes);
+Result<ImageIndex> ParseUnpackedIndex(ByteView raw);
 
 }  // namespace sealift::delta

@@ -24,6 +24,8 @@ class OpenFile {
   static Result<OpenFile> Temporary(const std::filesystem::path& folder);
 
   std::uint64_t size() const { return size_; }
+  // For whoever hands it on to another process; stays this object's.
+  int descriptor() const { return fd_.get(); }
   // Fills all of `out`. Errors: DATA_LOSS/FILE_UNREADABLE beyond the end or when the file became shorter.
   Status ReadAt(std::uint64_t offset, std::span<std::uint8_t> out) const;
   // Hands a stretch to `sink` in pieces of at most 256 KiB. Errors: as ReadAt; those of the sink.

@@ -22,6 +22,7 @@
 #include "controller/build/uki_builder.h"
 #include "controller/delta/image_objects.h"
 #include "controller/source/source.h"
+#include "node-agent/update/confined.h"
 #include "shared/base/subprocess.h"
 #include "shared/crypto/hash.h"
 #include "shared/delta/apply_delta.h"
@@ -66,6 +67,16 @@ double ProcessorSeconds() {
   timespec now{};
   clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &now);
   return static_cast<double>(now.tv_sec) + static_cast<double>(now.tv_nsec) * 1e-9;
+}
+
+// Of those that ended.
+double ChildrensProcessorSeconds() {
+  rusage usage{};
+  getrusage(RUSAGE_CHILDREN, &usage);
+  const auto seconds = [](const timeval& time) {
+    return static_cast<double>(time.tv_sec) + static_cast<double>(time.tv_usec) * 1e-6;
+  };
+  return seconds(usage.ru_utime) + seconds(usage.ru_stime);
 }
 
 double PeakMebibytes() {
@@ -171,14 +182,24 @@ int Create(const Image& from, const Image& to, const std::string& out) {
 
 int Apply(const std::string& delta, const Image& from, const std::string& out) {
   std::ofstream file(out, std::ios::binary);
-  const double began = ProcessorSeconds();
-  Must(delta::ApplyDelta(Must(delta::OpenFile::Open(delta)), Must(delta::OpenFile::Open(from.uki())),
-                         {.work_folder = fs::path(out).parent_path(), .progress = {}}, [&](ByteView piece) {
-                           file.write(reinterpret_cast<const char*>(piece.data()),
-                                      static_cast<std::streamsize>(piece.size()));
-                           return OkStatus();
-                         }));
-  std::printf("%.3f %.1f\n", ProcessorSeconds() - began, PeakMebibytes());
+  const double began = ProcessorSeconds() + ChildrensProcessorSeconds();
+  // As a node does it.
+  const delta::OpenFile old = Must(delta::OpenFile::Open(from.uki()));
+  const delta::OpenFile patch = Must(delta::OpenFile::Open(delta));
+  Must(agent::RunConfined(
+      {.keep = {old.descriptor(), patch.descriptor()}}, OkStatus,
+      [&](const delta::Sink& sink) {
+        return delta::ApplyDelta(patch, old, {.work_folder = fs::path(out).parent_path(), .progress = {}},
+                                 sink);
+      },
+      [&](ByteView piece) {
+        file.write(reinterpret_cast<const char*>(piece.data()), static_cast<std::streamsize>(piece.size()));
+        return OkStatus();
+      }));
+  rusage child{};
+  getrusage(RUSAGE_CHILDREN, &child);
+  std::printf("%.3f %.1f\n", ProcessorSeconds() + ChildrensProcessorSeconds() - began,
+              std::max(PeakMebibytes(), static_cast<double>(child.ru_maxrss) / 1024));
   return 0;
 }
 
@@ -188,17 +209,10 @@ int Solid(const Image& image) {
   const std::string packed = (image.folder / "initrd.zst").string();
   const std::string back = (image.folder / "initrd.back").string();
   const auto zstd = [](std::vector<std::string> arguments) {
-    rusage before{};
-    getrusage(RUSAGE_CHILDREN, &before);
+    const double before = ChildrensProcessorSeconds();
     arguments.insert(arguments.begin(), {"zstd", "-q", "-f", "-T1"});
     Must(RunCommandChecked({.argv = std::move(arguments), .timeout = std::chrono::hours(2)}));
-    rusage after{};
-    getrusage(RUSAGE_CHILDREN, &after);
-    const auto seconds = [](const timeval& time) {
-      return static_cast<double>(time.tv_sec) + static_cast<double>(time.tv_usec) * 1e-6;
-    };
-    return seconds(after.ru_utime) + seconds(after.ru_stime) - seconds(before.ru_utime) -
-           seconds(before.ru_stime);
+    return ChildrensProcessorSeconds() - before;
   };
   const double pack = zstd({"-19", image.raw(), "-o", packed});
   const double unpack = zstd({"-d", packed, "-o", back});

@@ -180,8 +180,14 @@ class ObjectsTest : public DeltaTest {
     for (const auto& seed : seeds) EXPECT_TRUE(have.Add(seed).ok());
     SEALIFT_ASSIGN_OR_RETURN(missing_, MissingObjects(index, have));
     Bytes out;
+    std::map<Sha256Digest, delta::OpenFile> files;
+    for (const delta::ObjectName& object : missing_) {
+      SEALIFT_ASSIGN_OR_RETURN(auto file, delta::OpenFile::Open(objects() / object.digest.hex()));
+      files.emplace(object.digest, std::move(file));
+    }
     SEALIFT_RETURN_IF_ERROR(AssembleImage(
-        index, have, [this](const Sha256Digest& digest) { return objects() / digest.hex(); },
+        index, have,
+        [&files](const Sha256Digest& digest) -> const delta::OpenFile& { return files.at(digest); },
         [&out](ByteView piece) {
           Append(out, piece);
           return OkStatus();
