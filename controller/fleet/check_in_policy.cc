@@ -6,7 +6,8 @@ bool QuoteDue(const CheckInView& view, const NodeStatus& status, UnixMillis now,
               const CheckInPolicy& policy) {
   if (view.last_trust == Trust::kUnspecified) return true;
   if (view.last_verdict_boot_id != status.running.boot_id) return true;
-  if (view.last_trust != Trust::kTrusted) return now >= view.last_decided + policy.quote_retry;
+  const bool raised = view.certified_epoch && status.epoch && status.epoch->lowest > *view.certified_epoch;
+  if (view.last_trust != Trust::kTrusted || raised) return now >= view.last_decided + policy.quote_retry;
   return now >= view.last_decided + policy.quote_interval;
 }
 

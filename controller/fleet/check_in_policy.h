@@ -21,7 +21,8 @@ struct CheckInPolicy {
   std::chrono::milliseconds nonce_lifetime = std::chrono::minutes(2);
 };
 
-// A quote is due after each boot, at the interval, and again while the last one was not trusted.
+// A quote is due after each boot, at the interval, again while the last one was not trusted, and when the
+// node says that its epoch was raised above the certified one.
 bool QuoteDue(const CheckInView& view, const NodeStatus& status, UnixMillis now, const CheckInPolicy& policy);
 // Firmware tried other boot options on the way to this boot, of a node that is admitted and trusted all the
 // same: one clean reboot sets that right. The node decides when.

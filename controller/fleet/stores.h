@@ -29,6 +29,8 @@ struct CheckInView {
   std::string last_verdict_boot_id;
   // Firmware tried other boot options on the way to that boot.
   bool last_degraded = false;
+  // The lowest epoch its TPM certified; absent while it never did.
+  std::optional<std::uint64_t> certified_epoch;
   std::optional<Desired> desired;
   // Approved and not ended, oldest first.
   std::vector<PendingOrder> orders;

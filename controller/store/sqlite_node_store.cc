@@ -225,10 +225,11 @@ class SqliteNodeStatusStore final : public NodeStatusStore {
     CheckInView view;
     SEALIFT_RETURN_IF_ERROR(db_.Read([&](SqliteConnection& connection) -> Status {
       SEALIFT_ASSIGN_OR_RETURN(
-          auto query, connection.Prepare(
-                          "SELECT admission, last_seen_ms, verdict_trust, verdict_decided_ms, "
-                          "verdict_boot, desired_channel, desired_version, desired_release, "
-                          "verdict_degraded FROM nodes JOIN node_check_ins ON node_id = id WHERE id = $1"));
+          auto query,
+          connection.Prepare(
+              "SELECT admission, last_seen_ms, verdict_trust, verdict_decided_ms, "
+              "verdict_boot, desired_channel, desired_version, desired_release, "
+              "verdict_degraded, epoch_lowest FROM nodes JOIN node_check_ins ON node_id = id WHERE id = $1"));
       SEALIFT_ASSIGN_OR_RETURN(const bool row, query.Text(id.text()).Step());
       if (!row) return NoSuchNode(id);
       view.admission = static_cast<Admission>(query.IntegerAt(0));
@@ -238,6 +239,7 @@ class SqliteNodeStatusStore final : public NodeStatusStore {
       view.last_verdict_boot_id = query.TextAt(4);
       SEALIFT_ASSIGN_OR_RETURN(view.desired, ReadDesired(query, 5));
       view.last_degraded = query.IntegerAt(8) != 0;
+      if (!query.NullAt(9)) view.certified_epoch = static_cast<std::uint64_t>(query.IntegerAt(9));
       return ReadOrders(connection, id, view.orders);
     }));
     return view;

@@ -172,6 +172,7 @@ TEST_P(StoreContract, InstallRecordAndEpochComeBack) {
   Node node = Enrol(1);
   EXPECT_FALSE(backend_->nodes().Get(node.id)->install);
   EXPECT_FALSE(backend_->nodes().Get(node.id)->certified_epoch);
+  EXPECT_FALSE(backend_->node_status().ViewForCheckIn(node.id)->certified_epoch);
   node.install = InstallRecord{
       .config_digest = Digest(4), .config_source = "image", .version = "1", .installed = FromUnixMs(7)};
   ASSERT_TRUE(backend_->nodes().Enrol(node).ok());
@@ -184,6 +185,7 @@ TEST_P(StoreContract, InstallRecordAndEpochComeBack) {
   ASSERT_TRUE(backend_->nodes().Enrol(node).ok());
   EXPECT_EQ(backend_->nodes().Get(node.id)->install, record);
   EXPECT_EQ(backend_->nodes().Get(node.id)->certified_epoch, epoch);
+  EXPECT_EQ(backend_->node_status().ViewForCheckIn(node.id)->certified_epoch, epoch.lowest);
 }
 
 TEST_P(StoreContract, RequestsMoveFromOneStateToTheNext) {

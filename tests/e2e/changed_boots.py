@@ -55,7 +55,8 @@ class ChangedBoots:
         places = {f"{self.good.image_name()}.extra.d/{name}": image for name, image in self.unwelcome().items()}
         for place, image in places.items():
             disk.esp_put(self.node.disk, image.read_bytes(), place)
-        verdict, words = self.boot(look=extensions.refused)
+        reasons = {name.rsplit("/", 1)[-1]: "EXTENSION_NOT_LISTED" for name in places}
+        verdict, words = self.boot(look=lambda machine: extensions.refused(machine, reasons))
         for place in places:
             disk.esp_remove(self.node.disk, place)
         equal(self.mismatches(verdict), [13])

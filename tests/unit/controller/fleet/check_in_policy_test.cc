@@ -34,6 +34,22 @@ TEST(QuoteDueTest, AfterEachBootAndAtTheInterval) {
   EXPECT_TRUE(QuoteDue(untrusted, Settled(), kDecided + policy.quote_retry, policy));
 }
 
+TEST(QuoteDueTest, WhenItsEpochIsAboveTheCertifiedOne) {
+  const CheckInPolicy policy;
+  NodeStatus raised = Settled();
+  raised.epoch = EpochStatus{.lowest = 3};
+  CheckInView view = Trusted();
+  const UnixMillis later = kDecided + policy.quote_retry;
+  EXPECT_FALSE(QuoteDue(view, raised, later, policy)) << "its TPM certifies none";
+  view.certified_epoch = 3;
+  EXPECT_FALSE(QuoteDue(view, raised, later, policy));
+  view.certified_epoch = 2;
+  EXPECT_TRUE(QuoteDue(view, raised, later, policy));
+  EXPECT_FALSE(QuoteDue(view, raised, later - std::chrono::milliseconds(1), policy))
+      << "it may be one that cannot";
+  EXPECT_FALSE(QuoteDue(view, Settled(), later, policy));
+}
+
 TEST(CureDueTest, OfAnAdmittedTrustedNodeInTheDegradedBootOnly) {
   CheckInView view = Trusted();
   view.admission = Admission::kAdmitted;
