@@ -22,7 +22,7 @@ class Checks:
         try:
             test()
         except (AssertionError, LabError) as error:
-            self.failed(name, str(error) or traceback.format_exc(limit=-1).splitlines()[-2].strip())
+            self.failed(name, str(error) or traceback.extract_tb(error.__traceback__)[-1].line)
         else:
             self.results.append({"name": name, "outcome": "passed"})
             say(f"     ok      {name}")

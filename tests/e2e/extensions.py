@@ -74,6 +74,7 @@ class Extensions:
         self.strangers = self.unwelcome()
         with self.machine(enrolled, release, "forced", self.strangers) as machine:
             machine.wait_for_boot(0, 60)
+            assert machine.run("findmnt -no FSTYPE /usr", check=False).strip() != "overlay", "something is laid over /usr"
             refused(machine, {"hello.raw": "EXTENSION_SIGNATURE_INVALID", "other.raw": "EXTENSION_NOT_LISTED"})
             measured = machine.run("cat /sys/class/tpm/tpm0/pcr-sha256/13").strip().lower()
         assert measured != self.predictions(release)[13], "PCR 13 does not show it"
@@ -103,4 +104,3 @@ def refused(machine, reasons):
         assert f"{name} refused: {reason}" in said, said
     equal(machine.run("command -v hello other", check=False).strip(), "")
     equal(machine.run("systemctl is-failed sealift-extensions.service", check=False).strip(), "failed")
-    assert machine.run("findmnt -no FSTYPE /usr", check=False).strip() != "overlay"
