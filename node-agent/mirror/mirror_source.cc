@@ -86,7 +86,11 @@ Status MirrorSource::Fetch(const Sha256Digest& digest, std::uint64_t offset, con
     // One that has not got everything yet is none that fails.
     if (status.code() != Code::kNotFound) PassOver(mirror, status);
   }
-  return fallback_.Fetch(digest, offset, sink);
+  return fallback_.Fetch(digest, offset, [&](ByteView piece) -> Status {
+    SEALIFT_RETURN_IF_ERROR(sink(piece));
+    limit_.Take(piece.size());
+    return OkStatus();
+  });
 }
 
 bool MirrorSource::Blame(const Sha256Digest& digest) {

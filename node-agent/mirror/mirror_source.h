@@ -34,7 +34,7 @@ struct MirrorOptions {
   // Bytes a second. A source that sends less over `rate_window`, over all connections, is left
   // (TRANSFER_TOO_SLOW).
   std::uint64_t minimum_rate = 1024;
-  // Bytes a second that all transfers together take; 0: as many as come.
+  // Bytes a second that all transfers together take, those from the fallback, too; 0: as many as come.
   std::uint64_t maximum_rate = 0;
   std::chrono::milliseconds rate_window = std::chrono::seconds(15);
   std::chrono::milliseconds connect_timeout = std::chrono::seconds(10);

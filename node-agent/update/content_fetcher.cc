@@ -16,13 +16,15 @@ namespace fs = std::filesystem;
 // more, because a resumed part was wrong; cut into slices again it would be a resumed part for ever.
 class SliceSource final : public content::ContentSource {
  public:
-  SliceSource(content::ContentSource& inner, std::uint64_t budget) : inner_(inner), budget_(budget) {}
+  SliceSource(content::ContentSource& inner, std::uint64_t budget, std::chrono::milliseconds time)
+      : inner_(inner), budget_(budget), until_(std::chrono::steady_clock::now() + time) {}
 
   Status Fetch(const Sha256Digest& digest, std::uint64_t offset, const content::Sink& sink) override {
     const bool again = std::exchange(began_, true);
     Status refused;
     const Status status = inner_.Fetch(digest, offset, [&, again](ByteView piece) -> Status {
-      if (!again && moved_ >= budget_) {
+      const bool late = moved_ > 0 && std::chrono::steady_clock::now() >= until_;
+      if (!again && (moved_ >= budget_ || late)) {
         stopped_ = true;
         return MakeError(Code::kCancelled, Reason::kCancelled, "fetch content: this slice is done");
       }
@@ -42,6 +44,7 @@ class SliceSource final : public content::ContentSource {
  private:
   content::ContentSource& inner_;
   const std::uint64_t budget_;
+  const std::chrono::steady_clock::time_point until_;
   std::uint64_t moved_ = 0;
   bool began_ = false;
   bool stopped_ = false;
@@ -77,7 +80,7 @@ Result<FetchProgress> ContentFetcher::FetchSome(const Sha256Digest& digest, std:
   progress.size = size;
   progress.file = directory_ / digest.hex();
   SEALIFT_RETURN_IF_ERROR(CheckSpace(progress.file, size));
-  SliceSource slice(source_, options_.slice_bytes);
+  SliceSource slice(source_, options_.slice_bytes, options_.slice_time);
   content::DownloadRequest request;
   request.digest = digest;
   request.size = size;

@@ -3,6 +3,7 @@
 // Not thread-safe. Borrows the source.
 #pragma once
 
+#include <chrono>
 #include <cstdint>
 #include <filesystem>
 #include <functional>
@@ -17,6 +18,8 @@ struct ContentFetcherOptions {
   // object is fetched whole. What is there already is hashed anew by
   // each call, so that smaller slices cost more.
   std::uint64_t slice_bytes = 32u << 20;
+  // After so long a call ends with the next piece: over a slow line the agent is to be heard meanwhile.
+  std::chrono::milliseconds slice_time = std::chrono::seconds(60);
   // A transfer that breaks off after at least so many got on all the same: a slow link is no failure. What
   // moves less is waited for, as each call costs a hash of what is there.
   std::uint64_t least_bytes = 64u << 10;

@@ -134,6 +134,29 @@ TEST_F(ConnectionsTest, AllOfThemTogetherTakeNoMoreThanTheyMay) {
   EXPECT_EQ(controller_.asked, 0);
 }
 
+TEST_F(ConnectionsTest, TheLimitHoldsForTheControllerAsWell) {
+  controller_.piece_bytes = 10000;
+  MirrorOptions options{.mirrors = {}};
+  options.maximum_rate = 300000;
+  MirrorSource source(options, controller_, [] { return 0.5; });
+  const auto began = std::chrono::steady_clock::now();
+  EXPECT_EQ(FetchBy(source).value(), object_);
+  EXPECT_GE(std::chrono::steady_clock::now() - began, 700ms);
+}
+
+TEST_F(ConnectionsTest, ACallEndsInTimeAndTheNextOneGoesOn) {
+  controller_.piece_bytes = 100000;
+  MirrorSource source = Source({});
+  ContentFetcher fetcher(source, temp_.path() / "content", {.slice_time = 0ms, .reserve_bytes = 0});
+  for (const std::uint64_t have : {100000u, 200000u}) {
+    const FetchProgress progress = fetcher.FetchSome(digest_, object_.size()).value();
+    EXPECT_TRUE(progress.source.ok());
+    EXPECT_FALSE(progress.complete);
+    EXPECT_EQ(progress.have, have);
+  }
+  EXPECT_TRUE(fetcher.FetchSome(digest_, object_.size())->complete);
+}
+
 TEST_F(ConnectionsTest, AllOfThemTogetherBringWhatTheyMust) {
   // Behind the third stripe each brings 6,250 bytes a second for a while; the minimum is 10,000.
   const std::string text = Text();

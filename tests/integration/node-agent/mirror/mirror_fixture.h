@@ -101,8 +101,14 @@ class Controller final : public content::ContentSource {
     if (found == objects.end()) return MakeError(Code::kNotFound, Reason::kContentUnknown, "no such object");
     ++asked;
     moved += found->second.size() - offset;
-    return sink(ByteView(found->second).subspan(offset));
+    for (ByteView rest = ByteView(found->second).subspan(offset); !rest.empty();) {
+      const ByteView piece = rest.first(std::min(rest.size(), piece_bytes));
+      SEALIFT_RETURN_IF_ERROR(sink(piece));
+      rest = rest.subspan(piece.size());
+    }
+    return OkStatus();
   }
+  std::size_t piece_bytes = 1u << 30;
   std::map<Sha256Digest, Bytes> objects;
   int asked = 0;
   std::uint64_t moved = 0;
