@@ -34,7 +34,7 @@ class ContentFetcher final : public ImageFetcher {
  public:
   ContentFetcher(content::ContentSource& source, std::filesystem::path directory,
                  ContentFetcherOptions options = {})
-      : source_(source), directory_(std::move(directory)), options_(options) {}
+      : source_(source), directory_(std::move(directory)), options_(std::move(options)) {}
 
   Result<FetchProgress> FetchSome(const Sha256Digest& digest, std::uint64_t size) override;
   Status Discard(const Sha256Digest* keep) override;

@@ -253,7 +253,7 @@ Result<FetchProgress> DeltaFetcher::FetchObjects(Plan& plan) {
   return Underway(plan);
 }
 
-Status DeltaFetcher::Make(Plan& plan, Confinement limits, const std::function<Status()>& prepare,
+Status DeltaFetcher::Make(Plan& plan, const Confinement& limits, const std::function<Status()>& prepare,
                           const std::function<Status(const delta::Sink&)>& make) {
   SEALIFT_RETURN_IF_ERROR(MakeDirectories(options_.directory, 0700));
   const fs::path made = options_.directory / "made.tmp";

@@ -54,7 +54,7 @@ class DeltaFetcher final : public ImageFetcher {
   Result<std::optional<FetchProgress>> FetchPart(Plan& plan, const delta::ContentName& name);
   // Writes what `make` hands out, running confined after `prepare`, to the image's place. An image that
   // cannot be made leads to the next way.
-  Status Make(Plan& plan, Confinement limits, const std::function<Status()>& prepare,
+  Status Make(Plan& plan, const Confinement& limits, const std::function<Status()>& prepare,
               const std::function<Status(const delta::Sink&)>& make);
   void NextWay(Plan& plan, const Status& why) const;
   static FetchProgress Underway(const Plan& plan);

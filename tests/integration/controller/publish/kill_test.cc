@@ -168,8 +168,7 @@ TEST_F(KillTest, NothingThatIsNamedIsLost) {
     if (!ended) command.Wait();
     CheckState();
   }
-  RecordProperty("in publications", inside);
-  RecordProperty("in collections", collecting);
+  std::printf("%d kills: %d in publications, %d in collections\n", kills, inside, collecting);
   EXPECT_GE((inside + collecting) * 10, kills * 8)
       << inside << " in publications, " << collecting << " in collections, of " << kills << " kills";
   EXPECT_GE(collecting, kills / 10);
@@ -181,8 +180,9 @@ TEST_F(KillTest, NothingThatIsNamedIsLost) {
   const CommandOutput output = test::RunTool(PublishCommand(last, profile));
   EXPECT_EQ(output.exit_code, 0) << output.err;
   LeaveGarbage(0);
-  const CommandOutput collected = test::RunTool({kSealift, "content", "collect", "--profile", profile});
-  EXPECT_EQ(collected.exit_code, 0) << collected.out << collected.err;
+  // All that the killed collections left: tens of thousands of objects after many kills.
+  const auto collected = RunCommandChecked({.argv = {kSealift, "content", "collect", "--profile", profile}});
+  EXPECT_TRUE(collected.ok()) << collected.status();
   CheckState();
   EXPECT_GE(published_, 1u);
   // Nothing that is not named is left either: the boot loader is one object, images and manifests are not.
