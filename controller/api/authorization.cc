@@ -33,6 +33,11 @@ constexpr auto kRules = std::to_array<RpcRule>({
     {"/sealift.v1.NodeService/GetMetadata", kNode, kReads},
     {"/sealift.v1.NodeService/FetchContent", kNode, kReads},
 
+    {"/sealift.v1.SiteService/Locate", kNode, kReads},
+    {"/sealift.v1.SiteService/Offer", kNode, kReads},
+    {"/sealift.v1.SiteService/GetSite", kNode, kReads},
+    {"/sealift.v1.SiteService/AdmitPeer", kNode, kReads},
+
     {"/sealift.v1.FleetService/ListNodes", kReaders, kReads},
     {"/sealift.v1.FleetService/GetNode", kReaders, kReads},
     {"/sealift.v1.FleetService/ListReleases", kReaders, kReads},

@@ -21,6 +21,7 @@
 #include "controller/api/node_secret_service.h"
 #include "controller/api/node_service.h"
 #include "controller/api/secret_service.h"
+#include "controller/api/site_service.h"
 #include "controller/app/expiry_watch.h"
 #include "controller/app/prometheus_metrics.h"
 #include "controller/app/quote_attestor.h"
@@ -144,6 +145,7 @@ struct ControllerServer::Parts {
   std::unique_ptr<BuildHost> build_host;
   std::unique_ptr<BuildServiceImpl> build_service;
   std::unique_ptr<ContentServiceImpl> content_service;
+  std::unique_ptr<SiteServiceImpl> site_service;
   Listener enrolment_listener;
   Listener fleet_listener;
   ServerAddresses addresses;
@@ -334,6 +336,12 @@ void ControllerServer::Parts::MakeServices(NodeAttestor* given_attestor) {
   baseline_service = std::make_unique<BaselineServiceImpl>(
       *runner, stores->baselines(), stores->revocations(), config.baselines.machines, clock);
   build_service = std::make_unique<BuildServiceImpl>(*runner, build_host.get(), stop.get_token());
+  site_service = std::make_unique<SiteServiceImpl>(SiteServiceParts{.runner = *runner,
+                                                                    .nodes = stores->nodes(),
+                                                                    .certificates = stores->certificates(),
+                                                                    .content = *content,
+                                                                    .clock = clock,
+                                                                    .node_cas = keys.node_cas});
   content_service = std::make_unique<ContentServiceImpl>(ContentServiceParts{.runner = *runner,
                                                                              .content = *content,
                                                                              .keeper = *keeper,
@@ -362,7 +370,8 @@ Status ControllerServer::Parts::ListenAll() {
       .RegisterService(node_secret_service.get())
       .RegisterService(baseline_service.get())
       .RegisterService(build_service.get())
-      .RegisterService(content_service.get());
+      .RegisterService(content_service.get())
+      .RegisterService(site_service.get());
   fleet.SetMaxReceiveMessageSize(wire::kMaxMessageBytes);
   SetThreads(fleet, "fleet", kFleetThreads);
   SEALIFT_ASSIGN_OR_RETURN(fleet_listener, Listen(fleet, config.listen_fleet, fleet_credentials, *gate));

@@ -19,6 +19,9 @@
 #include "node-agent/health/failed_boot.h"
 #include "node-agent/health/health_check.h"
 #include "node-agent/install/installer.h"
+#include "node-agent/link/site_client.h"
+#include "node-agent/mirror/neighbour_source.h"
+#include "node-agent/mirror/share_server.h"
 #include "node-agent/order/order_log.h"
 #include "node-agent/tpm/esys_tpm.h"
 #include "node-agent/tpm/tls_guard.h"
@@ -195,6 +198,31 @@ Result<OrderSettings> OrderSettingsOf(const Settings& settings, const std::strin
   return out;
 }
 
+// Null where it is off or cannot be: a node updates without it as well.
+std::unique_ptr<ShareServer> StartSharing(const Settings& settings, MountedStatePlace& place, SiteHints& site,
+                                          const ControllerLink& link) {
+  if (settings.share.listen.empty()) return nullptr;
+  Status problem = place.CheckMounted();
+  if (problem.ok()) {
+    ShareOptions options = settings.share;
+    options.towards = settings.controller.node;
+    auto server = ShareServer::Start(std::move(options), settings.state / "share", site,
+                                     [&link] { return link.Tls(); });
+    if (server.ok()) return std::move(*server);
+    problem = server.status();
+  }
+  log::Warning("neighbours are neither served nor asked", {{"error", Describe(problem)}});
+  return nullptr;
+}
+
+NeighbourOptions NeighbourOptionsOf(const Settings& settings, const ControllerLink& link,
+                                    std::stop_token stop) {
+  NeighbourOptions options{
+      .own = [&link] { return link.Tls(); }, .patience = settings.share_patience, .stop = std::move(stop)};
+  options.minimum_rate = std::max(options.minimum_rate, settings.mirrors.minimum_rate);
+  return options;
+}
+
 Status RunLoop(const Settings& settings, const std::string& boot_id, const std::string& version,
                AgentClock& clock, std::stop_token stop) {
   SEALIFT_ASSIGN_OR_RETURN(const TpmParts tpm, WaitForTpm(settings, clock, stop));
@@ -213,11 +241,29 @@ Status RunLoop(const Settings& settings, const std::string& boot_id, const std::
   LinkContentSource controller_content(link);
   MirrorSource content(settings.mirrors, controller_content, SystemRandom());
   tuf::FileMetadataStore trusted(place.metadata_directory());
-  const ContentFetcherOptions fetching{
+  SiteClient site(link);
+  const std::unique_ptr<ShareServer> share = StartSharing(settings, place, site, link);
+  NeighbourSource neighbours(NeighbourOptionsOf(settings, link, stop), site, content);
+  const bool shares = share != nullptr;
+  ContentFetcherOptions fetching{
       .blame = [&content](const Sha256Digest& digest) { return content.Blame(digest); }};
-  ContentFetcher whole(content, place.content_directory(), fetching);
-  ContentFetcher parts(content, place.parts_directory(), fetching);
+  // A manifest is small: it comes as the other metadata does.
   ContentFetcher manifests(content, place.manifests_directory(), fetching);
+  if (shares) {
+    fetching.blame = [&](const Sha256Digest& digest) {
+      const bool lied = neighbours.Blame(digest);
+      return content.Blame(digest) || lied;
+    };
+    fetching.complete = [&](const Sha256Digest& digest, const std::filesystem::path& file) {
+      neighbours.Absolve(digest);
+      share->Add(digest, file);
+    };
+    fetching.waits = [&neighbours] { return neighbours.waits(); };
+    fetching.make_room = [&share] { share->MakeRoom(); };
+  }
+  content::ContentSource& source = shares ? static_cast<content::ContentSource&>(neighbours) : content;
+  ContentFetcher whole(source, place.content_directory(), fetching);
+  ContentFetcher parts(source, place.parts_directory(), fetching);
   TufReleaseCatalog catalog(settings.tuf_root_json, metadata, trusted, clock, manifests);
   DeltaFetcher images(whole, parts,
                       {.directory = place.content_directory(),

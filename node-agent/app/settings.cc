@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include "node-agent/mirror/listen_address.h"
 #include "node-agent/volume/unlock.h"
 #include "shared/base/config.h"
 #include "shared/base/files.h"
@@ -110,6 +111,33 @@ void ReadMirrors(ConfigReader& config, Settings& settings) {
     config.Problem("update.maximum_rate", "must be 0 or at least twice update.minimum_rate");
 }
 
+// An IP address and an unprivileged port, or nothing.
+std::string ShareAddress(ConfigReader& config, const char* path) {
+  const std::string text = config.String(path, "");
+  if (text.empty()) return text;
+  const Result<Endpoint> endpoint = ParseEndpoint(text);
+  if (!endpoint.ok() || PortOf(*endpoint) < 1024)
+    config.Problem(path, "must be an IP address with a port from 1024 on");
+  return text;
+}
+
+// Several neighbours at once, each faster than the rate below which they would leave.
+constexpr std::int64_t kLeastShareRate = 1 << 20;
+
+void ReadShare(ConfigReader& config, Settings& settings) {
+  settings.share.listen = ShareAddress(config, "share.listen");
+  settings.share.address = ShareAddress(config, "share.address");
+  settings.share.max_connections =
+      static_cast<std::size_t>(config.Integer("share.max_connections", 8, 1, 64));
+  const std::int64_t rate = config.Integer("share.maximum_rate", 0, 0, std::int64_t{1} << 40);
+  if (rate != 0 && rate < kLeastShareRate)
+    config.Problem("share.maximum_rate", "must be 0 or at least 1048576");
+  settings.share.maximum_rate = static_cast<std::uint64_t>(rate);
+  settings.share.keep_bytes = static_cast<std::uint64_t>(config.Integer("share.keep_mb", 512, 1, 1 << 20))
+                              << 20;
+  settings.share_patience = Seconds(config, "share.patience_s", 1800, 1, 86'400);
+}
+
 void ReadUpdate(ConfigReader& config, Settings& settings) {
   settings.channel = config.String("update.channel", "stable");
   settings.hardware_class = config.String("update.hardware_class", "generic-x86_64");
@@ -122,6 +150,7 @@ void ReadUpdate(ConfigReader& config, Settings& settings) {
   settings.reboot_command = Words(config.String("update.reboot_command", "systemctl reboot"));
   if (settings.reboot_command.empty()) config.Problem("update.reboot_command", "must name a program");
   ReadMirrors(config, settings);
+  ReadShare(config, settings);
 }
 
 void ReadHealth(ConfigReader& config, HealthSettings& health) {

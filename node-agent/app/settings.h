@@ -13,6 +13,7 @@
 #include "node-agent/health/http_probe.h"
 #include "node-agent/link/controller_link.h"
 #include "node-agent/mirror/mirror_source.h"
+#include "node-agent/mirror/share_server.h"
 #include "shared/base/status.h"
 
 namespace sealift::agent {
@@ -62,9 +63,13 @@ struct Settings {
   std::chrono::milliseconds retry_after{};
   std::chrono::milliseconds health_deadline{};
   std::chrono::milliseconds assess_offline_after{};
-  // Argument vector.
   // From where content comes before the controller is asked.
   MirrorOptions mirrors;
+  // Off where it listens nowhere; otherwise neighbours are asked, too.
+  ShareOptions share;
+  // How long neighbours that fetch are waited for.
+  std::chrono::milliseconds share_patience{};
+  // Argument vector.
   std::vector<std::string> reboot_command;
 
   HealthSettings health;

@@ -21,15 +21,31 @@ Status ControllerLink::Use(const NodeIdentity& identity) {
   options.identity.certificate_chain = identity.ChainPem();
   options.identity.key = KeyReferencePem(kTlsKeyUri);
   SEALIFT_ASSIGN_OR_RETURN(auto channel, wire::OpenChannel(options));
-  std::shared_ptr<ControllerClient> client = MakeGrpcControllerClient(std::move(channel), deadlines_);
+  std::shared_ptr<ControllerClient> client = MakeGrpcControllerClient(channel, deadlines_);
   const std::lock_guard lock(mutex_);
   current_ = std::move(client);
+  channel_ = std::move(channel);
+  tls_ = {.chain = options.identity.certificate_chain, .key = options.identity.key};
   return OkStatus();
 }
 
 void ControllerLink::Forget() {
   const std::lock_guard lock(mutex_);
   current_ = nullptr;
+  channel_ = nullptr;
+  tls_ = {};
+}
+
+Result<std::shared_ptr<grpc::Channel>> ControllerLink::Channel() const {
+  const std::lock_guard lock(mutex_);
+  if (channel_ != nullptr) return channel_;
+  return MakeError(Code::kUnavailable, Reason::kNotEnrolled,
+                   "call the controller: this node has no certificate yet");
+}
+
+NodeTls ControllerLink::Tls() const {
+  const std::lock_guard lock(mutex_);
+  return tls_;
 }
 
 Result<std::shared_ptr<ControllerClient>> ControllerLink::Current() const {

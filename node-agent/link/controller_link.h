@@ -9,6 +9,7 @@
 #include "node-agent/link/controller_client.h"
 #include "node-agent/link/enrolment.h"
 #include "node-agent/link/grpc_controller.h"
+#include "node-agent/mirror/site_hints.h"
 #include "shared/content/download.h"
 #include "shared/tuf/client.h"
 
@@ -39,6 +40,10 @@ class ControllerLink final : public ControllerClient {
   // Connects anew, with this certificate. Errors: those of wire::OpenChannel.
   Status Use(const NodeIdentity& identity);
   void Forget();
+  // For other services at the same address. Errors: UNAVAILABLE/NOT_ENROLLED.
+  Result<std::shared_ptr<grpc::Channel>> Channel() const;
+  // The certificate in use, and the reference to its key; empty until the first Use.
+  NodeTls Tls() const;
 
   Result<CheckInAnswer> SendCheckIn(const CheckIn& check_in) override;
   Result<bool> SendReport(const UpdateReport& report, const std::optional<BootInventory>& running,
@@ -58,6 +63,8 @@ class ControllerLink final : public ControllerClient {
   LinkDeadlines deadlines_;
   mutable std::mutex mutex_;
   std::shared_ptr<ControllerClient> current_;
+  std::shared_ptr<grpc::Channel> channel_;
+  NodeTls tls_;
 };
 
 // TUF metadata over a ControllerClient, which outlives it.

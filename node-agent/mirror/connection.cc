@@ -11,8 +11,6 @@
 #include <algorithm>
 #include <cerrno>
 
-#include "shared/base/files.h"
-
 namespace sealift::agent {
 namespace {
 
@@ -21,8 +19,6 @@ using Clock = std::chrono::steady_clock;
 struct AddressFree {
   void operator()(addrinfo* list) const { ::freeaddrinfo(list); }
 };
-using SslContextPtr = std::unique_ptr<SSL_CTX, decltype(&SSL_CTX_free)>;
-using SslPtr = std::unique_ptr<SSL, decltype(&SSL_free)>;
 
 Status Unreachable(const HttpUrl& url, std::string_view call, int error) {
   return ErrnoError(Code::kUnavailable, Reason::kPeerUnreachable,
@@ -41,6 +37,31 @@ Status WaitFor(const HttpUrl& url, int fd, short events, Connection::Deadline de
     return MakeError(Code::kDeadlineExceeded, Reason::kTimeout,
                      fmt::format("fetch from {}: nothing came in time", url.Authority()));
   }
+}
+
+// OpenSSL's own socket BIO writes without MSG_NOSIGNAL: a peer that leaves would end the process.
+int WriteQuietly(BIO* bio, const char* bytes, int size) {
+  int fd = -1;
+  BIO_ctrl(bio, BIO_C_GET_FD, 0, &fd);
+  BIO_clear_retry_flags(bio);
+  const ssize_t sent = ::send(fd, bytes, static_cast<std::size_t>(size), MSG_NOSIGNAL);
+  if (sent < 0 && (errno == EAGAIN || errno == EINTR)) BIO_set_retry_write(bio);
+  return static_cast<int>(sent);
+}
+
+const BIO_METHOD* QuietSocket() {
+  static const BIO_METHOD* const method = [] {
+    const BIO_METHOD* const socket = BIO_s_socket();
+    BIO_METHOD* const quiet = BIO_meth_new(BIO_get_new_index() | BIO_TYPE_SOURCE_SINK, "quiet socket");
+    SEALIFT_CHECK(quiet != nullptr);
+    BIO_meth_set_write(quiet, WriteQuietly);
+    BIO_meth_set_read(quiet, BIO_meth_get_read(socket));
+    BIO_meth_set_ctrl(quiet, BIO_meth_get_ctrl(socket));
+    BIO_meth_set_create(quiet, BIO_meth_get_create(socket));
+    BIO_meth_set_destroy(quiet, BIO_meth_get_destroy(socket));
+    return quiet;
+  }();
+  return method;
 }
 
 class PlainConnection final : public Connection {
@@ -82,13 +103,15 @@ class PlainConnection final : public Connection {
 class TlsConnection final : public Connection {
  public:
   TlsConnection(std::unique_ptr<PlainConnection> plain, SslContextPtr context)
-      : plain_(std::move(plain)), context_(std::move(context)), ssl_(SSL_new(context_.get()), SSL_free) {
-    SEALIFT_CHECK(ssl_ != nullptr);
+      : plain_(std::move(plain)), context_(std::move(context)), ssl_(SSL_new(context_.get())) {
+    BIO* const bio = BIO_new(QuietSocket());
+    SEALIFT_CHECK(ssl_ != nullptr && bio != nullptr);
+    BIO_int_ctrl(bio, BIO_C_SET_FD, BIO_NOCLOSE, plain_->fd());
+    SSL_set_bio(ssl_.get(), bio, bio);
   }
 
   Status Handshake(Deadline deadline) {
     const std::string& host = plain_->url().host;
-    SSL_set_fd(ssl_.get(), plain_->fd());
     X509_VERIFY_PARAM* parameters = SSL_get0_param(ssl_.get());
     if (X509_VERIFY_PARAM_set1_ip_asc(parameters, host.c_str()) != 1) {
       // SSL_set_tlsext_host_name, without its cast.
@@ -96,8 +119,13 @@ class TlsConnection final : public Connection {
       SSL_ctrl(ssl_.get(), SSL_CTRL_SET_TLSEXT_HOSTNAME, TLSEXT_NAMETYPE_host_name, name.data());
       SSL_set1_host(ssl_.get(), host.c_str());
     }
-    ERR_clear_error();
-    return Until(deadline, [this] { return SSL_connect(ssl_.get()); }).status();
+    return ShakeHands(deadline, SSL_connect);
+  }
+
+  // Whoever it is says so by its certificate, not by its address. `role`: SSL_connect or SSL_accept.
+  Result<NodePeer> HandshakeWithNode(Deadline deadline, int (*role)(SSL*)) {
+    SEALIFT_RETURN_IF_ERROR(ShakeHands(deadline, role));
+    return PeerOf(ssl_.get());
   }
 
   Status Send(std::string_view bytes, Deadline deadline) override {
@@ -117,10 +145,14 @@ class TlsConnection final : public Connection {
   }
 
  private:
+  Status ShakeHands(Deadline deadline, int (*role)(SSL*)) {
+    return Until(deadline, [&] { return role(ssl_.get()); }).status();
+  }
   // 0 at the end of the stream.
   template <typename Step>
   Result<int> Until(Deadline deadline, const Step& step) {
     while (true) {
+      ERR_clear_error();
       const int result = step();
       if (result > 0) return result;
       const int error = SSL_get_error(ssl_.get(), result);
@@ -180,7 +212,7 @@ Result<std::unique_ptr<Connection>> Connect(const HttpUrl& url, const std::strin
   SEALIFT_ASSIGN_OR_RETURN(UniqueFd fd, Dial(url, deadline));
   auto plain = std::make_unique<PlainConnection>(url, std::move(fd));
   if (!url.tls) return plain;
-  SslContextPtr context(SSL_CTX_new(TLS_client_method()), SSL_CTX_free);
+  SslContextPtr context(SSL_CTX_new(TLS_client_method()));
   SEALIFT_CHECK(context != nullptr);
   SSL_CTX_set_min_proto_version(context.get(), TLS1_2_VERSION);
   SSL_CTX_set_verify(context.get(), SSL_VERIFY_PEER, nullptr);
@@ -194,6 +226,28 @@ Result<std::unique_ptr<Connection>> Connect(const HttpUrl& url, const std::strin
   auto tls = std::make_unique<TlsConnection>(std::move(plain), std::move(context));
   SEALIFT_RETURN_IF_ERROR(tls->Handshake(deadline));
   return tls;
+}
+
+Result<std::unique_ptr<Connection>> ConnectToNode(const HttpUrl& url, const NodeTls& own,
+                                                  const std::string& node_cas, const std::string& node_id,
+                                                  Connection::Deadline deadline) {
+  SEALIFT_ASSIGN_OR_RETURN(SslContextPtr context, MakeNodeTls(own, node_cas));
+  SEALIFT_ASSIGN_OR_RETURN(UniqueFd fd, Dial(url, deadline));
+  auto tls = std::make_unique<TlsConnection>(std::make_unique<PlainConnection>(url, std::move(fd)),
+                                             std::move(context));
+  SEALIFT_ASSIGN_OR_RETURN(const NodePeer peer, tls->HandshakeWithNode(deadline, SSL_connect));
+  if (peer.node_id == node_id) return tls;
+  return MakeError(
+      Code::kUnavailable, Reason::kMirrorFailed,
+      fmt::format("fetch from {}: it is node {}, not {}", url.Authority(), peer.node_id, node_id));
+}
+
+Result<Visitor> ReceiveNode(UniqueFd accepted, const HttpUrl& from, SslContextPtr context,
+                            Connection::Deadline deadline) {
+  auto tls = std::make_unique<TlsConnection>(std::make_unique<PlainConnection>(from, std::move(accepted)),
+                                             std::move(context));
+  SEALIFT_ASSIGN_OR_RETURN(NodePeer peer, tls->HandshakeWithNode(deadline, SSL_accept));
+  return Visitor{.connection = std::move(tls), .peer = std::move(peer)};
 }
 
 }  // namespace sealift::agent

@@ -9,8 +9,6 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
-constexpr int kMaxRedirects = 5;
-
 std::string TextOf(const MirrorRequest& request, const HttpUrl& url) {
   std::string range;
   if (request.end) {
@@ -53,8 +51,9 @@ Result<MirrorAnswer> Ask(std::unique_ptr<Connection> reuse, const MirrorRequest&
     auto answer = AskOver(std::move(reuse), request, url, options);
     if (answer.ok()) return answer;
   }
-  SEALIFT_ASSIGN_OR_RETURN(auto connection,
-                           Connect(url, options.ca_file, Clock::now() + options.connect_timeout));
+  const auto deadline = Clock::now() + options.connect_timeout;
+  SEALIFT_ASSIGN_OR_RETURN(auto connection, options.connect ? options.connect(url, deadline)
+                                                            : Connect(url, options.ca_file, deadline));
   return AskOver(std::move(connection), request, url, options);
 }
 
@@ -67,7 +66,7 @@ Status MirrorFailed(const HttpUrl& url, std::string_view why) {
 Result<MirrorAnswer> AskMirror(const MirrorRequest& request, const MirrorOptions& options,
                                std::unique_ptr<Connection> reuse) {
   HttpUrl url = request.url;
-  for (int hops = 0; hops <= kMaxRedirects; ++hops) {
+  for (int hops = 0; hops <= options.max_redirects; ++hops) {
     SEALIFT_ASSIGN_OR_RETURN(MirrorAnswer answer, Ask(std::move(reuse), request, url, options));
     const int status = answer.head.status;
     if (status != 301 && status != 302 && status != 307 && status != 308) return answer;
@@ -77,7 +76,7 @@ Result<MirrorAnswer> AskMirror(const MirrorRequest& request, const MirrorOptions
     if (url.tls && !next->tls) return MirrorFailed(url, "it leads out of TLS");
     url = *next;
   }
-  return MirrorFailed(url, fmt::format("more than {} redirects", kMaxRedirects));
+  return MirrorFailed(url, fmt::format("more than {} redirects", options.max_redirects));
 }
 
 }  // namespace sealift::agent

@@ -41,6 +41,9 @@ struct MirrorOptions {
   // How long a mirror that failed is passed over: the first time, and at most. Spread by up to a half.
   std::chrono::milliseconds first_pause = std::chrono::seconds(30);
   std::chrono::milliseconds longest_pause = std::chrono::hours(1);
+  int max_redirects = 5;
+  // Connects instead of Connect, where it is given.
+  std::function<Result<std::unique_ptr<Connection>>(const HttpUrl&, Connection::Deadline)> connect = {};
 };
 
 class MirrorTransfer;

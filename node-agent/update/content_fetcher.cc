@@ -63,7 +63,11 @@ Status ContentFetcher::CheckSpace(const fs::path& file, std::uint64_t size) cons
   const std::uint64_t have = std::max(SizeOf(file), SizeOf(file.string() + ".part"));
   const std::uint64_t needed = (have < size ? size - have : 0) + options_.reserve_bytes;
   std::error_code error;
-  const fs::space_info space = fs::space(directory_, error);
+  fs::space_info space = fs::space(directory_, error);
+  if (!error && space.available < needed && options_.make_room) {
+    options_.make_room();
+    space = fs::space(directory_, error);
+  }
   if (error) {
     return MakeError(Code::kUnavailable, Reason::kStateIo,
                      fmt::format("ask for free space at '{}': {}", directory_.string(), error.message()));
@@ -93,7 +97,8 @@ Result<FetchProgress> ContentFetcher::FetchSome(const Sha256Digest& digest, std:
   const bool ended_by_source = !progress.source.ok();
   const Code code = progress.source.code();
   const bool broke_off = code == Code::kUnavailable || code == Code::kDeadlineExceeded;
-  if (broke_off && slice.moved() >= options_.least_bytes) progress.source = OkStatus();
+  const bool waits = broke_off && options_.waits && options_.waits();
+  if (waits || (broke_off && slice.moved() >= options_.least_bytes)) progress.source = OkStatus();
   const Reason reason = ReasonOf(status);
   const bool wrong = reason == Reason::kContentDigestMismatch || reason == Reason::kContentTooLong;
   if (wrong && options_.blame && options_.blame(digest)) {
@@ -105,6 +110,7 @@ Result<FetchProgress> ContentFetcher::FetchSome(const Sha256Digest& digest, std:
   SEALIFT_RETURN_IF_ERROR(status);
   progress.have = size;
   progress.complete = true;
+  if (options_.complete) options_.complete(digest, progress.file);
   return progress;
 }
 

@@ -28,6 +28,12 @@ struct ContentFetcherOptions {
   // Asked when an object came out wrong: whether someone was found who sent it and will not be asked again
   // for a while (MirrorSource::Blame). Then the object is begun anew instead of an error.
   std::function<bool(const Sha256Digest&)> blame = {};
+  // Told of each object that is there, proven, and where.
+  std::function<void(const Sha256Digest&, const std::filesystem::path&)> complete = {};
+  // Asked when the source gave out: whether it only waits for somebody, which is no failure.
+  std::function<bool()> waits = {};
+  // Asked for space before DISK_FULL is the answer.
+  std::function<void()> make_room = {};
 };
 
 class ContentFetcher final : public ImageFetcher {

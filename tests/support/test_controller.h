@@ -38,10 +38,13 @@ namespace sealift::test {
 class TestController {
  public:
   // `port`s of 0 are chosen by the system.
-  explicit TestController(int node_port = 0, int enrolment_port = 0)
+  // `also`: other services for nodes, borrowed. `like`: whose node CA this one has.
+  explicit TestController(int node_port = 0, int enrolment_port = 0, grpc::Service* also = nullptr,
+                          const TestController* like = nullptr)
       : ca_(MakeCa("controller ca")),
-        node_ca_key_(SoftwareSigner::Generate(KeyType::kEcP256).value()),
-        node_ca_(MakeNodeCa(node_ca_key_)),
+        node_ca_key_(like != nullptr ? like->node_ca_key_
+                                     : SoftwareSigner::Generate(KeyType::kEcP256).value()),
+        node_ca_(like != nullptr ? like->node_ca_ : MakeNodeCa(node_ca_key_)),
         server_certificate_(Issue({.common_name = "controller",
                                    .subject_alt_name = "DNS:localhost,IP:127.0.0.1",
                                    .extended_key_usage = "serverAuth"},
@@ -49,7 +52,7 @@ class TestController {
         enrolment_(*this),
         node_(*this) {
     wire::InitialiseGrpc();
-    Listen(node_server_, node_port, node_port_, wire::ClientCertificates::kRequired, &node_);
+    Listen(node_server_, node_port, node_port_, wire::ClientCertificates::kRequired, &node_, also);
     Listen(enrolment_server_, enrolment_port, enrolment_port_, wire::ClientCertificates::kNone, &enrolment_);
   }
   ~TestController() { Stop(); }
@@ -60,6 +63,7 @@ class TestController {
             .ca_pem = ca_.Pem()};
   }
   const TestCertificate& ca() const { return ca_; }
+  std::string NodeCaPem() const { return node_ca_.Pem(); }
   void Stop() {
     for (auto* server : {&node_server_, &enrolment_server_}) {
       if (*server != nullptr) (*server)->Shutdown(std::chrono::system_clock::now());
@@ -102,6 +106,8 @@ class TestController {
     std::optional<std::uint64_t> epoch_counter;
     std::optional<v1::HardwareModel> hardware;
     std::vector<std::uint64_t> offsets;
+    // Of each object, over all streams.
+    std::map<Sha256Digest, std::uint64_t> sent;
     std::string peer_uri;
     std::string event_log;
   };
@@ -209,6 +215,7 @@ class TestController {
         if (sent == 0) piece.set_total_size(found->second.size());
         if (!writer->Write(piece)) return grpc::Status::CANCELLED;
         sent += bytes.size();
+        owner_.seen.sent[*digest] += bytes.size();
       }
       return grpc::Status::OK;
     }
@@ -228,13 +235,14 @@ class TestController {
   };
 
   void Listen(std::unique_ptr<grpc::Server>& server, int wanted, int& port, wire::ClientCertificates clients,
-              grpc::Service* service) {
+              grpc::Service* service, grpc::Service* also = nullptr) {
     auto credentials = wire::MakeServerCredentials({server_certificate_.Pem(), server_certificate_.KeyPem()},
                                                    clients, node_ca_.Pem());
     ASSERT_TRUE(credentials.ok()) << Describe(credentials.status());
     grpc::ServerBuilder builder;
     builder.AddListeningPort("127.0.0.1:" + std::to_string(wanted), *credentials, &port);
     builder.RegisterService(service);
+    if (also != nullptr) builder.RegisterService(also);
     server = builder.BuildAndStart();
     ASSERT_NE(server, nullptr);
   }

@@ -53,6 +53,7 @@ class Process {
   }
   Process(const Process&) = delete;
   Process& operator=(const Process&) = delete;
+  pid_t pid() const { return pid_; }
   // The exit code, or minus the signal that ended it.
   int End(int signal_number) {
     ::kill(pid_, signal_number);

@@ -303,13 +303,15 @@ TEST_F(AgentProcess, ArmsNothingWithoutWordOfTheEarlyBoot) {
 }
 
 TEST_F(AgentProcess, SaysEverythingThatIsWrongWithItsConfiguration) {
-  Put("bad.toml", AsBytes("[controller]\naddress = 'nowhere'\nsurprise = 1\n[update]\nboot_tries = 0\n"));
+  Put("bad.toml", AsBytes("[controller]\naddress = 'nowhere'\nsurprise = 1\n[update]\nboot_tries = 0\n"
+                          "[share]\nlisten = '0.0.0.0:22'\naddress = 'host:7445'\nmaximum_rate = 1000\n"));
   const auto checked =
       RunCommand({.argv = {kAgent, "run", "--check-config", "--config", (root() / "bad.toml").string()}});
   ASSERT_TRUE(checked.ok());
   EXPECT_EQ(checked->exit_code, 1);
-  for (const char* path : {"controller.address", "controller.enrolment_address", "controller.ca_pem",
-                           "controller.surprise", "tuf.root_json", "update.boot_tries"}) {
+  for (const char* path :
+       {"controller.address", "controller.enrolment_address", "controller.ca_pem", "controller.surprise",
+        "tuf.root_json", "update.boot_tries", "share.listen", "share.address", "share.maximum_rate"}) {
     EXPECT_NE(checked->err.find(path), std::string::npos) << path << " in " << checked->err;
   }
   // It would be found out when a recovery key is made, with the disk already wiped.

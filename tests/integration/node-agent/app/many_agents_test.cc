@@ -1,7 +1,12 @@
 // Many agents, each a process with its own TPM and empty store, started at once behind one nginx cache: what
 // leaves the controller is about one release. 8 of them, or as many as SEALIFT_AGENTS says.
+#include <fstream>
+#include <iterator>
 #include <random>
+#include <sstream>
 
+#include "controller/fleet/site_directory.h"
+#include "sealift/v1/site.grpc.pb.h"
 #include "tests/integration/node-agent/app/agent_process.h"
 #include "tests/support/nginx.h"
 
@@ -15,9 +20,12 @@ class Machine final : public AgentProcess {
  public:
   void TestBody() override {}
 
-  void Prepare(const Machine* first, const std::string& mirror) {
+  // `update`: lines of that table; `tables`: others. `site`: null for none.
+  void Prepare(const Machine* first, const std::string& update, const std::string& tables = "",
+               grpc::Service* site = nullptr) {
     swtpm_ = test::Swtpm::Start({.ek_certificate = true});
-    controller_ = std::make_unique<test::TestController>();
+    controller_ = std::make_unique<test::TestController>(
+        0, 0, site, first == nullptr ? nullptr : first->controller_.get());
     for (const char* folder : {"efi/loader/entries", "efi/EFI/kairos", "efivars", "run", "state"})
       fs::create_directories(root() / folder);
     if (first == nullptr) {
@@ -40,13 +48,14 @@ class Machine final : public AgentProcess {
       repository_ = first->repository_;
       controller_->answers = first->controller_->answers;
     }
-    WriteConfig();
+    WriteConfig("/proc", tables);
     std::string config = ReadTextFile(root() / "node.toml").value();
     const std::string table = "[update]\n";
-    config.insert(config.find(table) + table.size(), "mirrors = ['" + mirror + "']\n");
+    config.insert(config.find(table) + table.size(), update + "\n");
     Put("node.toml", AsBytes(config));
   }
 
+  std::string NodeCaPem() const { return controller_->NodeCaPem(); }
   using AgentProcess::ExpectBootable;
   using AgentProcess::Start;
   const std::map<Sha256Digest, Bytes>& content() const { return controller_->answers.content; }
@@ -55,10 +64,12 @@ class Machine final : public AgentProcess {
     return ReadFile(root() / "efi" / ImageFilePath("2.0", Sha256(new_image_))).value_or(Bytes());
   }
   const Bytes& new_image() const { return new_image_; }
-  // What it took from its controller over gRPC, as if each stream had gone to its end.
+  // What it took from its controller over gRPC, metadata aside.
   std::uint64_t BytesFromController() {
     const auto lock = controller_->Lock();
-    return controller_->seen.offsets.size() * new_image_.size();
+    std::uint64_t bytes = 0;
+    for (const auto& [digest, sent] : controller_->seen.sent) bytes += sent;
+    return bytes;
   }
   std::string Told() const {
     return State() + "\n" + ReadTextFile(root() / "agent.log").value_or("(no log)");
@@ -76,6 +87,27 @@ class Machine final : public AgentProcess {
     return efi::SignImage(pe.Build(), *db_.signer, db_.certificate, "test").value().bytes;
   }
 };
+
+// How many TCP sockets of this process accept connections, as the kernel tells.
+std::size_t Listening(pid_t pid) {
+  const fs::path folder = fs::path("/proc") / std::to_string(pid);
+  std::set<std::string> own;
+  for (const auto& fd : fs::directory_iterator(folder / "fd")) {
+    std::error_code gone;
+    const std::string target = fs::read_symlink(fd.path(), gone).string();
+    if (target.starts_with("socket:[")) own.insert(target.substr(8, target.size() - 9));
+  }
+  std::size_t count = 0;
+  for (const char* table : {"tcp", "tcp6"}) {
+    std::ifstream lines(folder / "net" / table);
+    for (std::string line; std::getline(lines, line);) {
+      std::istringstream words(line);
+      const std::vector<std::string> fields{std::istream_iterator<std::string>(words), {}};
+      if (fields.size() > 9 && fields[3] == "0A" && own.contains(fields[9])) ++count;
+    }
+  }
+  return count;
+}
 
 TEST(ManyAgents, BehindOneCacheTheyTakeAboutOneReleaseFromTheController) {
   SEALIFT_NEED_TOOLS("swtpm", "swtpm_setup", "swtpm_localca", "nginx");
@@ -104,7 +136,7 @@ TEST(ManyAgents, BehindOneCacheTheyTakeAboutOneReleaseFromTheController) {
   for (int i = 0; i < count; ++i) {
     machines.push_back(std::make_unique<Machine>());
     machines.back()->Prepare(i == 0 ? nullptr : machines.front().get(),
-                             fmt::format("http://127.0.0.1:{}", cache_port));
+                             fmt::format("mirrors = ['http://127.0.0.1:{}']", cache_port));
     ASSERT_FALSE(testing::Test::HasFatalFailure());
   }
   std::uint64_t release_bytes = 0;
@@ -139,7 +171,115 @@ TEST(ManyAgents, BehindOneCacheTheyTakeAboutOneReleaseFromTheController) {
   EXPECT_LE(static_cast<double>(left), 1.2 * static_cast<double>(release_bytes));
   std::cout << fmt::format("{} agents: {:.2f} releases left the controller\n", count,
                            static_cast<double>(left) / static_cast<double>(release_bytes));
-  for (const auto& agent : agents) EXPECT_EQ(agent->End(SIGTERM), 0);
+  for (const auto& agent : agents) {
+    // Nobody serves who was not told to.
+    EXPECT_EQ(Listening(agent->pid()), 0u);
+    EXPECT_EQ(agent->End(SIGTERM), 0);
+  }
+}
+
+// The controllers' common part: one site, whose members are all that ever asked.
+class Site final : public v1::SiteService::Service {
+ public:
+  grpc::Status Locate(grpc::ServerContext* context, const v1::LocateRequest* request,
+                      v1::LocateResponse* response) override {
+    const auto advice = directory_.Locate(Caller(context), "lab", Digest(request->digest()),
+                                          {request->failed().begin(), request->failed().end()},
+                                          std::chrono::steady_clock::now());
+    if (advice.holder) {
+      response->mutable_holder()->set_node_id(advice.holder->node.text());
+      response->mutable_holder()->set_address(advice.holder->address);
+    }
+    response->set_wait_ms(static_cast<std::uint32_t>(advice.wait.count()));
+    return grpc::Status::OK;
+  }
+  grpc::Status Offer(grpc::ServerContext* context, const v1::OfferRequest* request,
+                     v1::OfferResponse*) override {
+    for (const std::string& digest : request->digests()) {
+      if (request->address().empty()) {
+        directory_.Withdraw(Caller(context), "lab", Digest(digest));
+      } else {
+        directory_.Offer(Caller(context), "lab", Digest(digest), request->address(),
+                         std::chrono::steady_clock::now());
+      }
+    }
+    return grpc::Status::OK;
+  }
+  grpc::Status GetSite(grpc::ServerContext*, const v1::GetSiteRequest*,
+                       v1::GetSiteResponse* response) override {
+    response->set_node_cas(node_cas);
+    return grpc::Status::OK;
+  }
+  grpc::Status AdmitPeer(grpc::ServerContext*, const v1::AdmitPeerRequest* request,
+                         v1::AdmitPeerResponse* response) override {
+    const auto certificate = Certificate::FromDer(AsBytes(request->certificate()));
+    const std::lock_guard lock(mutex_);
+    response->set_admitted(certificate.ok() && certificate->uris().size() == 1 &&
+                           members_.contains(certificate->uris().front()));
+    return grpc::Status::OK;
+  }
+  std::string node_cas;
+
+ private:
+  NodeId Caller(grpc::ServerContext* context) {
+    for (const auto& name : context->auth_context()->GetPeerIdentity()) {
+      const std::string uri(name.data(), name.size());
+      const auto id = NodeId::Parse(uri.substr(uri.rfind(':') + 1));
+      if (!id.ok()) continue;
+      const std::lock_guard lock(mutex_);
+      members_.insert(uri);
+      return *id;
+    }
+    SEALIFT_CHECK(false);
+  }
+  static Sha256Digest Digest(const std::string& bytes) {
+    return wire::DigestFromWire("digest", bytes).value();
+  }
+  controller::SiteDirectory directory_;
+  std::mutex mutex_;
+  std::set<std::string> members_;
+};
+
+TEST(ManyAgents, SharingAmongThemselvesTheyTakeAboutOneReleaseFromTheController) {
+  SEALIFT_NEED_TOOLS("swtpm", "swtpm_setup", "swtpm_localca");
+  ::setenv("TSS2_LOG", "all+NONE", 1);
+  const char* text = std::getenv("SEALIFT_AGENTS");
+  const int count = text == nullptr ? 8 : std::atoi(text);
+  Site site;
+  std::vector<std::unique_ptr<Machine>> machines;
+  for (int i = 0; i < count; ++i) {
+    machines.push_back(std::make_unique<Machine>());
+    machines.back()->Prepare(i == 0 ? nullptr : machines.front().get(), "",
+                             fmt::format("[share]\nlisten = '127.0.0.1:{}'\n", test::FreePort()), &site);
+    ASSERT_FALSE(testing::Test::HasFatalFailure());
+  }
+  site.node_cas = machines.front()->NodeCaPem();
+  const auto began = std::chrono::steady_clock::now();
+  std::vector<std::unique_ptr<Process>> agents;
+  for (const auto& machine : machines) agents.push_back(machine->Start());
+  EXPECT_LE(std::chrono::steady_clock::now() - began, seconds(10));
+  const auto give_up = began + seconds(60 + 10 * count);
+  for (const auto& machine : machines) {
+    while (!machine->Staged() && std::chrono::steady_clock::now() < give_up)
+      std::this_thread::sleep_for(std::chrono::milliseconds(20));
+    ASSERT_TRUE(machine->Staged()) << machine->Told();
+  }
+  std::uint64_t release_bytes = 0;
+  for (const auto& [digest, bytes] : machines.front()->content()) release_bytes += bytes.size();
+  std::uint64_t left = 0;
+  for (const auto& machine : machines) {
+    EXPECT_EQ(Sha256(machine->StagedImage()), Sha256(machine->new_image()));
+    machine->ExpectBootable("staged");
+    left += machine->BytesFromController();
+  }
+  EXPECT_GE(left, release_bytes);
+  EXPECT_LE(static_cast<double>(left), 1.2 * static_cast<double>(release_bytes));
+  std::cout << fmt::format("{} agents: {:.2f} releases left the controllers\n", count,
+                           static_cast<double>(left) / static_cast<double>(release_bytes));
+  for (const auto& agent : agents) {
+    EXPECT_EQ(Listening(agent->pid()), 1u);
+    EXPECT_EQ(agent->End(SIGTERM), 0);
+  }
 }
 
 }  // namespace

@@ -14,6 +14,7 @@
 #include "sealift/v1/fleet.pb.h"
 #include "sealift/v1/node.pb.h"
 #include "sealift/v1/secret.pb.h"
+#include "sealift/v1/site.pb.h"
 
 namespace sealift::controller {
 namespace {
@@ -25,7 +26,7 @@ std::set<std::string> MethodsOfOurServices() {
         v1::ListNodesRequest::descriptor()->file(), v1::BuildRequest::descriptor()->file(),
         v1::ListRefusalsRequest::descriptor()->file(), v1::ListVerdictsRequest::descriptor()->file(),
         v1::ListSecretsRequest::descriptor()->file(), v1::CollectRequest::descriptor()->file(),
-        v1::ListBaselinesRequest::descriptor()->file()}) {
+        v1::ListBaselinesRequest::descriptor()->file(), v1::LocateRequest::descriptor()->file()}) {
     for (int s = 0; s < file->service_count(); ++s) {
       for (int m = 0; m < file->service(s)->method_count(); ++m) {
         methods.insert("/" + file->service(s)->full_name() + "/" + file->service(s)->method(m)->name());
