@@ -11,6 +11,7 @@
 
 #include "controller/build/uki_builder.h"
 #include "tests/support/os_tree.h"
+#include "tests/support/small_disk.h"
 #include "tests/support/status_matchers.h"
 #include "tests/support/tools.h"
 
@@ -151,44 +152,18 @@ TEST_F(UkiBadInputTest, AFileThatMayNotGrow) {
   EXPECT_EQ(std::distance(fs::directory_iterator(folder_.path()), {}), 1) << "something was left";
 }
 
-// In a child of its own, which may mount a disk of one mebibyte.
-enum : int { kAsWanted = 0, kNoNamespace = 77 };
-
-bool WriteText(const char* path, const std::string& text) {
-  std::ofstream file(path);
-  file << text << std::flush;
-  return file.good();
-}
-
-// Root of a namespace of its own, so that no privilege is needed.
-bool MountSmallDisk(const fs::path& folder) {
-  const std::string uid = std::to_string(::geteuid());
-  const std::string gid = std::to_string(::getegid());
-  return ::unshare(CLONE_NEWUSER | CLONE_NEWNS) == 0 && WriteText("/proc/self/setgroups", "deny") &&
-         WriteText("/proc/self/uid_map", "0 " + uid + " 1") &&
-         WriteText("/proc/self/gid_map", "0 " + gid + " 1") &&
-         ::mount("tmpfs", folder.c_str(), "tmpfs", 0, "size=1m") == 0;
-}
-
 int BuildOnFullDisk(const UkiParts& parts, const UkiKeys& keys, const fs::path& folder) {
-  if (!MountSmallDisk(folder)) return kNoNamespace;
   const auto built = BuildUkiFile(parts, keys, folder / "uki.efi");
   if (ReasonIdFrom(built) != "DISK_FULL") return 1;
-  return fs::is_empty(folder) ? kAsWanted : 2;
+  return fs::is_empty(folder) ? test::kAsWanted : 2;
 }
 
 TEST_F(UkiBadInputTest, ADiskThatIsFullInTheMiddle) {
   const UkiParts parts = Parts();
-  const pid_t child = ::fork();
-  ASSERT_GE(child, 0);
-  if (child == 0) ::_exit(BuildOnFullDisk(parts, Keys(), folder_.path()));
-  int status = 0;
-  ASSERT_EQ(::waitpid(child, &status, 0), child);
-  ASSERT_TRUE(WIFEXITED(status));
-  if (WEXITSTATUS(status) == kNoNamespace && !test::ToolsAreRequired()) {
-    GTEST_SKIP() << "no user namespaces here";
-  }
-  EXPECT_EQ(WEXITSTATUS(status), kAsWanted) << "1: another reason; 2: something was left; 77: no namespace";
+  const int code =
+      test::RunOnSmallDisk(folder_.path(), [&] { return BuildOnFullDisk(parts, Keys(), folder_.path()); });
+  if (code == test::kNoNamespace) GTEST_SKIP() << "no user namespaces here";
+  EXPECT_EQ(code, test::kAsWanted) << "1: another reason; 2: something was left";
 }
 
 }  // namespace

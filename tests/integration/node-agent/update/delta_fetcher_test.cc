@@ -9,6 +9,7 @@
 #include "node-agent/update/content_fetcher.h"
 #include "shared/crypto/hash.h"
 #include "tests/support/delta_images.h"
+#include "tests/support/small_disk.h"
 
 namespace sealift::agent {
 namespace {
@@ -183,6 +184,45 @@ TEST_F(DeltaFetcherTest, ADeltaOfAnotherImageIsNotBelieved) {
   source_.Put(AsBytes(json));
   offered_ = delta::ContentName{.digest = Sha256(AsBytes(json)), .size = json.size()};
   EXPECT_TRUE(Fetch().has_value());
+}
+
+TEST_F(DeltaFetcherTest, AFullStatePartitionWaitsAndGoesOnOnceThereIsRoom) {
+  const fs::path disk = folder() / "disk";
+  fs::create_directories(disk);
+  const Bytes image(800u << 10, 7);
+  source_.Put(image);
+  const int code = test::RunOnSmallDisk(disk, [&] {
+    ContentFetcher fetcher(source_, disk / "content", {.reserve_bytes = 100u << 10});
+    if (!WriteFileAtomically(disk / "ballast", Bytes(300u << 10)).ok()) return 1;
+    const auto full = fetcher.FetchSome(Sha256(image), image.size());
+    if (ReasonOf(full.status()) != Reason::kDiskFull || source_.moved != 0) return 2;
+    // Full in the midst of it, which the question before cannot know.
+    ContentFetcher hopeful(source_, disk / "content", {.reserve_bytes = 0});
+    if (!WriteFileAtomically(disk / "more", Bytes(1000)).ok()) return 1;
+    class Filling final : public content::ContentSource {
+     public:
+      Filling(content::ContentSource& inner, fs::path file) : inner_(inner), file_(std::move(file)) {}
+      Status Fetch(const Sha256Digest& digest, std::uint64_t offset, const content::Sink& sink) override {
+        std::ofstream(file_) << std::string(400u << 10, 'x');
+        return inner_.Fetch(digest, offset, sink);
+      }
+
+     private:
+      content::ContentSource& inner_;
+      const fs::path file_;
+    };
+    fs::remove(disk / "ballast");
+    Filling filling(source_, disk / "ballast");
+    ContentFetcher surprised(filling, disk / "content", {.reserve_bytes = 0});
+    if (ReasonOf(surprised.FetchSome(Sha256(image), image.size()).status()) != Reason::kDiskFull) return 3;
+    if (fs::exists(disk / "content" / Sha256(image).hex())) return 4;
+    fs::remove(disk / "ballast");
+    const auto fetched = hopeful.FetchSome(Sha256(image), image.size());
+    return fetched.ok() && fetched->complete && ReadFile(fetched->file).value() == image ? test::kAsWanted
+                                                                                         : 5;
+  });
+  if (code == test::kNoNamespace) GTEST_SKIP() << "no user namespaces here";
+  EXPECT_EQ(code, test::kAsWanted) << "2, 3: another reason; 4: half an image; 5: it does not go on";
 }
 
 }  // namespace

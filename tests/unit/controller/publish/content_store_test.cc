@@ -7,6 +7,8 @@
 #include <fstream>
 #include <thread>
 
+#include "tests/support/small_disk.h"
+
 namespace sealift::controller {
 namespace {
 
@@ -112,6 +114,24 @@ TEST_F(ContentStoreTest, LinkInPlaceOfAnObjectIsNotFollowed) {
   fs::create_symlink(folder_.path() / "elsewhere", PathOf(digest_));
   EXPECT_FALSE(store_->Has(digest_));
   EXPECT_FALSE(store_->Read(digest_).ok());
+}
+
+TEST_F(ContentStoreTest, AFullDiskKeepsWhatIsThereAndSaysSo) {
+  const fs::path disk = folder_.path() / "disk";
+  fs::create_directories(disk);
+  const int code = test::RunOnSmallDisk(disk, [&] {
+    const auto store = ContentStore::Open(disk, {.max_object_bytes = 8u << 20}).value();
+    if (!store->Put(digest_, AsBytes(text_)).ok()) return 1;
+    const Bytes large(4u << 20, 7);
+    if (ReasonOf(store->Put(Sha256(large), large)) != Reason::kDiskFull) return 2;
+    if (store->Has(Sha256(large)) || !fs::is_empty(disk / "incoming")) return 3;
+    if (store->ReadAll(digest_, 100).value() != ToBytes(text_)) return 4;
+    // There is room again.
+    const Bytes small(100u << 10, 7);
+    return store->Put(Sha256(small), small).ok() ? test::kAsWanted : 5;
+  });
+  if (code == test::kNoNamespace) GTEST_SKIP() << "no user namespaces here";
+  EXPECT_EQ(code, test::kAsWanted) << "2: another reason; 3: something was left; 4: something is lost";
 }
 
 }  // namespace
