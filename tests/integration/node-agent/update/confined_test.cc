@@ -29,7 +29,8 @@ namespace {
 using test::ReasonIdFrom;
 
 // What the work wrote, all of it.
-Result<std::string> Output(const std::function<Status(const ConfinedSink&)>& work, Confinement limits = {}) {
+Result<std::string> Output(const std::function<Status(const ConfinedSink&)>& work,
+                           const Confinement& limits = {}) {
   std::string out;
   SEALIFT_RETURN_IF_ERROR(RunConfined(limits, OkStatus, work, [&out](ByteView piece) {
     out += AsText(piece);

@@ -186,6 +186,26 @@ TEST_F(DeltaFetcherTest, ADeltaOfAnotherImageIsNotBelieved) {
   EXPECT_TRUE(Fetch().has_value());
 }
 
+TEST_F(DeltaFetcherTest, WhatADeltaMakesIsHashedByWhoDidNotMakeIt) {
+  // The delta is sound and makes an image, but not this one.
+  test::ImageRecipe third = old_;
+  third.frames[2].replace(1000, 9, "otherwise");
+  const auto made = MakeReleaseContent(Build(third, "1.2"), folder() / "1.2", {{.folder = folder() / "1.0"}},
+                                       Folder("work2"))
+                        .value();
+  for (const ReleaseContent::Object& object : made.objects) source_.Put(ReadFile(object.file).value());
+  const auto other = delta::ParseContentList(made.list_json).value();
+  delta::ContentList list = list_;
+  list.images[Sha256(image_)].deltas.begin()->second = other.images.begin()->second.deltas.begin()->second;
+  list.images[Sha256(image_)].index.reset();
+  const std::string json = SerializeContentList(list);
+  source_.Put(AsBytes(json));
+  offered_ = delta::ContentName{.digest = Sha256(AsBytes(json)), .size = json.size()};
+  const auto moved = Fetch();
+  ASSERT_TRUE(moved.has_value());
+  EXPECT_GT(*moved, image_.size());
+}
+
 TEST_F(DeltaFetcherTest, AFullStatePartitionWaitsAndGoesOnOnceThereIsRoom) {
   const fs::path disk = folder() / "disk";
   fs::create_directories(disk);
