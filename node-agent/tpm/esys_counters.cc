@@ -61,17 +61,17 @@ class EsysCounters final : public TpmCounters {
 
   Result<Attestation> CertifyCounter(std::uint32_t handle, ByteView nonce) override {
     SEALIFT_ASSIGN_OR_RETURN(const TPM2B_DATA data, QualifyingData(nonce));
-    SEALIFT_RETURN_IF_ERROR(MakeEsysTpm(device_)->EnsureKeys().status());
+    SEALIFT_RETURN_IF_ERROR(EnsureAttestationKey(device_));
     const std::lock_guard lock(device_->mutex);
     SEALIFT_ASSIGN_OR_RETURN(const OpenIndex index, OpenCounted(handle));
-    SEALIFT_ASSIGN_OR_RETURN(const OpenIndex key, Open(kAttestationKeyHandle));
     const TPMT_SIG_SCHEME scheme{.scheme = TPM2_ALG_NULL, .details = {}};
     TPM2B_ATTEST* raw_attest = nullptr;
     TPMT_SIGNATURE* raw_signature = nullptr;
-    SEALIFT_RETURN_IF_ERROR(CheckRc(
-        Esys_NV_Certify(context(), key.get(), index.get(), index.get(), ESYS_TR_PASSWORD, ESYS_TR_PASSWORD,
-                        ESYS_TR_NONE, &data, &scheme, kCounterBytes, 0, &raw_attest, &raw_signature),
-        fmt::format("certify TPM counter {:#x}", handle), "Esys_NV_Certify"));
+    SEALIFT_RETURN_IF_ERROR(
+        CheckRc(Esys_NV_Certify(context(), device_->keys.at(kAttestationKeyHandle), index.get(), index.get(),
+                                ESYS_TR_PASSWORD, ESYS_TR_PASSWORD, ESYS_TR_NONE, &data, &scheme,
+                                kCounterBytes, 0, &raw_attest, &raw_signature),
+                fmt::format("certify TPM counter {:#x}", handle), "Esys_NV_Certify"));
     const EsysPtr<TPM2B_ATTEST> attest(raw_attest);
     const EsysPtr<TPMT_SIGNATURE> signature(raw_signature);
     return MarshalAttestation(*attest, *signature);

@@ -3,11 +3,13 @@
 
 #include <tss2/tss2_esys.h>
 
+#include <map>
 #include <memory>
 #include <mutex>
 #include <string>
 #include <utility>
 
+#include "node-agent/tpm/tpm.h"
 #include "shared/base/bytes.h"
 #include "shared/base/status.h"
 #include "shared/crypto/openssl.h"
@@ -45,7 +47,15 @@ struct TpmDevice {
   explicit TpmDevice(EsysConnection opened) : connection(std::move(opened)) {}
   std::mutex mutex;
   const EsysConnection connection;
+  // Our persistent keys that were opened; guarded by the mutex. ESAPI knows one object a persistent handle,
+  // however often it is opened, and the first close takes it from everybody: all share these.
+  std::map<TPM2_HANDLE, ESYS_TR> keys = {{kAttestationKeyHandle, ESYS_TR_NONE},
+                                         {kTlsKeyHandle, ESYS_TR_NONE},
+                                         {kGuardedTlsKeyHandle, ESYS_TR_NONE}};
 };
+
+// Makes the attestation key where there is none, and opens it in TpmDevice::keys. Takes the mutex.
+Status EnsureAttestationKey(std::shared_ptr<TpmDevice> device);
 
 // A transient object or session; flushed on scope end. A TPM has room for three.
 class Transient {

@@ -52,9 +52,7 @@ void AppendCertificates(ByteView bytes, std::vector<Bytes>& to) {
 class EsysTpm final : public Tpm {
  public:
   EsysTpm(std::shared_ptr<TpmDevice> device, SecretBytes tls_guard)
-      : device_(std::move(device)), tls_guard_(std::move(tls_guard)) {
-    if (!tls_guard_.empty()) tls_.handle = kGuardedTlsKeyHandle;
-  }
+      : device_(std::move(device)), tls_guard_(std::move(tls_guard)) {}
 
   Result<tpm::PcrValues> ReadPcrs(std::span<const std::uint32_t> pcrs) override {
     const std::lock_guard lock(device_->mutex);
@@ -67,6 +65,11 @@ class EsysTpm final : public Tpm {
     SEALIFT_ASSIGN_OR_RETURN(keys.attestation, EnsureKey(attestation_));
     SEALIFT_ASSIGN_OR_RETURN(keys.tls, EnsureTlsKey());
     return keys;
+  }
+
+  Status EnsureAttestationKey() {
+    const std::lock_guard lock(device_->mutex);
+    return EnsureKey(attestation_).status();
   }
 
   Result<EndorsementKey> ReadEndorsementKey() override {
@@ -158,7 +161,8 @@ class EsysTpm final : public Tpm {
     TPM2_HANDLE handle;
     ESYS_TR hierarchy;
     TPM2B_PUBLIC (*make_template)();
-    ESYS_TR object = ESYS_TR_NONE;
+    // Of the device.
+    ESYS_TR& object;
   };
 
   ESYS_CONTEXT* context() const { return device_->connection.context(); }
@@ -373,9 +377,13 @@ class EsysTpm final : public Tpm {
   OwnKey attestation_{.role = "attestation",
                       .handle = kAttestationKeyHandle,
                       .hierarchy = ESYS_TR_RH_ENDORSEMENT,
-                      .make_template = AttestationTemplate};
-  OwnKey tls_{
-      .role = "TLS", .handle = kTlsKeyHandle, .hierarchy = ESYS_TR_RH_OWNER, .make_template = TlsTemplate};
+                      .make_template = AttestationTemplate,
+                      .object = device_->keys.at(kAttestationKeyHandle)};
+  OwnKey tls_{.role = "TLS",
+              .handle = tls_guard_.empty() ? kTlsKeyHandle : kGuardedTlsKeyHandle,
+              .hierarchy = ESYS_TR_RH_OWNER,
+              .make_template = TlsTemplate,
+              .object = device_->keys.at(tls_.handle)};
 };
 
 }  // namespace
@@ -383,6 +391,10 @@ class EsysTpm final : public Tpm {
 Result<std::shared_ptr<TpmDevice>> OpenTpmDevice(const EsysTpmOptions& options) {
   SEALIFT_ASSIGN_OR_RETURN(EsysConnection connection, EsysConnection::Open(options.tcti));
   return std::make_shared<TpmDevice>(std::move(connection));
+}
+
+Status EnsureAttestationKey(std::shared_ptr<TpmDevice> device) {
+  return EsysTpm(std::move(device), {}).EnsureAttestationKey();
 }
 
 std::unique_ptr<Tpm> MakeEsysTpm(std::shared_ptr<TpmDevice> device, SecretBytes tls_guard) {

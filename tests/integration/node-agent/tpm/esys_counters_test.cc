@@ -2,6 +2,8 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <array>
+
 #include "node-agent/tpm/esys_tpm.h"
 #include "shared/crypto/hash.h"
 #include "shared/tpm/counter.h"
@@ -80,6 +82,25 @@ TEST_F(EsysCountersTest, TheControllerVerifiesWhatTheTpmCertifies) {
   EXPECT_EQ(ReasonIdFrom(verify(raised, nonce, kEpochCounter)), "CERTIFY_SIGNATURE_INVALID");
   EXPECT_EQ(ReasonIdFrom(verify(ByteView(certified->attest).first(40), nonce, kEpochCounter)),
             "CERTIFY_MALFORMED");
+}
+
+TEST_F(EsysCountersTest, TheKeysServeOnAfterACertification) {
+  // As the agent has them: over one connection.
+  const std::shared_ptr<TpmDevice> device = OpenTpmDevice({.tcti = swtpm_->tcti()}).value();
+  const auto tpm = MakeEsysTpm(device, SecretBytes(RandomBytes(32)));
+  const auto counters = MakeEsysCounters(device);
+  ASSERT_TRUE(tpm->EnsureKeys().ok());
+  ASSERT_TRUE(counters->DefineCounter(kEpochCounter).ok());
+  const Bytes nonce = RandomBytes(32);
+  const std::array<std::uint32_t, 2> registers = {7, 11};
+  for (int round = 0; round < 3; ++round) {
+    const auto quote = tpm->Quote(nonce, registers);
+    EXPECT_TRUE(quote.ok()) << round << ": " << Describe(quote.status());
+    const auto certified = counters->CertifyCounter(kEpochCounter, nonce);
+    EXPECT_TRUE(certified.ok()) << round << ": " << Describe(certified.status());
+    const auto signature = tpm->SignWithTlsKey(Sha256(nonce));
+    EXPECT_TRUE(signature.ok()) << round << ": " << Describe(signature.status());
+  }
 }
 
 }  // namespace
