@@ -198,7 +198,7 @@ Result<OrderSettings> OrderSettingsOf(const Settings& settings, const std::strin
   return out;
 }
 
-// Null where it is off or cannot be: a node updates without it as well.
+// Null where it is off or cannot be: a node asks its neighbours without serving them, too.
 std::unique_ptr<ShareServer> StartSharing(const Settings& settings, MountedStatePlace& place, SiteHints& site,
                                           const ControllerLink& link) {
   if (settings.share.listen.empty()) return nullptr;
@@ -211,7 +211,7 @@ std::unique_ptr<ShareServer> StartSharing(const Settings& settings, MountedState
     if (server.ok()) return std::move(*server);
     problem = server.status();
   }
-  log::Warning("neighbours are neither served nor asked", {{"error", Describe(problem)}});
+  log::Warning("neighbours are not served", {{"error", Describe(problem)}});
   return nullptr;
 }
 
@@ -244,7 +244,7 @@ Status RunLoop(const Settings& settings, const std::string& boot_id, const std::
   SiteClient site(link);
   const std::unique_ptr<ShareServer> share = StartSharing(settings, place, site, link);
   NeighbourSource neighbours(NeighbourOptionsOf(settings, link, stop), site, content);
-  const bool shares = share != nullptr;
+  const bool shares = !settings.share.listen.empty();
   ContentFetcherOptions fetching{
       .blame = [&content](const Sha256Digest& digest) { return content.Blame(digest); }};
   // A manifest is small: it comes as the other metadata does.
@@ -256,10 +256,15 @@ Status RunLoop(const Settings& settings, const std::string& boot_id, const std::
     };
     fetching.complete = [&](const Sha256Digest& digest, const std::filesystem::path& file) {
       neighbours.Absolve(digest);
-      share->Add(digest, file);
+      if (share != nullptr && share->Add(digest, file)) return;
+      // Not kept: whoever waits for this node's turn to end need not.
+      const Status told = site.Offer({digest}, "");
+      if (!told.ok()) log::Debug("a turn was not given back", {{"error", Describe(told)}});
     };
     fetching.waits = [&neighbours] { return neighbours.waits(); };
-    fetching.make_room = [&share] { share->MakeRoom(); };
+    fetching.make_room = [&share] {
+      if (share != nullptr) share->MakeRoom();
+    };
   }
   content::ContentSource& source = shares ? static_cast<content::ContentSource&>(neighbours) : content;
   ContentFetcher whole(source, place.content_directory(), fetching);
