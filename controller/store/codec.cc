@@ -276,4 +276,13 @@ Result<Verdict> DecodeVerdict(const std::string& text) {
   });
 }
 
+Status ReadNodeIds(SqliteStatement& query, std::vector<NodeId>& nodes) {
+  for (;;) {
+    SEALIFT_ASSIGN_OR_RETURN(const bool row, query.Step());
+    if (!row) return OkStatus();
+    SEALIFT_ASSIGN_OR_RETURN(NodeId node, NodeId::Parse(query.TextAt(0)));
+    nodes.push_back(std::move(node));
+  }
+}
+
 }  // namespace sealift::controller

@@ -4,11 +4,13 @@
 
 #include <map>
 #include <string>
+#include <vector>
 
 #include "controller/fleet/node.h"
 #include "controller/fleet/request.h"
 #include "controller/fleet/rollout.h"
 #include "controller/fleet/stores.h"
+#include "controller/store/sqlite_db.h"
 
 namespace sealift::controller {
 
@@ -27,5 +29,9 @@ Result<Verdict> DecodeVerdict(const std::string& json);
 Result<InstallRecord> DecodeInstall(const std::string& json);
 Status DecodeEvidenceContext(const std::string& json, EvidenceRecord& record);
 Result<OrderOutcome> DecodeOutcome(const std::string& json);
+
+// Adds the node ids in the first column of the rows that are left. Errors: of the statement; those of
+// NodeId::Parse.
+Status ReadNodeIds(SqliteStatement& query, std::vector<NodeId>& nodes);
 
 }  // namespace sealift::controller

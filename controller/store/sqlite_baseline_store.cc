@@ -4,6 +4,7 @@
 #include <algorithm>
 
 #include "controller/attest/firmware.h"
+#include "controller/store/codec.h"
 #include "controller/store/sqlite_stores.h"
 
 namespace sealift::controller {
@@ -179,12 +180,7 @@ class SqliteBaselineStore final : public BaselineStore {
                                connection.Prepare("SELECT node_id FROM baseline_nodes "
                                                   "WHERE baseline_id = $1 ORDER BY node_id LIMIT $2"));
       query.Blob(id.view()).Integer(static_cast<std::int64_t>(limit));
-      for (;;) {
-        SEALIFT_ASSIGN_OR_RETURN(const bool row, query.Step());
-        if (!row) return OkStatus();
-        SEALIFT_ASSIGN_OR_RETURN(NodeId node, NodeId::Parse(query.TextAt(0)));
-        nodes.push_back(std::move(node));
-      }
+      return ReadNodeIds(query, nodes);
     }));
     return nodes;
   }

@@ -1,6 +1,7 @@
 // Which dbx the fleet's firmware holds.
 #include <fmt/format.h>
 
+#include "controller/store/codec.h"
 #include "controller/store/sqlite_stores.h"
 
 namespace sealift::controller {
@@ -89,12 +90,7 @@ class SqliteRevocationsStore final : public RevocationsStore {
                                connection.Prepare("SELECT node_id FROM revocation_nodes WHERE event = $1 "
                                                   "ORDER BY node_id LIMIT $2"));
       query.Blob(event.view()).Integer(static_cast<std::int64_t>(limit));
-      for (;;) {
-        SEALIFT_ASSIGN_OR_RETURN(const bool row, query.Step());
-        if (!row) return OkStatus();
-        SEALIFT_ASSIGN_OR_RETURN(NodeId node, NodeId::Parse(query.TextAt(0)));
-        nodes.push_back(std::move(node));
-      }
+      return ReadNodeIds(query, nodes);
     }));
     return nodes;
   }
