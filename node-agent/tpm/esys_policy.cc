@@ -1,13 +1,10 @@
 #include "node-agent/tpm/esys_policy.h"
 
-#include <openssl/core_names.h>
-
 #include "shared/crypto/hash.h"
+#include "shared/tpm/release_policy.h"
 
 namespace sealift::agent {
 namespace {
-
-constexpr std::uint32_t kDefaultRsaExponent = 65537;
 
 Status VerifyApproval(ESYS_CONTEXT* context, const TPM2B_PUBLIC& key_area, const SignedPcrs& approval,
                       TPMT_TK_VERIFIED& ticket) {
@@ -34,30 +31,14 @@ Status VerifyApproval(ESYS_CONTEXT* context, const TPM2B_PUBLIC& key_area, const
 }  // namespace
 
 Result<TPM2B_PUBLIC> PolicyKeyArea(const PublicKey& key) {
-  BIGNUM* raw_modulus = nullptr;
-  BIGNUM* raw_exponent = nullptr;
-  const bool read = key.type() == KeyType::kRsa &&
-                    EVP_PKEY_get_bn_param(key.evp(), OSSL_PKEY_PARAM_RSA_N, &raw_modulus) == 1 &&
-                    EVP_PKEY_get_bn_param(key.evp(), OSSL_PKEY_PARAM_RSA_E, &raw_exponent) == 1;
-  const BigNumPtr modulus(raw_modulus);
-  const BigNumPtr exponent(raw_exponent);
+  SEALIFT_ASSIGN_OR_RETURN(const tpm::PolicyKeyArea made, tpm::PolicyKeyAreaOf(key));
   TPM2B_PUBLIC area{};
-  auto& unique = area.publicArea.unique.rsa;
-  if (!read || BN_num_bytes(modulus.get()) > static_cast<int>(sizeof unique.buffer) ||
-      BN_get_word(exponent.get()) > UINT32_MAX) {
+  size_t read = 0;
+  if (Tss2_MU_TPMT_PUBLIC_Unmarshal(made.area.data(), made.area.size(), &read, &area.publicArea) !=
+      TSS2_RC_SUCCESS) {
     return MakeError(Code::kFailedPrecondition, Reason::kKeyMismatch,
                      "use PCR policy key: it is no RSA key that a TPM takes");
   }
-  area.publicArea.type = TPM2_ALG_RSA;
-  area.publicArea.nameAlg = TPM2_ALG_SHA256;
-  area.publicArea.objectAttributes = TPMA_OBJECT_SIGN_ENCRYPT | TPMA_OBJECT_USERWITHAUTH;
-  auto& rsa = area.publicArea.parameters.rsaDetail;
-  rsa.symmetric.algorithm = TPM2_ALG_NULL;
-  rsa.scheme.scheme = TPM2_ALG_NULL;
-  rsa.keyBits = static_cast<TPMI_RSA_KEY_BITS>(key.bits());
-  const auto word = static_cast<UINT32>(BN_get_word(exponent.get()));
-  rsa.exponent = word == kDefaultRsaExponent ? 0 : word;
-  unique.size = static_cast<UINT16>(BN_bn2bin(modulus.get(), unique.buffer));
   return area;
 }
 
