@@ -5,12 +5,11 @@
 
 #include "controller/attest/evidence_file.h"
 #include "controller/cli/attest_text.h"
+#include "controller/cli/fleet_client.h"
 #include "controller/cli/fleet_verbs.h"
 #include "controller/cli/words.h"
-#include "hsm/key_ring.h"
 #include "sealift/v1/attestation.grpc.pb.h"
 #include "shared/base/files.h"
-#include "shared/crypto/key_reference.h"
 #include "shared/wire/channel.h"
 #include "shared/wire/grpc_status.h"
 
@@ -29,13 +28,8 @@ struct Arguments {
 };
 
 Result<std::unique_ptr<Stub>> Connect(const std::string& profile_path) {
-  SEALIFT_ASSIGN_OR_RETURN(const wire::Profile profile,
-                           wire::LoadProfile(profile_path.empty() ? wire::DefaultProfilePath()
-                                                                  : std::filesystem::path(profile_path)));
-  SEALIFT_RETURN_IF_ERROR(InstallKeyProvider());
-  hsm::RegisterPkcs11Resolver();
-  SEALIFT_ASSIGN_OR_RETURN(const std::shared_ptr<grpc::Channel> channel, wire::OpenChannel(profile));
-  return std::unique_ptr<Stub>(v1::AttestationService::NewStub(channel));
+  SEALIFT_ASSIGN_OR_RETURN(const FleetClient client, FleetClient::Connect(profile_path));
+  return std::unique_ptr<Stub>(v1::AttestationService::NewStub(client.channel()));
 }
 
 Result<v1::ListVerdictsResponse> List(Stub& stub, const std::string& node, std::uint32_t limit) {
