@@ -4,6 +4,7 @@
 
 #include "shared/crypto/hash.h"
 #include "shared/wire/grpc_status.h"
+#include "shared/wire/retry_after.h"
 
 namespace sealift::controller {
 
@@ -13,7 +14,7 @@ std::optional<std::chrono::milliseconds> CallLimits::Wait(const NodeId& node) {
 }
 
 grpc::Status TurnAway(grpc::ServerContextBase& context, const NodeId& node, std::chrono::milliseconds wait) {
-  context.AddTrailingMetadata(kRetryAfter, std::to_string(wait.count()));
+  context.AddTrailingMetadata(wire::kRetryAfter, std::to_string(wait.count()));
   return ToGrpcStatus(MakeError(
       Code::kResourceExhausted, Reason::kServerBusy,
       fmt::format("serve node {}: too many calls, come again in {} ms", node.text(), wait.count())));

@@ -22,9 +22,6 @@ struct NodeCallLimits {
   std::chrono::milliseconds piece_patience = std::chrono::seconds(30);
 };
 
-// Trailing metadata of a call that was turned away: milliseconds.
-inline constexpr char kRetryAfter[] = "retry-after-ms";
-
 // Thread-safe.
 class CallLimits {
  public:
@@ -40,7 +37,7 @@ class CallLimits {
   RateLimiter total_;
 };
 
-// RESOURCE_EXHAUSTED/SERVER_BUSY, with kRetryAfter in `context`.
+// RESOURCE_EXHAUSTED/SERVER_BUSY, with wire::kRetryAfter in `context`.
 grpc::Status TurnAway(grpc::ServerContextBase& context, const NodeId& node, std::chrono::milliseconds wait);
 
 }  // namespace sealift::controller

@@ -51,6 +51,12 @@ Result<EnrolmentProof> ProofFrom(const v1::CompleteRequest& request) {
   if (request.has_install()) {
     SEALIFT_ASSIGN_OR_RETURN(install, InstallFromProto(request.install()));
   }
+  std::optional<CounterEvidence> counter;
+  if (request.has_epoch()) {
+    SEALIFT_ASSIGN_OR_RETURN(EpochEvidence epoch, EpochEvidenceFromProto(request.epoch()));
+    counter = CounterEvidence{
+        .attest = std::move(epoch.attest), .signature = std::move(epoch.signature), .base = epoch.base};
+  }
   return EnrolmentProof{.session = request.session(),
                         .activated_secret = SecretBytes(AsBytes(request.activated_secret())),
                         .certify_attest = ToBytes(request.certify_attest()),
@@ -60,7 +66,8 @@ Result<EnrolmentProof> ProofFrom(const v1::CompleteRequest& request) {
                                                .signature = std::move(evidence.signature),
                                                .pcrs = std::move(evidence.pcrs)},
                                      .event_log = std::move(evidence.event_log)},
-                        .install = std::move(install)};
+                        .install = std::move(install),
+                        .epoch = std::move(counter)};
 }
 
 std::string_view StateName(EnrolmentState state) {

@@ -85,6 +85,9 @@ AttestationWords ReadAttestation(ConfigReader& config, ControllerConfig& out) {
       static_cast<std::uint32_t>(config.Integer("attestation.baseline_machines", 3, 1, 1'000'000));
   out.attestation.quarantine_percent =
       static_cast<std::uint32_t>(config.Integer("attestation.quarantine_percent", 0, 0, 100));
+  out.alert = {.command = config.Strings("attestation.alert_command"),
+               .timeout = Millis(config, "attestation.alert_timeout_ms", 10'000, 100, 60'000),
+               .per_minute = static_cast<int>(config.Integer("attestation.alert_per_minute", 20, 1, 600))};
   return {.outlier = config.String("attestation.baseline_outlier", "unknown"),
           .on_untrusted = config.String("attestation.on_untrusted", "alert"),
           .on_unknown = config.String("attestation.on_unknown", "alert")};
@@ -101,7 +104,13 @@ Status TakeAttestation(const AttestationWords& words, ControllerConfig& out) {
                            ParseTrustActions("attestation.on_untrusted", words.on_untrusted));
   SEALIFT_ASSIGN_OR_RETURN(out.attestation.on_unknown,
                            ParseTrustActions("attestation.on_unknown", words.on_unknown));
-  return CheckAttestationPolicy(out.attestation);
+  SEALIFT_RETURN_IF_ERROR(CheckAttestationPolicy(out.attestation));
+  if (!out.alert.command.empty() && !out.attestation.on_untrusted.alert &&
+      !out.attestation.on_unknown.alert) {
+    return MakeError(Code::kInvalidArgument, Reason::kPolicyUnenforceable,
+                     "read attestation.alert_command: no action is 'alert'");
+  }
+  return CheckAlertCommand(out.alert.command);
 }
 
 // Each word of "enrolment.admit"; what can be kept where it is not there.

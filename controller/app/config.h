@@ -41,6 +41,12 @@
 //   on_untrusted = "alert"                    # of: alert quarantine deny-renewal pause-rollouts; or "none"
 //   on_unknown = "alert"
 //   quarantine_percent = 0                    # required with quarantine: at most this share of the fleet
+//   alert_command = []                        # program (absolute path) and arguments that is told of each
+//   act on
+//                                             # a verdict whose actions have "alert": JSON on its standard
+//                                             input
+//   alert_timeout_ms = 10000                  # it is killed then
+//   alert_per_minute = 20                     # more are counted and told together
 //
 //   [nodes]
 //   certificate_hours = 24                    # a node's certificate; it renews by itself
@@ -81,6 +87,7 @@
 #include <vector>
 
 #include "controller/api/call_limits.h"
+#include "controller/app/alert_hook.h"
 #include "controller/attest/admission_policy.h"
 #include "controller/attest/firmware_judge.h"
 #include "controller/fleet/check_in_policy.h"
@@ -124,6 +131,7 @@ struct ControllerConfig {
   std::size_t evidence_kept = 0;
   BaselineRules baselines;
   AttestationPolicy attestation;
+  AlertOptions alert;
   BuildConfig build;
   // Zero: no collections by schedule.
   std::chrono::milliseconds collect_interval{};

@@ -22,6 +22,7 @@
 #include "controller/api/node_service.h"
 #include "controller/api/secret_service.h"
 #include "controller/api/site_service.h"
+#include "controller/app/alert_hook.h"
 #include "controller/app/expiry_watch.h"
 #include "controller/app/prometheus_metrics.h"
 #include "controller/app/quote_attestor.h"
@@ -124,6 +125,7 @@ struct ControllerServer::Parts {
   std::unique_ptr<RolloutEngine> engine;
   std::unique_ptr<RequestDesk> desk;
   std::unique_ptr<SecretDesk> secret_desk;
+  std::unique_ptr<AlertHook> alerts;
   std::unique_ptr<PolicyEnforcer> enforcer;
   std::unique_ptr<ReleaseExpectations> expectations;
   std::unique_ptr<RevocationExpectations> with_revocations;
@@ -153,6 +155,7 @@ struct ControllerServer::Parts {
   std::jthread engine_thread;
   std::jthread refresh_thread;
   std::jthread collect_thread;
+  std::jthread alert_thread;
 
   Status OpenStores();
   Status OpenAttestation();
@@ -207,13 +210,16 @@ Status ControllerServer::Parts::OpenAttestation() {
   attestor = std::make_unique<QuoteAttestor>(*with_revocations, stores->quote_clocks(), *firmware);
   metrics = std::make_unique<PrometheusMetrics>(stores->node_counts(), stores->rollouts());
   engine = std::make_unique<RolloutEngine>(stores->nodes(), stores->rollouts(), clock);
+  const auto count = [this](std::string_view act) { metrics->CountPolicyAct(act); };
+  alerts = std::make_unique<AlertHook>(config.alert, clock, count);
   enforcer = std::make_unique<PolicyEnforcer>(
       config.attestation,
       PolicyEnforcer::Parts{.store = stores->policy(),
                             .audit = stores->audit(),
                             .engine = *engine,
                             .clock = clock,
-                            .count = [this](std::string_view act) { metrics->CountPolicyAct(act); }});
+                            .count = count,
+                            .alert = [this](const PolicyAct& act) { alerts->Send(act); }});
   node_ca =
       std::make_unique<NodeCa>(keys.node_ca, keys.node_ca_certificate, config.certificate_lifetime, clock);
   sessions = MakeMemoryEnrolmentSessions();
@@ -408,6 +414,7 @@ void ControllerServer::Parts::RunTasks() {
       if (keys.journal != nullptr) keys.journal->CheckpointIfDue();
     } while (waiting.SleepFor(kRefreshInterval, stop.get_token()));
   });
+  alert_thread = std::jthread([this] { alerts->Run(stop.get_token()); });
   if (config.collect_interval.count() > 0) collect_thread = std::jthread([this] { CollectBySchedule(); });
 }
 
@@ -474,6 +481,7 @@ void ControllerServer::Stop() {
   }
   if (parts_->engine_thread.joinable()) parts_->engine_thread.join();
   if (parts_->collect_thread.joinable()) parts_->collect_thread.join();
+  if (parts_->alert_thread.joinable()) parts_->alert_thread.join();
   if (parts_->keys.journal != nullptr) NewestCheckpoint(*parts_->keys.journal);
 }
 

@@ -2,6 +2,9 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
+#include <iterator>
+
 #include "controller/attest/quote_clock.h"
 #include "controller/fleet/epoch_base.h"
 #include "shared/base/log.h"
@@ -54,6 +57,28 @@ EnrolmentAnswer OtherKeys(const Node& known, UnixMillis now) {
     return Refused(Reason::kEkClaimed, "another machine enrolled with this endorsement key");
   }
   return Refused(Reason::kNodeKeysChanged, "the node is known with another attestation key");
+}
+
+// The epoch's counter as the machine certified it for this exchange; without that, what was held against it
+// before goes on.
+void JudgeEpochOf(const Node& known, const EnrolmentProof& proof, ByteView nonce, UnixMillis now,
+                  Verdict& verdict) {
+  std::vector<std::string> reasons;
+  if (proof.epoch) {
+    Node node = known;
+    // Installed anew it counts from another base.
+    if (node.certified_epoch && proof.install && proof.install != known.install)
+      node.certified_epoch->base = kAnyEpochBase;
+    // What its image is of it said when it ran another one.
+    if (known.status.running.version != verdict.release_version) node.status.epoch.reset();
+    const Status problem = JudgeEpoch(node, proof.epoch, nonce, now).problem;
+    if (!problem.ok()) reasons.push_back(ReasonIdOf(problem));
+  } else if (known.last_verdict) {
+    std::ranges::copy_if(known.last_verdict->reasons, std::back_inserter(reasons), IsAboutEpoch);
+  }
+  if (reasons.empty()) return;
+  verdict.trust = Trust::kUntrusted;
+  verdict.reasons.insert(verdict.reasons.end(), reasons.begin(), reasons.end());
 }
 
 // Refusals that speak about the machine, as opposed to errors of ours, which leave the session open.
@@ -171,24 +196,40 @@ Result<EnrolmentAnswer> Enrolment::Decide(const EnrolmentSession& session, const
   SEALIFT_ASSIGN_OR_RETURN(std::optional<Node> known, parts_.nodes.FindByEk(session.ek_digest));
   if (known && judged->firmware) {
     std::optional<EnrolmentAnswer> refusal;
-    SEALIFT_RETURN_IF_ERROR(JudgeKnown(*known, *judged->firmware, machine, refusal));
+    SEALIFT_RETURN_IF_ERROR(JudgeKnown(*known, *judged->firmware, proof, machine, refusal));
     if (refusal) return *std::move(refusal);
+    // The policy may have put it into quarantine just now.
+    SEALIFT_ASSIGN_OR_RETURN(known, parts_.nodes.FindByEk(session.ek_digest));
   }
   return Admit(machine, std::move(known), proof);
 }
 
 // What it says of itself is not asked: the model is the one it gave as a running node.
-Status Enrolment::JudgeKnown(const Node& known, const FirmwareMeasurement& firmware, ProvenMachine& machine,
+Status Enrolment::JudgeKnown(const Node& known, const FirmwareMeasurement& firmware,
+                             const EnrolmentProof& proof, ProvenMachine& machine,
                              std::optional<EnrolmentAnswer>& refusal) {
   if (parts_.firmware != nullptr) {
     SEALIFT_ASSIGN_OR_RETURN(machine.baseline, parts_.firmware->Judge(known.id, std::nullopt, firmware, false,
                                                                       parts_.clock.Now(), machine.verdict));
   }
+  // Another machine that holds the node's endorsement key brings nothing upon the node.
+  if (known.ak_public != machine.session.ak_public) return OkStatus();
+  JudgeEpochOf(known, proof, machine.session.nonce, parts_.clock.Now(), machine.verdict);
   if (parts_.enforcer == nullptr || known.admission != Admission::kAdmitted) return OkStatus();
+  // A quote from before is refused as such, and nothing follows from what it shows.
+  const Status clock = AdvanceQuoteClock(known.id, proof.evidence.quote.attest, parts_.quote_clocks);
+  if (!clock.ok() && !IsAboutTheMachine(clock)) return clock;
+  if (!clock.ok()) {
+    refusal = Refused(clock);
+    return OkStatus();
+  }
+  SEALIFT_RETURN_IF_ERROR(parts_.enforcer->OnVerdict(known, machine.verdict));
   SEALIFT_ASSIGN_OR_RETURN(const bool denied, parts_.enforcer->DeniesRenewal(known.id, machine.verdict));
   if (!denied) return OkStatus();
+  // Kept like any other verdict, so that the policy acts on it once.
+  SEALIFT_RETURN_IF_ERROR(Remember(machine, known.id, proof));
   refusal = RefusedFor(machine.verdict);
-  refusal->message = "the machine's firmware is not what was approved for its model";
+  refusal->message = "the policy gives no certificate to a node with this verdict";
   return OkStatus();
 }
 

@@ -23,6 +23,7 @@
 #include "controller/attest/admission_policy.h"
 #include "controller/attest/ek_trust.h"
 #include "controller/attest/enrolment_session.h"
+#include "controller/attest/epoch.h"
 #include "controller/attest/expectation.h"
 #include "controller/attest/firmware_judge.h"
 #include "controller/attest/rate_limit.h"
@@ -67,6 +68,8 @@ struct EnrolmentProof {
   Evidence evidence;
   // How the machine says it was set up.
   std::optional<InstallRecord> install;
+  // Of the epoch's counter, under the session's nonce; nothing where the machine has none.
+  std::optional<CounterEvidence> epoch;
 };
 
 struct IssuedNodeCertificate {
@@ -123,11 +126,12 @@ class Enrolment {
 
   // A refusal is an answer, not an error, and ends the session; asking again gives the same answer. Reasons:
   // CREDENTIAL_NOT_ACTIVATED, CERTIFY_*, CSR_INVALID, QUOTE_*, EVENT_LOG_*, RELEASE_UNKNOWN,
-  // NODE_NOT_ADMITTED; where the policy says "deny-renewal", of a known node, EVENT_NOT_ALLOWED; EK_CLAIMED
-  // when a node with another attestation key holds a certificate for this EK, NODE_KEYS_CHANGED when that
-  // certificate has run out; pending: EK_NOT_LISTED, JOIN_TOKEN_UNUSABLE. Every refusal is written down for
-  // operators (RefusalStore). Errors: NOT_FOUND/ENROLMENT_SESSION_UNKNOWN; ABORTED when the session is being
-  // completed by another call; those of stores and issuer: the session stays open, try again.
+  // NODE_NOT_ADMITTED; where the policy says "deny-renewal", of a known node, those of its firmware and its
+  // epoch (EVENT_NOT_ALLOWED, EPOCH_*); EK_CLAIMED when a node with another attestation key holds a
+  // certificate for this EK, NODE_KEYS_CHANGED when that certificate has run out; pending: EK_NOT_LISTED,
+  // JOIN_TOKEN_UNUSABLE. Every refusal is written down for operators (RefusalStore). Errors:
+  // NOT_FOUND/ENROLMENT_SESSION_UNKNOWN; ABORTED when the session is being completed by another call; those
+  // of stores and issuer: the session stays open, try again.
   Result<EnrolmentAnswer> Complete(const EnrolmentProof& proof);
 
  private:
@@ -143,10 +147,10 @@ class Enrolment {
   Result<EnrolmentChallenge> Challenge(const EnrolmentOffer& offer);
   Result<EnrolmentAnswer> Decide(const EnrolmentSession& session, const EnrolmentProof& proof);
   Result<JudgedMachine> JudgeQuote(const EnrolmentSession& session, const EnrolmentProof& proof);
-  // A node that is known: what its firmware shows, and whether the policy lets it have a certificate. OK, or
-  // why not in `refusal`.
-  Status JudgeKnown(const Node& known, const FirmwareMeasurement& firmware, ProvenMachine& machine,
-                    std::optional<EnrolmentAnswer>& refusal);
+  // A node that is known: what its firmware and its epoch's counter show, what the policy does about it, and
+  // whether it lets it have a certificate. OK, or why not in `refusal`.
+  Status JudgeKnown(const Node& known, const FirmwareMeasurement& firmware, const EnrolmentProof& proof,
+                    ProvenMachine& machine, std::optional<EnrolmentAnswer>& refusal);
   Result<EnrolmentAnswer> Admit(const ProvenMachine& machine, std::optional<Node> known,
                                 const EnrolmentProof& proof);
   // The labels of whoever wanted this machine in; nothing when nobody did, and why in `why_not`.

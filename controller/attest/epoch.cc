@@ -17,6 +17,10 @@ EpochJudgement Unusable(const Node& node, std::string_view why) {
 
 }  // namespace
 
+bool IsAboutEpoch(std::string_view reason) {
+  return reason.starts_with("EPOCH_") || reason.starts_with("CERTIFY_");
+}
+
 EpochJudgement JudgeEpoch(const Node& node, const std::optional<CounterEvidence>& evidence, ByteView nonce,
                           UnixMillis now) {
   const std::optional<CertifiedEpoch>& before = node.certified_epoch;

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <optional>
+#include <string_view>
 
 #include "controller/fleet/node.h"
 #include "shared/base/bytes.h"
@@ -28,6 +29,9 @@ struct EpochJudgement {
   // What is certified now; nothing when the node never had a counter.
   std::optional<CertifiedEpoch> epoch;
 };
+
+// Whether a verdict's reason is about the epoch: it rests on another certification than the quote.
+bool IsAboutEpoch(std::string_view reason);
 
 EpochJudgement JudgeEpoch(const Node& node, const std::optional<CounterEvidence>& evidence, ByteView nonce,
                           UnixMillis now);

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <nlohmann/json.hpp>
 
+#include "controller/attest/epoch.h"
 #include "controller/attest/firmware.h"
 #include "shared/base/status.h"
 
@@ -171,10 +172,6 @@ Verdict VerdictFrom(const json& value) {
   verdict.boot_id = value.at("boot_id").get<std::string>();
   verdict.clock = ClockFrom(value.at("clock"));
   return verdict;
-}
-
-bool IsAboutEpoch(const std::string& reason) {
-  return reason.starts_with("EPOCH_") || reason.starts_with("CERTIFY_");
 }
 
 }  // namespace

@@ -19,10 +19,12 @@ struct CheckInPolicy {
   std::chrono::milliseconds quote_retry = std::chrono::seconds(15);
   // How long a nonce may be quoted.
   std::chrono::milliseconds nonce_lifetime = std::chrono::minutes(2);
+  // A node that is about to begin an update was quoted no longer ago.
+  std::chrono::milliseconds before_update = std::chrono::minutes(10);
 };
 
-// A quote is due after each boot, at the interval, again while the last one was not trusted, and when the
-// node says that its epoch was raised above the certified one.
+// A quote is due after each boot, at the interval, before an update begins, again while the last one was not
+// trusted, and when the node says that its epoch was raised above the certified one.
 bool QuoteDue(const CheckInView& view, const NodeStatus& status, UnixMillis now, const CheckInPolicy& policy);
 // Firmware tried other boot options on the way to this boot, of a node that is admitted and trusted all the
 // same: one clean reboot sets that right. The node decides when.

@@ -27,6 +27,10 @@ std::string WhyOf(const Verdict& verdict) {
                      fmt::join(verdict.reasons, ", "));
 }
 
+PolicyAct ActOn(std::string_view act, const NodeId& node, const Verdict& verdict) {
+  return {.act = std::string(act), .node = node, .trust = verdict.trust, .reasons = verdict.reasons};
+}
+
 }  // namespace
 
 const TrustActions* AttestationPolicy::ActionsFor(Trust trust) const {
@@ -72,14 +76,13 @@ Status PolicyEnforcer::OnVerdict(const Node& node, const Verdict& next) {
   if (actions == nullptr) return OkStatus();
   const auto& last = node.last_verdict;
   if (last && last->trust == next.trust && last->reasons == next.reasons) return OkStatus();
-  const std::string why = WhyOf(next);
   if (actions->alert) {
-    log::Warning("a node's attestation turned bad", {{"node", node.id.text()}, {"reason", why}});
-    parts_.count("alert");
-    SEALIFT_RETURN_IF_ERROR(Audit("alert", fmt::format("node {}: {}", node.id.text(), why), "OK"));
+    log::Warning("a node's attestation turned bad", {{"node", node.id.text()}, {"reason", WhyOf(next)}});
+    SEALIFT_RETURN_IF_ERROR(
+        Done(ActOn("alert", node.id, next), fmt::format("node {}: {}", node.id.text(), WhyOf(next)), "OK"));
   }
-  if (actions->quarantine) SEALIFT_RETURN_IF_ERROR(Quarantine(node.id, why));
-  if (actions->pause_rollouts) SEALIFT_RETURN_IF_ERROR(PauseRollouts(node.id, why));
+  if (actions->quarantine) SEALIFT_RETURN_IF_ERROR(Quarantine(node.id, next));
+  if (actions->pause_rollouts) SEALIFT_RETURN_IF_ERROR(PauseRollouts(node.id, next));
   return OkStatus();
 }
 
@@ -87,48 +90,56 @@ Result<bool> PolicyEnforcer::DeniesRenewal(const NodeId& node, const Verdict& ve
   const TrustActions* const actions = policy_.ActionsFor(verdict.trust);
   if (actions == nullptr || !actions->deny_renewal) return false;
   log::Warning("a node's certificate is not renewed", {{"node", node.text()}, {"reason", WhyOf(verdict)}});
-  parts_.count("deny-renewal");
-  SEALIFT_RETURN_IF_ERROR(
-      Audit("deny-renewal", fmt::format("node {}: {}", node.text(), WhyOf(verdict)), "OK"));
+  SEALIFT_RETURN_IF_ERROR(Done(ActOn("deny-renewal", node, verdict),
+                               fmt::format("node {}: {}", node.text(), WhyOf(verdict)), "OK"));
   return true;
 }
 
-Status PolicyEnforcer::Quarantine(const NodeId& node, const std::string& why) {
+Status PolicyEnforcer::Quarantine(const NodeId& node, const Verdict& verdict) {
   SEALIFT_ASSIGN_OR_RETURN(const PolicyStore::Quarantine done,
                            parts_.store.QuarantineWithin(node, policy_.quarantine_percent));
   if (done == PolicyStore::Quarantine::kNotAdmitted) return OkStatus();
   const bool limit = done == PolicyStore::Quarantine::kLimit;
-  const std::string request = fmt::format("node {}: {}", node.text(), why);
+  const std::string why = WhyOf(verdict);
   if (limit) {
     log::Error("a node was not quarantined: too many are",
                {{"node", node.text()}, {"reason", std::string(ReasonId(Reason::kQuarantineLimit))}});
   } else {
     log::Warning("a node was quarantined", {{"node", node.text()}, {"reason", why}});
   }
-  parts_.count(limit ? "quarantine-limit" : "quarantine");
-  return Audit("quarantine", request, limit ? std::string(ReasonId(Reason::kQuarantineLimit)) : "OK");
+  return Done(ActOn(limit ? "quarantine-limit" : "quarantine", node, verdict),
+              fmt::format("node {}: {}", node.text(), why),
+              limit ? std::string(ReasonId(Reason::kQuarantineLimit)) : "OK");
 }
 
-Status PolicyEnforcer::PauseRollouts(const NodeId& node, const std::string& why) {
+Status PolicyEnforcer::PauseRollouts(const NodeId& node, const Verdict& verdict) {
   SEALIFT_ASSIGN_OR_RETURN(const auto rollouts, parts_.store.RunningRolloutsOf(node));
+  const std::string why = WhyOf(verdict);
   for (const std::string& id : rollouts) {
     const Status paused = parts_.engine.Order(id, RolloutState::kPaused).status();
     // Somebody else stopped it meanwhile.
     if (ReasonOf(paused) == Reason::kRolloutStateWrong) continue;
     if (!paused.ok()) return paused;
     log::Warning("a rollout was paused", {{"key", id}, {"node", node.text()}, {"reason", why}});
-    parts_.count("pause-rollout");
+    PolicyAct act = ActOn("pause-rollout", node, verdict);
+    act.rollout = id;
     SEALIFT_RETURN_IF_ERROR(
-        Audit("pause-rollout", fmt::format("rollout {}: node {}: {}", id, node.text(), why), "OK"));
+        Done(std::move(act), fmt::format("rollout {}: node {}: {}", id, node.text(), why), "OK"));
   }
   return OkStatus();
 }
 
-Status PolicyEnforcer::Audit(std::string_view act, std::string request, std::string outcome) {
-  return parts_.audit.Append({.at = parts_.clock.Now(),
+Status PolicyEnforcer::Done(PolicyAct act, std::string request, std::string outcome) {
+  act.at = parts_.clock.Now();
+  parts_.count(act.act);
+  const TrustActions* const actions = policy_.ActionsFor(act.trust);
+  if (parts_.alert && actions != nullptr && actions->alert) parts_.alert(act);
+  // Whether it went well stands beside it.
+  const std::string audited = act.act == "quarantine-limit" ? "quarantine" : act.act;
+  return parts_.audit.Append({.at = act.at,
                               .operator_name = "controller",
                               .role = "policy",
-                              .rpc = fmt::format("attestation/{}", act),
+                              .rpc = fmt::format("attestation/{}", audited),
                               .request = std::move(request),
                               .outcome = std::move(outcome)});
 }

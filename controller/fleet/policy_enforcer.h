@@ -18,6 +18,7 @@
 namespace sealift::controller {
 
 struct TrustActions {
+  // What the policy does is told to the alert program (controller/app/alert_hook.h).
   bool alert = true;
   bool quarantine = false;
   // The node's certificate ends as it is; docs/attestation.md.
@@ -53,6 +54,19 @@ class PolicyStore {
   virtual Result<std::vector<std::string>> RunningRolloutsOf(const NodeId& id) = 0;
 };
 
+// What the policy did, for whoever is to be told.
+struct PolicyAct {
+  // "alert", "quarantine", "quarantine-limit", "deny-renewal", "pause-rollout".
+  std::string act;
+  NodeId node;
+  Trust trust = Trust::kUnspecified;
+  // Reason ids of the verdict.
+  std::vector<std::string> reasons;
+  // Of "pause-rollout".
+  std::string rollout = {};
+  UnixMillis at = {};
+};
+
 // Thread-safe.
 class PolicyEnforcer {
  public:
@@ -61,8 +75,10 @@ class PolicyEnforcer {
     AuditStore& audit;
     RolloutEngine& engine;
     const Clock& clock;
-    // Told of each act: "alert", "quarantine", "quarantine-limit", "deny-renewal", "pause-rollout".
+    // Told of each act.
     std::function<void(std::string_view act)> count;
+    // Told of each act on a verdict whose actions have "alert". Does not wait. May be empty.
+    std::function<void(const PolicyAct&)> alert = nullptr;
   };
   PolicyEnforcer(AttestationPolicy policy, Parts parts) : policy_(policy), parts_(std::move(parts)) {}
 
@@ -73,9 +89,10 @@ class PolicyEnforcer {
   Result<bool> DeniesRenewal(const NodeId& node, const Verdict& verdict);
 
  private:
-  Status Quarantine(const NodeId& node, const std::string& why);
-  Status PauseRollouts(const NodeId& node, const std::string& why);
-  Status Audit(std::string_view act, std::string request, std::string outcome);
+  Status Quarantine(const NodeId& node, const Verdict& verdict);
+  Status PauseRollouts(const NodeId& node, const Verdict& verdict);
+  // Counts, audits and, where it is to be told, tells.
+  Status Done(PolicyAct act, std::string request, std::string outcome);
 
   const AttestationPolicy policy_;
   const Parts parts_;

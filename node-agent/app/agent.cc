@@ -113,7 +113,8 @@ void Agent::EnrolIfDue() {
   const Result<EnrolmentAnswer> answer =
       Enrol(parts_.tpm, parts_.tls_signer, parts_.enrolment, parts_.read_event_log,
             mounted ? ReadInstallRecord(options_.install_record) : std::nullopt,
-            mounted ? JoinTokenFile(options_.join_token_file).Read() : SecretBytes());
+            mounted ? JoinTokenFile(options_.join_token_file).Read() : SecretBytes(),
+            [this](ByteView nonce) { return EpochProof(nonce); });
   Tell("enrol", answer.status());
   if (answer.ok()) TakeEnrolment(*answer);
 }
@@ -164,7 +165,7 @@ void Agent::CheckInIfDue() {
 void Agent::ContactFailed(const Status& status) {
   Tell("reach the controller", status);
   status_.controller_reachable = false;
-  contact_at_ = parts_.clock.Steady() + contact_backoff_.Next();
+  contact_at_ = parts_.clock.Steady() + WaitAfterFailure();
   // It was reached, and asks for patience: another certificate would not help.
   if (status.code() == Code::kResourceExhausted) return;
   ++contact_failures_;
@@ -172,6 +173,10 @@ void Agent::ContactFailed(const Status& status) {
   if (status.code() == Code::kUnauthenticated || status.code() == Code::kPermissionDenied) {
     contact_failures_ = std::max(contact_failures_, kFailuresBeforeRenewal);
   }
+}
+
+milliseconds Agent::WaitAfterFailure() {
+  return Patiently(contact_backoff_.Next(), parts_.link.Patience(), parts_.random);
 }
 
 void Agent::ContactSucceeded() {
@@ -233,7 +238,7 @@ void Agent::SendReportIfDue() {
     report_at_ = {};
     return;
   }
-  report_at_ = parts_.clock.Steady() + contact_backoff_.Next();
+  report_at_ = parts_.clock.Steady() + WaitAfterFailure();
 }
 
 // ---- orders, epoch, recovery keys ----

@@ -90,6 +90,8 @@ class Agent {
   void EscrowIfDue();
   void ResumeOrders();
   void ContactFailed(const Status& status);
+  // The controller may have asked for more patience than the agent has by itself.
+  std::chrono::milliseconds WaitAfterFailure();
   void ContactSucceeded();
   void Tell(std::string_view what, const Status& status);
   void WriteStatus();

@@ -31,4 +31,9 @@ std::chrono::milliseconds Spread(std::chrono::milliseconds interval, const Rando
   return Scale(interval, 0.9 + random() * 0.2);
 }
 
+std::chrono::milliseconds Patiently(std::chrono::milliseconds own, std::chrono::milliseconds asked,
+                                    const RandomFraction& random) {
+  return std::max(own, Scale(asked, 1 + random() / 4));
+}
+
 }  // namespace sealift::agent

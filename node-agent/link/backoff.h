@@ -32,4 +32,9 @@ class Backoff {
 // `interval`, up to a tenth shorter or longer.
 std::chrono::milliseconds Spread(std::chrono::milliseconds interval, const RandomFraction& random);
 
+// The longer of `own` and what the peer `asked` for; of that up to a quarter more, so that those who were
+// sent away together do not come back together.
+std::chrono::milliseconds Patiently(std::chrono::milliseconds own, std::chrono::milliseconds asked,
+                                    const RandomFraction& random);
+
 }  // namespace sealift::agent

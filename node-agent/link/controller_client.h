@@ -38,6 +38,12 @@ struct EnrolmentChallenge {
   Bytes nonce;
 };
 
+// The epoch's counter, certified under the nonce of the quote it goes with.
+struct EpochEvidence {
+  Attestation counter;
+  std::uint64_t base = 0;
+};
+
 struct EnrolmentProof {
   std::string session;
   SecretBytes activated_secret;
@@ -47,6 +53,8 @@ struct EnrolmentProof {
   Bytes event_log;
   // Of a machine that the installer set up.
   std::optional<InstallRecord> install;
+  // Nothing where the machine has no counter.
+  std::optional<EpochEvidence> epoch;
 };
 
 enum class EnrolmentState { kIssued, kPending, kRefused };
@@ -90,12 +98,6 @@ struct CheckInAnswer {
   std::vector<Sha256Digest> known_outcomes;
 };
 
-// The epoch's counter, certified under the nonce of the quote it goes with.
-struct EpochEvidence {
-  Attestation counter;
-  std::uint64_t base = 0;
-};
-
 // The machine as its firmware names it; each at most 64 bytes.
 struct HardwareModel {
   std::string vendor;
@@ -110,6 +112,9 @@ struct AttestAnswer {
   Outcome outcome = Outcome::kUnknown;
   std::vector<std::string> reasons;
 };
+
+// A longer wait is a controller's mistake: nodes do not fall silent for it.
+inline constexpr std::chrono::milliseconds kMostPatience = std::chrono::minutes(10);
 
 class ControllerClient {
  public:
@@ -129,6 +134,9 @@ class ControllerClient {
   // Pieces of the object from `offset` to its end. An error of `sink` ends the call and comes back unchanged.
   virtual Status FetchContent(const Sha256Digest& digest, std::uint64_t offset,
                               const std::function<Status(ByteView)>& sink) = 0;
+  // How much longer the controller asked this node to stay away, when it last turned a call away
+  // (RESOURCE_EXHAUSTED); at most kMostPatience. Zero where it did not, or that time is over.
+  virtual std::chrono::milliseconds Patience() const = 0;
 };
 
 }  // namespace sealift::agent

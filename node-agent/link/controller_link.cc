@@ -90,6 +90,11 @@ Status ControllerLink::FetchContent(const Sha256Digest& digest, std::uint64_t of
   return client->FetchContent(digest, offset, sink);
 }
 
+std::chrono::milliseconds ControllerLink::Patience() const {
+  const auto client = Current();
+  return client.ok() ? (*client)->Patience() : std::chrono::milliseconds(0);
+}
+
 Result<std::string> LinkMetadataSource::Fetch(std::string_view name, std::size_t max_bytes) {
   SEALIFT_ASSIGN_OR_RETURN(std::string content, client_.GetMetadata(name));
   if (content.size() <= max_bytes) return content;

@@ -55,6 +55,7 @@ class ControllerLink final : public ControllerClient {
   Result<std::string> GetMetadata(std::string_view name) override;
   Status FetchContent(const Sha256Digest& digest, std::uint64_t offset,
                       const std::function<Status(ByteView)>& sink) override;
+  std::chrono::milliseconds Patience() const override;
 
  private:
   Result<std::shared_ptr<ControllerClient>> Current() const;

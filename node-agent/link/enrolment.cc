@@ -73,7 +73,8 @@ Result<NodeIdentity> MakeNodeIdentity(std::vector<Certificate> chain, const Publ
 
 Result<EnrolmentAnswer> Enrol(Tpm& tpm, const std::shared_ptr<Signer>& tls_signer,
                               EnrolmentClient& controller, const EventLogReader& read_event_log,
-                              const std::optional<InstallRecord>& install, SecretBytes join_token) {
+                              const std::optional<InstallRecord>& install, SecretBytes join_token,
+                              const EpochProver& epoch) {
   EnrolmentOffer offer;
   offer.join_token = std::move(join_token);
   SEALIFT_ASSIGN_OR_RETURN(offer.keys, tpm.EnsureKeys());
@@ -90,6 +91,7 @@ Result<EnrolmentAnswer> Enrol(Tpm& tpm, const std::shared_ptr<Signer>& tls_signe
                            CreateCertificateRequest("sealift node", {}, tls_signer, "certificate request"));
   SEALIFT_ASSIGN_OR_RETURN(proof.quote, tpm.Quote(challenge.nonce, kQuotedPcrs));
   SEALIFT_ASSIGN_OR_RETURN(proof.event_log, read_event_log());
+  if (epoch) proof.epoch = epoch(challenge.nonce);
   SEALIFT_ASSIGN_OR_RETURN(const EnrolmentOutcome outcome, controller.Complete(proof));
   return Judge(outcome, tls_signer->public_key());
 }

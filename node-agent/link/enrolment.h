@@ -44,6 +44,8 @@ struct EnrolmentAnswer {
 };
 
 using EventLogReader = std::function<Result<Bytes>()>;
+// The epoch's counter, certified under a nonce; nothing where the machine has none.
+using EpochProver = std::function<std::optional<EpochEvidence>(ByteView nonce)>;
 
 // One whole exchange: Begin, activate, certify, quote, Complete. Also renews. Takes seconds on a real TPM.
 // `join_token` lets in a machine that nobody listed; empty where there is none.
@@ -51,7 +53,7 @@ using EventLogReader = std::function<Result<Bytes>()>;
 Result<EnrolmentAnswer> Enrol(Tpm& tpm, const std::shared_ptr<Signer>& tls_signer,
                               EnrolmentClient& controller, const EventLogReader& read_event_log,
                               const std::optional<InstallRecord>& install = std::nullopt,
-                              SecretBytes join_token = {});
+                              SecretBytes join_token = {}, const EpochProver& epoch = nullptr);
 
 // A join token that somebody left for this machine: one line in a file on the state partition, which is read
 // as untrusted and removed once a certificate was issued.

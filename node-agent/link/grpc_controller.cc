@@ -2,6 +2,9 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
+#include <atomic>
+#include <charconv>
 #include <utility>
 
 #include "sealift/v1/enrolment.grpc.pb.h"
@@ -10,6 +13,7 @@
 #include "shared/wire/channel.h"
 #include "shared/wire/convert.h"
 #include "shared/wire/grpc_status.h"
+#include "shared/wire/retry_after.h"
 
 namespace sealift::agent {
 namespace {
@@ -32,6 +36,18 @@ Status BadAnswer(std::string_view rpc, std::string_view why) {
 Status Call(std::string_view rpc, const grpc::Status& status) {
   if (status.ok()) return OkStatus();
   return Annotate(StatusFromGrpc(status), fmt::format("call {}", rpc));
+}
+
+// What the controller asked for; zero where it asked for nothing that can be read.
+std::chrono::milliseconds RetryAfter(const grpc::ClientContext& context) {
+  const auto& trailing = context.GetServerTrailingMetadata();
+  const auto found = trailing.find(wire::kRetryAfter);
+  if (found == trailing.end()) return {};
+  std::int64_t asked = 0;
+  const char* const end = found->second.data() + found->second.size();
+  const auto [rest, error] = std::from_chars(found->second.data(), end, asked);
+  if (error != std::errc() || rest != end || asked < 0) return {};
+  return std::min(std::chrono::milliseconds(asked), kMostPatience);
 }
 
 void FillQuote(const tpm::QuoteEvidence& from, ByteView event_log, v1::Quote& to) {
@@ -106,6 +122,11 @@ class GrpcEnrolmentClient final : public EnrolmentClient {
       to.set_config_source(proof.install->config_source);
       to.set_version(proof.install->version);
       to.set_installed_unix_ms(ToUnixMs(proof.install->installed));
+    }
+    if (proof.epoch) {
+      request.mutable_epoch()->set_attest(ToText(proof.epoch->counter.attest));
+      request.mutable_epoch()->set_signature(ToText(proof.epoch->counter.signature));
+      request.mutable_epoch()->set_base(proof.epoch->base);
     }
     v1::CompleteResponse response;
     const auto context = wire::MakeContext(deadlines_.call);
@@ -224,7 +245,7 @@ class GrpcControllerClient final : public ControllerClient {
     v1::CheckInResponse response;
     const auto context = wire::MakeContext(deadlines_.call);
     SEALIFT_RETURN_IF_ERROR(
-        Call("CheckIn", stub_->CheckIn(context.get(), CheckInToWire(check_in), &response)));
+        Done("CheckIn", *context, stub_->CheckIn(context.get(), CheckInToWire(check_in), &response)));
     return CheckInFromWire(response);
   }
 
@@ -239,7 +260,7 @@ class GrpcControllerClient final : public ControllerClient {
     if (running) FillRunning(*running, boot_id, *request.mutable_running());
     v1::ReportResponse response;
     const auto context = wire::MakeContext(deadlines_.call);
-    SEALIFT_RETURN_IF_ERROR(Call("Report", stub_->Report(context.get(), request, &response)));
+    SEALIFT_RETURN_IF_ERROR(Done("Report", *context, stub_->Report(context.get(), request, &response)));
     return response.accepted();
   }
 
@@ -261,7 +282,7 @@ class GrpcControllerClient final : public ControllerClient {
     }
     v1::AttestResponse response;
     const auto context = wire::MakeContext(deadlines_.call);
-    SEALIFT_RETURN_IF_ERROR(Call("Attest", stub_->Attest(context.get(), request, &response)));
+    SEALIFT_RETURN_IF_ERROR(Done("Attest", *context, stub_->Attest(context.get(), request, &response)));
     AttestAnswer answer;
     if (response.outcome() == v1::Verdict::TRUSTED) answer.outcome = AttestAnswer::Outcome::kTrusted;
     if (response.outcome() == v1::Verdict::UNTRUSTED) answer.outcome = AttestAnswer::Outcome::kUntrusted;
@@ -278,7 +299,7 @@ class GrpcControllerClient final : public ControllerClient {
     v1::EscrowRecoveryKeyResponse response;
     const auto context = wire::MakeContext(deadlines_.call);
     SEALIFT_RETURN_IF_ERROR(
-        Call("EscrowRecoveryKey", stub_->EscrowRecoveryKey(context.get(), request, &response)));
+        Done("EscrowRecoveryKey", *context, stub_->EscrowRecoveryKey(context.get(), request, &response)));
     return wire::DigestFromWire("blob_digest", response.blob_digest());
   }
 
@@ -287,8 +308,8 @@ class GrpcControllerClient final : public ControllerClient {
     request.set_name(std::string(name));
     v1::GetMetadataResponse response;
     const auto context = wire::MakeContext(deadlines_.call);
-    SEALIFT_RETURN_IF_ERROR(
-        Call(fmt::format("GetMetadata {}", name), stub_->GetMetadata(context.get(), request, &response)));
+    SEALIFT_RETURN_IF_ERROR(Done(fmt::format("GetMetadata {}", name), *context,
+                                 stub_->GetMetadata(context.get(), request, &response)));
     return std::move(*response.mutable_content());
   }
 
@@ -305,12 +326,28 @@ class GrpcControllerClient final : public ControllerClient {
     if (!stopped.ok()) context->TryCancel();
     const grpc::Status finished = reader->Finish();
     if (!stopped.ok()) return stopped;
-    return Call(fmt::format("FetchContent {}", digest.hex().substr(0, 12)), finished);
+    return Done(fmt::format("FetchContent {}", digest.hex().substr(0, 12)), *context, finished);
+  }
+
+  std::chrono::milliseconds Patience() const override {
+    const auto until = std::chrono::steady_clock::time_point(std::chrono::steady_clock::duration(until_));
+    const auto left = until - std::chrono::steady_clock::now();
+    return std::max(std::chrono::ceil<std::chrono::milliseconds>(left), std::chrono::milliseconds(0));
   }
 
  private:
+  Status Done(std::string_view rpc, const grpc::ClientContext& context, const grpc::Status& status) {
+    if (status.error_code() == grpc::StatusCode::RESOURCE_EXHAUSTED) {
+      const std::chrono::steady_clock::duration asked = RetryAfter(context);
+      until_ = (std::chrono::steady_clock::now() + asked).time_since_epoch().count();
+    }
+    return Call(rpc, status);
+  }
+
   std::unique_ptr<v1::NodeService::Stub> stub_;
   LinkDeadlines deadlines_;
+  // When the controller wants to hear of this node again, on the steady clock.
+  std::atomic<std::chrono::steady_clock::duration::rep> until_ = 0;
 };
 
 }  // namespace

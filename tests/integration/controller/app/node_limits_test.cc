@@ -1,4 +1,6 @@
 // What one node may use up of a running controller.
+#include "node-agent/link/grpc_controller.h"
+#include "shared/wire/retry_after.h"
 #include "tests/integration/controller/app/controller_fixture.h"
 
 namespace sealift::controller {
@@ -33,7 +35,7 @@ TEST_F(NodeLimitsTest, ANodeThatHammersIsToldWhenToComeAgainAndLeavesNoTrace) {
     EXPECT_EQ(refused.code(), Code::kResourceExhausted);
     EXPECT_EQ(ReasonOf(refused), Reason::kServerBusy);
     const auto& trailing = context->GetServerTrailingMetadata();
-    const auto after = trailing.find(kRetryAfter);
+    const auto after = trailing.find(wire::kRetryAfter);
     ASSERT_NE(after, trailing.end());
     const int wait = std::stoi(std::string(after->second.data(), after->second.size()));
     EXPECT_GT(wait, 0);
@@ -48,8 +50,30 @@ TEST_F(NodeLimitsTest, ANodeThatHammersIsToldWhenToComeAgainAndLeavesNoTrace) {
   v1::ReportResponse answer;
   const auto context = Context();
   EXPECT_EQ(ReasonOf(StatusFromGrpc(node->Report(context.get(), report, &answer))), Reason::kServerBusy);
-  EXPECT_TRUE(context->GetServerTrailingMetadata().contains(kRetryAfter));
+  EXPECT_TRUE(context->GetServerTrailingMetadata().contains(wire::kRetryAfter));
   EXPECT_TRUE(CheckIn(*NodeStub(2), *Context()).ok());
+}
+
+// With the agent's own client.
+TEST_F(NodeLimitsTest, AnAgentLearnsHowLongToStayAway) {
+  const auto certificate = NodeCertificate(1);
+  const auto agent = agent::MakeGrpcControllerClient(ChannelTo(server_->addresses().fleet, &certificate));
+  agent::CheckIn check_in;
+  check_in.boot_id = "boot";
+  for (int i = 0; i < 5; ++i) {
+    const auto answer = agent->SendCheckIn(check_in);
+    ASSERT_TRUE(answer.ok()) << Describe(answer.status());
+    EXPECT_EQ(agent->Patience().count(), 0);
+  }
+  const auto before = std::chrono::steady_clock::now();
+  EXPECT_EQ(ReasonOf(agent->SendCheckIn(check_in).status()), Reason::kServerBusy);
+  const auto passed = std::chrono::ceil<std::chrono::milliseconds>(std::chrono::steady_clock::now() - before);
+  // 600 s since the first call took the bucket's first token; it is the controller's clock that counts.
+  EXPECT_LE(agent->Patience(), agent::kMostPatience);
+  EXPECT_GT(agent->Patience(), std::chrono::seconds(590) - passed);
+  // Another error asks for nothing, and takes nothing back.
+  EXPECT_FALSE(agent->GetMetadata("root.json").ok());
+  EXPECT_GT(agent->Patience().count(), 0);
 }
 
 TEST_F(NodeLimitsTest, AReaderThatTakesTooLongOverAPieceLosesItsStream) {

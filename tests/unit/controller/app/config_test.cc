@@ -47,6 +47,54 @@ TEST(ControllerConfigTest, ThePolicyOfAttestationIsKeptOrRefused) {
   EXPECT_EQ(ReasonOf(load("quarantine_percent = 101\n").status()), Reason::kConfigInvalid);
 }
 
+// A policy that is present and cannot be enforced never becomes "accept all": each word of each setting, each
+// type, each bound.
+TEST(ControllerConfigTest, NoSettingOfAPolicyIsLeftOut) {
+  const auto reason = [](const std::string& text) {
+    return ReasonIdOf(ParseControllerConfig(kLeast + text, "/c.toml").status());
+  };
+  const std::string attestation = "[attestation]\n", enrolment = "[enrolment]\n";
+  for (const char* setting : {"on_untrusted", "on_unknown"}) {
+    for (const char* words :
+         {"", " ", "alarm", "Alert", "alert alert", "none alert", "alert none", "alert,quarantine",
+          "quarantine", "alert quarantine", "deny_renewal", "pause-rollout", "trusted", "*"}) {
+      EXPECT_EQ(reason(attestation + setting + " = \"" + words + "\"\n"), "POLICY_UNENFORCEABLE")
+          << setting << " " << words;
+    }
+    for (const char* word : {"alert", "deny-renewal", "pause-rollouts", "none"})
+      EXPECT_EQ(reason(attestation + setting + " = \"" + word + "\"\n"), ReasonIdOf(OkStatus())) << word;
+    for (const char* value : {"7", "true", "[\"alert\"]", "{ alert = true }"})
+      EXPECT_EQ(reason(attestation + setting + " = " + value + "\n"), "CONFIG_INVALID") << setting << value;
+  }
+  for (const char* outlier : {"\"trusted\"", "\"\"", "\"Unknown\"", "\"none\""})
+    EXPECT_EQ(reason(attestation + "baseline_outlier = " + outlier + "\n"), "POLICY_UNENFORCEABLE")
+        << outlier;
+  for (const char* percent : {"1", "100"}) {
+    EXPECT_EQ(reason(attestation + "quarantine_percent = " + percent + "\n"), "POLICY_UNENFORCEABLE");
+    EXPECT_EQ(reason(attestation + "on_unknown = \"quarantine\"\nquarantine_percent = " + percent + "\n"),
+              ReasonIdOf(OkStatus()));
+  }
+  for (const char* line : {"quarantine_percent = -1", "quarantine_percent = 101",
+                           "quarantine_percent = \"5\"", "baseline_machines = 0", "baseline_machines = \"3\"",
+                           "baseline_outlier = 3", "on_trusted = \"alert\"", "alert_command = \"/bin/true\"",
+                           "alert_timeout_ms = 0", "alert_per_minute = 0"}) {
+    EXPECT_EQ(reason(attestation + line + "\n"), "CONFIG_INVALID") << line;
+  }
+  for (const char* line :
+       {"alert_command = [\"true\"]", "alert_command = [\"\"]", "alert_command = [\"/none\"]",
+        "alert_command = [\"/bin\"]", "alert_command = [\"/etc/passwd\"]",
+        "alert_command = [\"/bin/true\"]\non_untrusted = \"none\"\non_unknown = \"none\""}) {
+    EXPECT_EQ(reason(attestation + line + "\n"), "POLICY_UNENFORCEABLE") << line;
+  }
+  EXPECT_EQ(reason(attestation + "alert_command = [\"/bin/true\", \"x\"]\n"), ReasonIdOf(OkStatus()));
+  // Without makers only a list can be kept.
+  for (const char* words : {"", " ", "all", "join-token", "approval", "ek-list approval", "*x"})
+    EXPECT_EQ(reason(enrolment + "admit = \"" + words + "\"\n"), "POLICY_UNENFORCEABLE") << words;
+  EXPECT_EQ(reason(enrolment + "admit = \"ek-list\"\n"), ReasonIdOf(OkStatus()));
+  EXPECT_EQ(reason(enrolment + "admit = true\n"), "CONFIG_INVALID");
+  EXPECT_EQ(reason(enrolment + "tpm_makers = 3\n"), "CONFIG_INVALID");
+}
+
 TEST(ControllerConfigTest, NamesAreSortedIntoDnsAndIp) {
   const auto config = ParseControllerConfig(
       std::string(kLeast) + "[tls]\nnames = [\"c.example\", \"10.0.2.100\", \"::1\"]\n", "/c.toml");

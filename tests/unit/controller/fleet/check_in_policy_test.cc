@@ -50,6 +50,26 @@ TEST(QuoteDueTest, WhenItsEpochIsAboveTheCertifiedOne) {
   EXPECT_FALSE(QuoteDue(view, Settled(), later, policy));
 }
 
+TEST(QuoteDueTest, BeforeAnUpdateBegins) {
+  CheckInPolicy policy;
+  CheckInView view = Trusted();
+  view.desired = Desired{.channel = "stable", .version = "2", .release_id = {}};
+  const UnixMillis before = kDecided + policy.before_update - std::chrono::milliseconds(1);
+  EXPECT_FALSE(QuoteDue(view, Settled(), before, policy));
+  EXPECT_TRUE(QuoteDue(view, Settled(), kDecided + policy.before_update, policy));
+  // Once it is under way the next one comes with the reboot; and there is nothing to begin where it runs
+  // already.
+  NodeStatus under_way = Settled();
+  under_way.state = UpdateState::kFetching;
+  EXPECT_FALSE(QuoteDue(view, under_way, kDecided + policy.before_update, policy));
+  view.desired->version = "1";
+  EXPECT_FALSE(QuoteDue(view, Settled(), kDecided + policy.before_update, policy));
+  // Never more seldom than otherwise.
+  view.desired->version = "2";
+  policy.quote_interval = std::chrono::minutes(2);
+  EXPECT_TRUE(QuoteDue(view, Settled(), kDecided + policy.quote_interval, policy));
+}
+
 TEST(CureDueTest, OfAnAdmittedTrustedNodeInTheDegradedBootOnly) {
   CheckInView view = Trusted();
   view.admission = Admission::kAdmitted;

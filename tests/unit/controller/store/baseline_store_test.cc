@@ -250,7 +250,8 @@ class PolicyEnforcerTest : public BaselineStoreTest {
                                    .audit = stores_->audit(),
                                    .engine = engine_,
                                    .clock = clock_,
-                                   .count = [this](std::string_view act) { acts_.emplace_back(act); }});
+                                   .count = [this](std::string_view act) { acts_.emplace_back(act); },
+                                   .alert = [this](const PolicyAct& act) { told_.push_back(act); }});
   }
   static Verdict Bad(Trust trust, const char* reason) { return {.trust = trust, .reasons = {reason}}; }
   Node NodeWith(int number, const std::optional<Verdict>& last) {
@@ -279,6 +280,7 @@ class PolicyEnforcerTest : public BaselineStoreTest {
   SystemClock clock_;
   RolloutEngine engine_{stores_->nodes(), stores_->rollouts(), clock_};
   std::vector<std::string> acts_;
+  std::vector<PolicyAct> told_;
 };
 
 TEST_F(PolicyEnforcerTest, ActsOnceWhenAVerdictTurnsBad) {
@@ -322,6 +324,32 @@ TEST_F(PolicyEnforcerTest, PausesTheRolloutsInWhichTheNodeTakesPart) {
   ASSERT_TRUE(enforcer.OnVerdict(NodeWith(0, std::nullopt), Bad(Trust::kUntrusted, "X")).ok());
   EXPECT_THAT(acts_, ElementsAre("pause-rollout"));
   EXPECT_THAT(Audited(), ElementsAre("attestation/pause-rollout OK"));
+}
+
+TEST_F(PolicyEnforcerTest, TellsWhatItDidWhereAlertIsAmongTheActions) {
+  StartRollout({0, 1});
+  PolicyEnforcer enforcer = Enforcer(
+      {.on_untrusted = ParseTrustActions("x", "alert quarantine deny-renewal pause-rollouts").value(),
+       .on_unknown = ParseTrustActions("x", "deny-renewal pause-rollouts").value(),
+       .quarantine_percent = 5});
+  // Done and audited, and nobody is told.
+  ASSERT_TRUE(enforcer.DeniesRenewal(Id(0), Bad(Trust::kUnknown, "X")).value());
+  EXPECT_THAT(told_, IsEmpty());
+  const Verdict bad = Bad(Trust::kUntrusted, "EVENT_NOT_ALLOWED");
+  ASSERT_TRUE(enforcer.OnVerdict(NodeWith(0, std::nullopt), bad).ok());
+  ASSERT_TRUE(enforcer.OnVerdict(NodeWith(1, std::nullopt), bad).ok());
+  ASSERT_TRUE(enforcer.DeniesRenewal(Id(1), bad).value());
+  std::vector<std::string> told;
+  for (const PolicyAct& act : told_) {
+    told.push_back(act.act);
+    EXPECT_EQ(act.trust, Trust::kUntrusted);
+    EXPECT_THAT(act.reasons, ElementsAre("EVENT_NOT_ALLOWED"));
+    EXPECT_NE(act.at, UnixMillis());
+  }
+  EXPECT_THAT(
+      told, ElementsAre("alert", "quarantine", "pause-rollout", "alert", "quarantine-limit", "deny-renewal"));
+  EXPECT_EQ(told_[2].rollout, "r1");
+  EXPECT_EQ(told_[2].node, Id(0));
 }
 
 TEST_F(PolicyEnforcerTest, DeniesCertificatesWhereToldTo) {

@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <set>
 #include <vector>
 
 #include "node-agent/update/state_table.h"
@@ -42,6 +43,26 @@ TEST(Backoff, TheSystemsFractionsLieInTheirRangeAndDiffer) {
   }
   EXPECT_LT(least, 0.1);
   EXPECT_GT(most, 0.9);
+}
+
+TEST(Patiently, WaitsAsLongAsItWasAskedToAndNeverShorterThanByItself) {
+  const auto wait = [](int own, int asked, double fraction) {
+    return Patiently(milliseconds(own), milliseconds(asked), [=] { return fraction; }).count();
+  };
+  EXPECT_EQ(wait(700, 0, 0.9), 700);
+  EXPECT_EQ(wait(700, 300, 0.9), 700);
+  EXPECT_EQ(wait(700, 10'000, 0.0), 10'000);
+  EXPECT_EQ(wait(700, 10'000, 0.5), 11'250);
+  // Those who were asked together come back apart.
+  std::set<long> waits;
+  const RandomFraction random = SystemRandom();
+  for (int i = 0; i < 100; ++i) {
+    const auto one = Patiently(milliseconds(1), milliseconds(600'000), random).count();
+    EXPECT_GE(one, 600'000);
+    EXPECT_LT(one, 750'000);
+    waits.insert(one);
+  }
+  EXPECT_GT(waits.size(), 90u);
 }
 
 // The numbers travel as they are stored.
