@@ -10,6 +10,7 @@ namespace {
 
 constexpr std::size_t kMaxReasonBytes = 64;
 constexpr std::size_t kMaxMessageBytes = 512;
+constexpr std::uint64_t kMaxFetchBytes = 1ull << 40;
 constexpr std::size_t kMaxIdBytes = 64;
 constexpr int kMaxFindings = 8;
 constexpr int kMaxVolumes = 16;
@@ -154,6 +155,10 @@ v1::Node ToProto(const Node& node) {
   out.set_healthy(node.status.healthy);
   out.set_enrolled_unix_ms(ToUnixMs(node.enrolled));
   out.set_last_seen_unix_ms(ToUnixMs(node.last_seen));
+  if (node.status.fetch) {
+    out.mutable_fetch()->set_fetched_bytes(node.status.fetch->fetched);
+    out.mutable_fetch()->set_size_bytes(node.status.fetch->size);
+  }
   if (node.last_verdict) *out.mutable_last_verdict() = ToProto(*node.last_verdict);
   if (node.desired) *out.mutable_desired() = ToProto(*node.desired);
   out.set_certificate_not_after_unix_ms(ToUnixMs(node.certificate_not_after));
@@ -380,6 +385,12 @@ Result<NodeStatus> StatusFromProto(const v1::CheckInRequest& request) {
   for (const v1::VolumeStatus& volume : request.volumes()) {
     SEALIFT_ASSIGN_OR_RETURN(VolumeStatus one, VolumeFromProto(volume));
     status.volumes.push_back(std::move(one));
+  }
+  if (request.has_fetch()) {
+    const v1::FetchStatus& fetch = request.fetch();
+    if (fetch.size_bytes() > kMaxFetchBytes || fetch.fetched_bytes() > fetch.size_bytes())
+      return Bad("fetch", "more than there is");
+    status.fetch = FetchStatus{.fetched = fetch.fetched_bytes(), .size = fetch.size_bytes()};
   }
   return status;
 }

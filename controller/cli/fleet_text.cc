@@ -184,7 +184,11 @@ json NodeJson(const v1::Node& node) {
               {"certificate_not_after", TimeText(node.certificate_not_after_unix_ms())},
               {"agent_version", node.agent_version()},
               {"verdict", nullptr},
-              {"desired", nullptr}};
+              {"desired", nullptr},
+              {"fetch", nullptr}};
+  if (node.has_fetch())
+    out["fetch"] = {{"fetched_bytes", node.fetch().fetched_bytes()},
+                    {"size_bytes", node.fetch().size_bytes()}};
   if (node.has_last_verdict()) out["verdict"] = VerdictJson(node.last_verdict());
   if (node.has_desired()) {
     out["desired"] = {{"channel", node.desired().channel()},
@@ -255,6 +259,9 @@ std::string NodeText(const v1::Node& node) {
   out += fmt::format("state     {}{}, {}\n", Word(v1::UpdateState_Name(node.state())),
                      node.staged_version().empty() ? "" : " with " + node.staged_version(),
                      node.healthy() ? "healthy" : "not healthy");
+  if (node.has_fetch()) {
+    out += fmt::format("fetched   {} of {} bytes\n", node.fetch().fetched_bytes(), node.fetch().size_bytes());
+  }
   out += fmt::format("running   {} as {} image {}\n", node.running().version(), Plain(node.running().role()),
                      Hex(node.running().image_digest()));
   if (node.has_desired())

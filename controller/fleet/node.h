@@ -153,6 +153,13 @@ struct InstallRecord {
   bool operator==(const InstallRecord&) const = default;
 };
 
+// How far the release that it is fetching has come, as it says. Bytes.
+struct FetchStatus {
+  std::uint64_t fetched = 0;
+  std::uint64_t size = 0;
+  bool operator==(const FetchStatus&) const = default;
+};
+
 // What a check-in carries.
 struct NodeStatus {
   UpdateState state = UpdateState::kUnknown;
@@ -166,6 +173,7 @@ struct NodeStatus {
   Bytes order_nonce;
   std::optional<EpochStatus> epoch;
   std::vector<VolumeStatus> volumes;
+  std::optional<FetchStatus> fetch;
   bool operator==(const NodeStatus&) const = default;
 };
 

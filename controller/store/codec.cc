@@ -141,6 +141,8 @@ std::string EncodeStatus(const NodeStatus& status) {
   return Dump({{"order_nonce", HexEncode(status.order_nonce)},
                {"epoch", status.epoch ? EpochJson(*status.epoch) : json(nullptr)},
                {"volumes", volumes},
+               {"fetch", status.fetch ? json{{"fetched", status.fetch->fetched}, {"size", status.fetch->size}}
+                                      : json(nullptr)},
                {"state", static_cast<int>(status.state)},
                {"version", status.running.version},
                {"image", DigestJson(status.running.image_digest)},
@@ -220,6 +222,10 @@ Result<NodeStatus> DecodeStatus(const std::string& text) {
       status.epoch = EpochFrom(epoch);
     for (const json& volume : value.value("volumes", json::array()))
       status.volumes.push_back(VolumeFrom(volume));
+    if (const json fetch = value.value("fetch", json(nullptr)); !fetch.is_null()) {
+      status.fetch = FetchStatus{.fetched = fetch.at("fetched").get<std::uint64_t>(),
+                                 .size = fetch.at("size").get<std::uint64_t>()};
+    }
     return status;
   });
 }

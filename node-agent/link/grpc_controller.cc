@@ -198,6 +198,10 @@ v1::CheckInRequest CheckInToWire(const CheckIn& check_in) {
     finding.set_reason(ReasonIdOf(status.journal));
     finding.set_message(MessageOf(status.journal));
   }
+  if (status.state == UpdateState::kFetching) {
+    request.mutable_fetch()->set_fetched_bytes(std::min(status.fetched_bytes, status.fetch_size));
+    request.mutable_fetch()->set_size_bytes(status.fetch_size);
+  }
   request.set_agent_version(check_in.agent_version);
   request.mutable_labels()->insert(check_in.labels.begin(), check_in.labels.end());
   request.set_healthy(status.health.healthy);

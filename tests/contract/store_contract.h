@@ -80,7 +80,8 @@ class StoreContract : public ::testing::TestWithParam<StoreBackendFactory> {
                          .luks_uuid = "u",
                          .reason = "VOLUME_FOREIGN",
                          .message = "not ours",
-                         .without_pcr7 = true}}};
+                         .without_pcr7 = true}},
+            .fetch = FetchStatus{.fetched = 5, .size = 1ull << 33}};
   }
   static RequestRecord NewRequest(int node, char id, order::Action action = order::Action::kReset) {
     RequestRecord record{.request = {.id = std::string(32, id),

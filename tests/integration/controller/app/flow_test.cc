@@ -175,6 +175,26 @@ TEST_F(FlowTest, LabelsOfTheImageAreTakenOnceAndNeverSilenceANode) {
   EXPECT_TRUE(stores_->nodes().Get(Id(1))->labels.empty());
 }
 
+TEST_F(FlowTest, HowFarAFetchIsIsShownWhileItGoesOn) {
+  EnrolNode(1);
+  const auto node = NodeStub(1);
+  const auto shown = [&] {
+    v1::GetNodeRequest request;
+    request.set_id(Id(1).text());
+    v1::Node found;
+    EXPECT_TRUE(FleetStub("operator")->GetNode(Context().get(), request, &found).ok());
+    return found;
+  };
+  v1::CheckInRequest request = On("1", v1::FETCHING);
+  request.mutable_fetch()->set_fetched_bytes(7);
+  request.mutable_fetch()->set_size_bytes(9);
+  CheckIn(*node, request);
+  EXPECT_EQ(shown().fetch().fetched_bytes(), 7u);
+  EXPECT_EQ(shown().fetch().size_bytes(), 9u);
+  CheckIn(*node, On("1"));
+  EXPECT_FALSE(shown().has_fetch());
+}
+
 TEST_F(FlowTest, FailedNodeStopsTheNextWaveUntilAnOperatorResumes) {
   EnrolNode(1);
   EnrolNode(2);
@@ -406,6 +426,8 @@ TEST_F(FlowTest, OverlongAndMisshapenRequestsAreRefused) {
       },
       [](auto& r) { r.add_findings()->set_reason(std::string(65, 'x')); },
       [](auto& r) { r.add_findings()->set_message(std::string(513, 'x')); },
+      [](auto& r) { r.mutable_fetch()->set_fetched_bytes(1); },
+      [](auto& r) { r.mutable_fetch()->set_size_bytes((1ull << 40) + 1); },
   };
   for (std::size_t i = 0; i < breaks.size(); ++i) {
     v1::CheckInRequest request = On("1");

@@ -1,4 +1,5 @@
 // The life of a release at the shell: published, withdrawn, lost with its controller, and back from a backup.
+#include "controller/store/sqlite_stores.h"
 #include "shared/crypto/hash.h"
 #include "shared/release/manifest.h"
 #include "tests/integration/controller/app/daemon_fixture.h"
@@ -40,6 +41,35 @@ class ReleaseLifeTest : public DaemonTest {
     return Sealift(arguments, expected);
   }
 };
+
+TEST_F(ReleaseLifeTest, WhoRunsAWithdrawnReleaseIsListed) {
+  const auto daemon = StartDaemon({"online"});
+  ASSERT_NE(daemon, nullptr) << Log();
+  const std::string profile = Profile("operator");
+  Publish("1.0", profile);
+  Publish("1.1", profile);
+  const std::string id = "01890000-0000-7000-8000-00000000000";
+  {
+    const auto stores = controller::SqliteStores::Open(Path("state"));
+    ASSERT_TRUE(stores.ok()) << Describe(stores.status());
+    for (const auto& [number, version] : std::map<std::string, std::string>{{"1", "1.0"}, {"2", "1.1"}}) {
+      controller::Node node;
+      node.id = NodeId::Parse(id + number).value();
+      node.ek_digest = Sha256(AsBytes(number));
+      ASSERT_TRUE((*stores)->nodes().Enrol(node).ok());
+      const controller::NodeStatus status{.running = {.version = version, .boot_id = "b"}};
+      ASSERT_TRUE((*stores)->node_status().RecordStatus(node.id, status, FromUnixMs(1), std::nullopt).ok());
+    }
+  }
+  const auto withdraw = [&](const std::string& version) {
+    return json::parse(
+        Sealift({"release", "withdraw", version, "--because", "no network", "--keys", Path("keys"), "--token",
+                 "release=" + tokens_["release"], "--profile", profile, "-o", "json"}));
+  };
+  EXPECT_EQ(withdraw("1.0").at("running_nodes"), json::array({id + "1"}));
+  const auto shown = json::parse(Sealift({"release", "show", "1.1", "-o", "json", "--profile", profile}));
+  EXPECT_EQ(shown.at("running_nodes"), json::array({id + "2"}));
+}
 
 TEST_F(ReleaseLifeTest, WithdrawnIsSeenEverywhereAndOutlivesARestore) {
   auto daemon = StartDaemon({"online"});

@@ -112,6 +112,23 @@ TEST_F(LinkTest, EnrolsAndSpeaksWithAKeyThatStaysInTheTpm) {
   ASSERT_EQ(seen.findings_size(), 1);
   EXPECT_EQ(seen.findings(0).reason(), "JOURNAL_FORKED");
   EXPECT_EQ(seen.findings(0).message(), "two stories");
+  EXPECT_FALSE(seen.has_fetch());
+}
+
+TEST_F(LinkTest, TellsHowFarAFetchIs) {
+  test::TestController controller;
+  const auto link = Connected(controller);
+  CheckIn check_in{.boot_id = "boot"};
+  check_in.status.state = UpdateState::kFetching;
+  check_in.status.fetched_bytes = 70;
+  check_in.status.fetch_size = 100;
+  ASSERT_TRUE(link->SendCheckIn(check_in).ok());
+  check_in.status.fetched_bytes = 101;  // what was fetched for nothing counts, too
+  ASSERT_TRUE(link->SendCheckIn(check_in).ok());
+  const auto lock = controller.Lock();
+  EXPECT_EQ(controller.seen.check_ins.at(0).fetch().fetched_bytes(), 70u);
+  EXPECT_EQ(controller.seen.check_ins.at(0).fetch().size_bytes(), 100u);
+  EXPECT_EQ(controller.seen.check_ins.at(1).fetch().fetched_bytes(), 100u);
 }
 
 TEST_F(LinkTest, NamesItsBootBeforeItKnowsWhatRuns) {
