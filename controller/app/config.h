@@ -41,10 +41,8 @@
 //   on_untrusted = "alert"                    # of: alert quarantine deny-renewal pause-rollouts; or "none"
 //   on_unknown = "alert"
 //   quarantine_percent = 0                    # required with quarantine: at most this share of the fleet
-//   alert_command = []                        # program (absolute path) and arguments that is told of each
-//   act on
-//                                             # a verdict whose actions have "alert": JSON on its standard
-//                                             input
+//   alert_command = []                        # program (absolute path) and arguments; told of each act of
+//                                             # "alert", by JSON on its standard input
 //   alert_timeout_ms = 10000                  # it is killed then
 //   alert_per_minute = 20                     # more are counted and told together
 //
