@@ -53,8 +53,7 @@ TEST_F(ReleaseLifeTest, WhoRunsAWithdrawnReleaseIsListed) {
     const auto stores = controller::SqliteStores::Open(Path("state"));
     ASSERT_TRUE(stores.ok()) << Describe(stores.status());
     for (const auto& [number, version] : std::map<std::string, std::string>{{"1", "1.0"}, {"2", "1.1"}}) {
-      controller::Node node;
-      node.id = NodeId::Parse(id + number).value();
+      controller::Node node{.id = NodeId::Parse(id + number).value()};
       node.ek_digest = Sha256(AsBytes(number));
       ASSERT_TRUE((*stores)->nodes().Enrol(node).ok());
       const controller::NodeStatus status{.running = {.version = version, .boot_id = "b"}};
