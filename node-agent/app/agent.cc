@@ -50,7 +50,7 @@ Agent::Agent(AgentOptions options, Parts parts)
   status_.pid = static_cast<int>(::getpid());
 }
 
-void Agent::Run(std::stop_token stop) {
+void Agent::Run(const std::stop_token& stop) {
   parts_.engine.Resume();
   ResumeOrders();
   LoadIdentity();

@@ -68,7 +68,7 @@ class Agent {
   Agent(AgentOptions options, Parts parts);
 
   // Until `stop`. What goes wrong is logged when it changes, shown in the status, and tried again.
-  void Run(std::stop_token stop);
+  void Run(const std::stop_token& stop);
 
  private:
   using TimePoint = std::chrono::steady_clock::time_point;

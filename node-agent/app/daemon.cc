@@ -58,7 +58,7 @@ class StopOnSignal {
         return ErrnoError(Code::kUnavailable, Reason::kInternal, "wait for signals", "sigaction", errno);
       }
     }
-    self->watcher_ = std::jthread([raw = self.get()](std::stop_token ended) { raw->Watch(ended); });
+    self->watcher_ = std::jthread([raw = self.get()](const std::stop_token& ended) { raw->Watch(ended); });
     return self;
   }
   ~StopOnSignal() {
@@ -120,7 +120,7 @@ Result<TpmParts> OpenTpm(const std::string& tcti, SecretBytes tls_guard) {
 }
 
 // A device that appears late, or a TPM in lockout: waited for.
-Result<TpmParts> WaitForTpm(const Settings& settings, Clock& clock, std::stop_token stop) {
+Result<TpmParts> WaitForTpm(const Settings& settings, Clock& clock, const std::stop_token& stop) {
   Backoff backoff(std::chrono::seconds(1), std::chrono::seconds(60), SystemRandom());
   std::string told;
   while (true) {
@@ -224,7 +224,7 @@ NeighbourOptions NeighbourOptionsOf(const Settings& settings, const ControllerLi
 }
 
 Status RunLoop(const Settings& settings, const std::string& boot_id, const std::string& version,
-               AgentClock& clock, std::stop_token stop) {
+               AgentClock& clock, const std::stop_token& stop) {
   SEALIFT_ASSIGN_OR_RETURN(const TpmParts tpm, WaitForTpm(settings, clock, stop));
   RegisterTpmKeyResolver(tpm.tpm);
   SEALIFT_ASSIGN_OR_RETURN(const std::unique_ptr<EnrolmentClient> enrolment,

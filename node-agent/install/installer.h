@@ -111,7 +111,7 @@ class Installer {
   // In reverse order. The first error; goes on after it.
   Status ReleaseAll();
   Status Finish(const InstallPlan& plan, const Node& esp);
-  void Tell(std::string_view line) { parts_.tell(line); }
+  void Tell(std::string_view line) const { parts_.tell(line); }
 
   Parts parts_;
   InstallPlaces places_;
