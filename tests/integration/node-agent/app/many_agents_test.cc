@@ -282,6 +282,11 @@ TEST(ManyAgents, SharingAmongThemselvesTheyTakeAboutOneReleaseFromTheController)
   }
   EXPECT_GE(left, release_bytes);
   EXPECT_LE(static_cast<double>(left), 1.2 * static_cast<double>(release_bytes));
+  for (const auto& machine : machines) {
+    if (testing::Test::HasFailure() && machine->BytesFromController() > release_bytes / 10) {
+      std::cout << machine->Told() << "\n";
+    }
+  }
   std::cout << fmt::format("{} agents: {:.2f} releases left the controllers\n", count,
                            static_cast<double>(left) / static_cast<double>(release_bytes));
   // The first and the last want one address: who comes second takes what it needs and serves nobody.
