@@ -356,12 +356,12 @@ class GrpcControllerClient final : public ControllerClient {
 
 }  // namespace
 
-std::unique_ptr<EnrolmentClient> MakeGrpcEnrolmentClient(std::shared_ptr<grpc::Channel> channel,
+std::unique_ptr<EnrolmentClient> MakeGrpcEnrolmentClient(const std::shared_ptr<grpc::Channel>& channel,
                                                          LinkDeadlines deadlines) {
   return std::make_unique<GrpcEnrolmentClient>(channel, deadlines);
 }
 
-std::unique_ptr<ControllerClient> MakeGrpcControllerClient(std::shared_ptr<grpc::Channel> channel,
+std::unique_ptr<ControllerClient> MakeGrpcControllerClient(const std::shared_ptr<grpc::Channel>& channel,
                                                            LinkDeadlines deadlines) {
   return std::make_unique<GrpcControllerClient>(channel, deadlines);
 }

@@ -18,9 +18,9 @@ struct LinkDeadlines {
   std::chrono::milliseconds content = std::chrono::minutes(2);
 };
 
-std::unique_ptr<EnrolmentClient> MakeGrpcEnrolmentClient(std::shared_ptr<grpc::Channel> channel,
+std::unique_ptr<EnrolmentClient> MakeGrpcEnrolmentClient(const std::shared_ptr<grpc::Channel>& channel,
                                                          LinkDeadlines deadlines = {});
-std::unique_ptr<ControllerClient> MakeGrpcControllerClient(std::shared_ptr<grpc::Channel> channel,
+std::unique_ptr<ControllerClient> MakeGrpcControllerClient(const std::shared_ptr<grpc::Channel>& channel,
                                                            LinkDeadlines deadlines = {});
 
 }  // namespace sealift::agent

@@ -6,6 +6,7 @@
 //
 // 100 % is the new image with a solid zstd-19 initrd. Creating and applying are counted in processes of their
 // own; their bars are ratios to the programs `zstd -19` and `zstd -d` with the same initrd in this run.
+#include <fmt/format.h>
 #include <sys/resource.h>
 #include <time.h>
 
@@ -132,7 +133,7 @@ std::size_t Pack(const std::string& root, const Image& image, const Keys& keys) 
   const auto packages = Must(build::ReadPackages(tree));
   std::string kernel;
   for (const auto& [path, entry] : tree.entries())
-    if (path.starts_with("boot/vmlinuz-")) kernel = root + "/" + path;
+    if (path.starts_with("boot/vmlinuz-")) kernel = fmt::format("{}/{}", root, path);
   tree.RemoveContents("boot");  // as the builder does
   std::ofstream raw(image.raw(), std::ios::binary);
   for (const build::Frame& frame : Must(build::PlanFrames(tree, packages))) {
