@@ -277,12 +277,12 @@ v1::EscrowedKey ToProto(const EscrowedKey& key) {
   return out;
 }
 
-Result<EpochEvidence> EpochEvidenceFromProto(const v1::EpochEvidence& evidence) {
+Result<CounterEvidence> EpochEvidenceFromProto(const v1::EpochEvidence& evidence) {
   SEALIFT_RETURN_IF_ERROR(CheckText("epoch.attest", evidence.attest(), kMaxQuoteBytes));
   SEALIFT_RETURN_IF_ERROR(CheckText("epoch.signature", evidence.signature(), kMaxQuoteBytes));
-  return EpochEvidence{.attest = ToBytes(evidence.attest()),
-                       .signature = ToBytes(evidence.signature()),
-                       .base = evidence.base()};
+  return CounterEvidence{.attest = ToBytes(evidence.attest()),
+                         .signature = ToBytes(evidence.signature()),
+                         .base = evidence.base()};
 }
 
 namespace {

@@ -3,6 +3,7 @@
 #pragma once
 
 #include "controller/api/ports.h"
+#include "controller/attest/epoch.h"
 #include "controller/fleet/node.h"
 #include "controller/fleet/rollout.h"
 #include "controller/fleet/stores.h"
@@ -32,7 +33,7 @@ Result<UpdateState> StateFromProto(v1::UpdateState state);
 Result<AttestationEvidence> EvidenceFromProto(const v1::Quote& quote);
 // Cut and cleared: a machine with odd names is no reason to turn its quote down.
 Hardware HardwareFromProto(const v1::HardwareModel& hardware);
-Result<EpochEvidence> EpochEvidenceFromProto(const v1::EpochEvidence& evidence);
+Result<CounterEvidence> EpochEvidenceFromProto(const v1::EpochEvidence& evidence);
 Result<OrderOutcome> OutcomeFromProto(const v1::OrderOutcome& outcome);
 Result<InstallRecord> InstallFromProto(const v1::InstallRecord& install);
 // `what` names the field. Errors: INVALID_ARGUMENT.

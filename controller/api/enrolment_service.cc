@@ -53,9 +53,7 @@ Result<EnrolmentProof> ProofFrom(const v1::CompleteRequest& request) {
   }
   std::optional<CounterEvidence> counter;
   if (request.has_epoch()) {
-    SEALIFT_ASSIGN_OR_RETURN(EpochEvidence epoch, EpochEvidenceFromProto(request.epoch()));
-    counter = CounterEvidence{
-        .attest = std::move(epoch.attest), .signature = std::move(epoch.signature), .base = epoch.base};
+    SEALIFT_ASSIGN_OR_RETURN(counter, EpochEvidenceFromProto(request.epoch()));
   }
   return EnrolmentProof{.session = request.session(),
                         .activated_secret = SecretBytes(AsBytes(request.activated_secret())),

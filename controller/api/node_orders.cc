@@ -87,8 +87,7 @@ Status NodeServiceImpl::JudgeNodeEpoch(const Node& node, const v1::AttestRequest
                                        UnixMillis now, Verdict& verdict) {
   std::optional<CounterEvidence> evidence;
   if (request.has_epoch()) {
-    SEALIFT_ASSIGN_OR_RETURN(const EpochEvidence given, EpochEvidenceFromProto(request.epoch()));
-    evidence = CounterEvidence{.attest = given.attest, .signature = given.signature, .base = given.base};
+    SEALIFT_ASSIGN_OR_RETURN(evidence, EpochEvidenceFromProto(request.epoch()));
   }
   const EpochJudgement judged = JudgeEpoch(node, evidence, nonce, now);
   if (judged.epoch) SEALIFT_RETURN_IF_ERROR(parts_.nodes.RecordEpoch(node.id, *judged.epoch));

@@ -114,8 +114,7 @@ Result<Verdict> NodeSecretServiceImpl::Judge(const Node& node, const Attestation
   Verdict& verdict = judgement.verdict;
   std::optional<CounterEvidence> counter;
   if (request.has_epoch()) {
-    SEALIFT_ASSIGN_OR_RETURN(const EpochEvidence epoch, EpochEvidenceFromProto(request.epoch()));
-    counter = CounterEvidence{.attest = epoch.attest, .signature = epoch.signature, .base = epoch.base};
+    SEALIFT_ASSIGN_OR_RETURN(counter, EpochEvidenceFromProto(request.epoch()));
   }
   if (const EpochJudgement epoch = JudgeEpoch(node, counter, nonce, now); !epoch.problem.ok()) {
     verdict.trust = Trust::kUntrusted;

@@ -27,13 +27,6 @@ struct AttestationEvidence {
   std::optional<Hardware> hardware = std::nullopt;
 };
 
-// An epoch counter as a node sent it; nothing of it is believed yet.
-struct EpochEvidence {
-  Bytes attest;
-  Bytes signature;
-  std::uint64_t base = 0;
-};
-
 // A verdict and what it rests on besides the evidence (EvidenceRecord).
 struct Judgement {
   Verdict verdict;

@@ -19,14 +19,8 @@ constexpr std::size_t kMaxKeyBytes = 64u << 10;
 Result<EvpPkeyPtr> LoadKey(const std::filesystem::path& file) {
   SEALIFT_RETURN_IF_ERROR(CheckSecretFile(file));
   SEALIFT_ASSIGN_OR_RETURN(std::string pem, ReadTextFile(file, kMaxKeyBytes));
-  if (pem.find("SEALIFT KEY REFERENCE") != std::string::npos) return LoadKeyReference(pem);
-  const BioPtr bio(BIO_new_mem_buf(pem.data(), static_cast<int>(pem.size())));
-  EvpPkeyPtr key(PEM_read_bio_PrivateKey(bio.get(), nullptr, nullptr, nullptr));
+  auto key = LoadKeyPem(pem, "read your private key");
   WipeMemory(pem.data(), pem.size());
-  if (key == nullptr) {
-    return OpenSslError(Reason::kMalformed, "read your private key: not an unencrypted PEM",
-                        "PEM_read_bio_PrivateKey");
-  }
   return key;
 }
 

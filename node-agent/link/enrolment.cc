@@ -7,20 +7,10 @@
 #include "shared/base/files.h"
 #include "shared/base/log.h"
 #include "shared/base/untrusted_files.h"
+#include "shared/crypto/node_certificate.h"
 
 namespace sealift::agent {
 namespace {
-
-constexpr std::string_view kNodeUriPrefix = "sealift:node:";
-
-Result<NodeId> NodeIdOf(const Certificate& leaf) {
-  const std::vector<std::string> uris = leaf.uris();
-  if (uris.size() == 1 && uris.front().starts_with(kNodeUriPrefix)) {
-    return NodeId::Parse(std::string_view(uris.front()).substr(kNodeUriPrefix.size()));
-  }
-  return MakeError(Code::kInvalidArgument, Reason::kCertificateInvalid,
-                   fmt::format("read the node certificate: {} URIs, not one node id", uris.size()));
-}
 
 Result<EnrolmentAnswer> Judge(const EnrolmentOutcome& outcome, const PublicKey& tls_key) {
   EnrolmentAnswer answer{.state = outcome.state, .reason = outcome.reason, .message = outcome.message};

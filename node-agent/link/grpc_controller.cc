@@ -50,6 +50,12 @@ std::chrono::milliseconds RetryAfter(const grpc::ClientContext& context) {
   return std::min(std::chrono::milliseconds(asked), kMostPatience);
 }
 
+void FillEpoch(const EpochEvidence& from, v1::EpochEvidence& to) {
+  to.set_attest(ToText(from.counter.attest));
+  to.set_signature(ToText(from.counter.signature));
+  to.set_base(from.base);
+}
+
 void FillQuote(const tpm::QuoteEvidence& from, ByteView event_log, v1::Quote& to) {
   to.set_attest(ToText(from.attest));
   to.set_signature(ToText(from.signature));
@@ -123,11 +129,7 @@ class GrpcEnrolmentClient final : public EnrolmentClient {
       to.set_version(proof.install->version);
       to.set_installed_unix_ms(ToUnixMs(proof.install->installed));
     }
-    if (proof.epoch) {
-      request.mutable_epoch()->set_attest(ToText(proof.epoch->counter.attest));
-      request.mutable_epoch()->set_signature(ToText(proof.epoch->counter.signature));
-      request.mutable_epoch()->set_base(proof.epoch->base);
-    }
+    if (proof.epoch) FillEpoch(*proof.epoch, *request.mutable_epoch());
     v1::CompleteResponse response;
     const auto context = wire::MakeContext(deadlines_.call);
     const grpc::Status status = stub_->Complete(context.get(), request, &response);
@@ -273,11 +275,7 @@ class GrpcControllerClient final : public ControllerClient {
                               const std::optional<HardwareModel>& hardware) override {
     v1::AttestRequest request;
     FillQuote(quote, event_log, *request.mutable_quote());
-    if (epoch) {
-      request.mutable_epoch()->set_attest(ToText(epoch->counter.attest));
-      request.mutable_epoch()->set_signature(ToText(epoch->counter.signature));
-      request.mutable_epoch()->set_base(epoch->base);
-    }
+    if (epoch) FillEpoch(*epoch, *request.mutable_epoch());
     if (hardware) {
       v1::HardwareModel& to = *request.mutable_hardware();
       to.set_vendor(hardware->vendor);

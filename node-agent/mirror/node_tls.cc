@@ -1,25 +1,10 @@
 #include "node-agent/mirror/node_tls.h"
 
-#include <openssl/pem.h>
-
-#include "shared/base/ids.h"
 #include "shared/crypto/certificate.h"
 #include "shared/crypto/key_reference.h"
+#include "shared/crypto/node_certificate.h"
 
 namespace sealift::agent {
-namespace {
-
-constexpr std::string_view kNodeUri = "sealift:node:";
-
-Result<EvpPkeyPtr> LoadKey(const std::string& pem) {
-  if (pem.find("SEALIFT KEY REFERENCE") != std::string::npos) return LoadKeyReference(pem);
-  const BioPtr bio(BIO_new_mem_buf(pem.data(), static_cast<int>(pem.size())));
-  EvpPkeyPtr key(PEM_read_bio_PrivateKey(bio.get(), nullptr, nullptr, nullptr));
-  if (key == nullptr) return OpenSslError(Reason::kCertificateInvalid, "load the node's key", "PEM_read_bio");
-  return key;
-}
-
-}  // namespace
 
 Result<SslContextPtr> MakeNodeTls(const NodeTls& own, const std::string& node_cas) {
   if (own.chain.empty()) {
@@ -28,7 +13,7 @@ Result<SslContextPtr> MakeNodeTls(const NodeTls& own, const std::string& node_ca
   }
   SEALIFT_ASSIGN_OR_RETURN(const auto chain, Certificate::ChainFromPem(own.chain));
   SEALIFT_ASSIGN_OR_RETURN(const auto cas, Certificate::ChainFromPem(node_cas));
-  SEALIFT_ASSIGN_OR_RETURN(const EvpPkeyPtr key, LoadKey(own.key));
+  SEALIFT_ASSIGN_OR_RETURN(const EvpPkeyPtr key, LoadKeyPem(own.key, "load the node's key"));
   SslContextPtr context(SSL_CTX_new(TLS_method()));
   SEALIFT_CHECK(context != nullptr);
   SSL_CTX_set_min_proto_version(context.get(), TLS1_3_VERSION);
@@ -61,11 +46,8 @@ Result<NodePeer> PeerOf(const SSL* ssl) {
   const auto certificate = Certificate::FromDer(ByteView(bytes, static_cast<std::size_t>(size)));
   OPENSSL_free(bytes);
   SEALIFT_RETURN_IF_ERROR(certificate.status());
-  const auto uris = certificate->uris();
-  if (uris.size() == 1 && uris.front().starts_with(kNodeUri)) {
-    const auto id = NodeId::Parse(uris.front().substr(kNodeUri.size()));
-    if (id.ok()) return NodePeer{.node_id = id->text(), .certificate = certificate->der()};
-  }
+  const auto id = NodeIdOf(*certificate);
+  if (id.ok()) return NodePeer{.node_id = id->text(), .certificate = certificate->der()};
   return MakeError(Code::kUnauthenticated, Reason::kCertificateInvalid,
                    "read a neighbour's certificate: it is no node's");
 }

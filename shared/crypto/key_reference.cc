@@ -5,6 +5,7 @@
 #include <openssl/core_object.h>
 #include <openssl/err.h>
 #include <openssl/params.h>
+#include <openssl/pem.h>
 #include <openssl/provider.h>
 
 #include <array>
@@ -227,6 +228,15 @@ Result<EvpPkeyPtr> LoadKeyReference(std::string_view pem) {
   SEALIFT_ASSIGN_OR_RETURN(const std::string uri, ParseReference(pem));
   SEALIFT_ASSIGN_OR_RETURN(std::shared_ptr<Signer> signer, Resolve(uri));
   return Wrap(std::move(signer), kHandshakeIntent, true);
+}
+
+Result<EvpPkeyPtr> LoadKeyPem(std::string_view pem, std::string_view what) {
+  if (pem.find(provider::kKeyPemLabel) != std::string_view::npos) return LoadKeyReference(pem);
+  const BioPtr bio(BIO_new_mem_buf(pem.data(), static_cast<int>(pem.size())));
+  EvpPkeyPtr key(PEM_read_bio_PrivateKey(bio.get(), nullptr, nullptr, nullptr));
+  if (key != nullptr) return key;
+  return OpenSslError(Reason::kMalformed, fmt::format("{}: not an unencrypted PEM", what),
+                      "PEM_read_bio_PrivateKey");
 }
 
 Result<EvpPkeyPtr> WrapSigner(std::shared_ptr<Signer> signer, std::string intent) {

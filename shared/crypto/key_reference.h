@@ -32,6 +32,9 @@ void RegisterKeyResolver(std::string_view scheme, KeyResolver resolver);
 std::string KeyReferencePem(std::string_view uri);
 // Errors: those of the resolver; FAILED_PRECONDITION when the provider is not installed.
 Result<EvpPkeyPtr> LoadKeyReference(std::string_view pem);
+// A key of either form: the reference, or an unencrypted PEM. `what` begins the error: "read your private
+// key". Errors: those of LoadKeyReference; MALFORMED.
+Result<EvpPkeyPtr> LoadKeyPem(std::string_view pem, std::string_view what);
 // The same key object for a signer at hand. Holds `signer` for its lifetime. For X509_sign, CMS_sign and the
 // like: their intent in the journal is `intent`.
 Result<EvpPkeyPtr> WrapSigner(std::shared_ptr<Signer> signer, std::string intent);

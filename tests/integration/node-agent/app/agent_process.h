@@ -108,7 +108,7 @@ class AgentProcess : public testing::Test {
     Append(content, value);
     Put(fmt::format("efivars/{}-{}", name, vendor), content);
   }
-  Bytes Image(const std::string& version, const test::TestKey* signer) {
+  Bytes Image(const std::string& version, const test::TestKey* signer) const {
     test::SyntheticPe pe;
     pe.sections = {{".osrel", "IMAGE_VERSION=" + version + "\n"},
                    {".linux", std::string(300'000, 'k') + version},

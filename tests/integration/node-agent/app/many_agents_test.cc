@@ -77,7 +77,7 @@ class Machine final : public AgentProcess {
 
  private:
   Bytes LargeImage(const std::string& version) {
-    std::mt19937 random(7);
+    std::mt19937 random(7);  // NOLINT(cert-msc32-c,cert-msc51-cpp): the same image in every machine
     std::string kernel(kImageBytes, 0);
     for (char& c : kernel) c = static_cast<char>(random());
     test::SyntheticPe pe;
@@ -87,6 +87,43 @@ class Machine final : public AgentProcess {
     return efi::SignImage(pe.Build(), *db_.signer, db_.certificate, "test").value().bytes;
   }
 };
+
+using Machines = std::vector<std::unique_ptr<Machine>>;
+
+int AgentCount() {
+  const char* const text = std::getenv("SEALIFT_AGENTS");
+  return text == nullptr ? 8 : static_cast<int>(std::strtol(text, nullptr, 10));
+}
+
+// All of them within ten seconds.
+std::vector<std::unique_ptr<Process>> StartTogether(const Machines& machines) {
+  const auto began = std::chrono::steady_clock::now();
+  std::vector<std::unique_ptr<Process>> agents;
+  for (const auto& machine : machines) agents.push_back(machine->Start());
+  EXPECT_LE(std::chrono::steady_clock::now() - began, seconds(10));
+  return agents;
+}
+
+void AwaitStaged(const Machines& machines) {
+  const auto give_up = std::chrono::steady_clock::now() + seconds(60 + 10 * machines.size());
+  for (const auto& machine : machines) {
+    while (!machine->Staged() && std::chrono::steady_clock::now() < give_up)
+      std::this_thread::sleep_for(std::chrono::milliseconds(20));
+    ASSERT_TRUE(machine->Staged()) << machine->Told();
+  }
+}
+
+// What left the controllers. Nothing is staged but what proved itself; here it is the release itself, byte by
+// byte.
+std::uint64_t ExpectAllHaveIt(const Machines& machines) {
+  std::uint64_t left = 0;
+  for (const auto& machine : machines) {
+    EXPECT_EQ(Sha256(machine->StagedImage()), Sha256(machine->new_image()));
+    machine->ExpectBootable("staged");
+    left += machine->BytesFromController();
+  }
+  return left;
+}
 
 // How many TCP sockets of this process accept connections, as the kernel tells.
 std::size_t Listening(pid_t pid) {
@@ -112,8 +149,7 @@ std::size_t Listening(pid_t pid) {
 TEST(ManyAgents, BehindOneCacheTheyTakeAboutOneReleaseFromTheController) {
   SEALIFT_NEED_TOOLS("swtpm", "swtpm_setup", "swtpm_localca", "nginx");
   ::setenv("TSS2_LOG", "all+NONE", 1);
-  const char* text = std::getenv("SEALIFT_AGENTS");
-  const int count = text == nullptr ? 8 : std::atoi(text);
+  const int count = AgentCount();
   const TempDir temp = TempDir::Create("sealift-agents").value();
   // nginx's workers are another user when it is root's.
   fs::permissions(temp.path(), fs::perms(0755));
@@ -132,7 +168,7 @@ TEST(ManyAgents, BehindOneCacheTheyTakeAboutOneReleaseFromTheController) {
                   "proxy_cache sealift; proxy_cache_key $uri$slice_range; proxy_cache_valid 200 206 30d;\n"
                   "proxy_cache_lock on; proxy_cache_lock_timeout 10m; proxy_cache_lock_age 10m; }} }}\n",
                   (temp.path() / "cached").string(), cache_port, origin_port));
-  std::vector<std::unique_ptr<Machine>> machines;
+  Machines machines;
   for (int i = 0; i < count; ++i) {
     machines.push_back(std::make_unique<Machine>());
     machines.back()->Prepare(i == 0 ? nullptr : machines.front().get(),
@@ -150,23 +186,10 @@ TEST(ManyAgents, BehindOneCacheTheyTakeAboutOneReleaseFromTheController) {
   ASSERT_TRUE(origin.WaitUntilItListens(origin_port));
   ASSERT_TRUE(cache.WaitUntilItListens(cache_port));
 
-  const auto began = std::chrono::steady_clock::now();
-  std::vector<std::unique_ptr<Process>> agents;
-  for (const auto& machine : machines) agents.push_back(machine->Start());
-  EXPECT_LE(std::chrono::steady_clock::now() - began, seconds(10));
-  const auto give_up = began + seconds(60 + 10 * count);
-  for (const auto& machine : machines) {
-    while (!machine->Staged() && std::chrono::steady_clock::now() < give_up)
-      std::this_thread::sleep_for(std::chrono::milliseconds(20));
-    ASSERT_TRUE(machine->Staged()) << machine->Told();
-  }
-  std::uint64_t left = origin.BytesSent();
-  for (const auto& machine : machines) {
-    // Nothing is staged but what proved itself; here it is the release itself, byte by byte.
-    EXPECT_EQ(Sha256(machine->StagedImage()), Sha256(machine->new_image()));
-    machine->ExpectBootable("staged");
-    left += machine->BytesFromController();
-  }
+  const auto agents = StartTogether(machines);
+  AwaitStaged(machines);
+  ASSERT_FALSE(testing::Test::HasFatalFailure());
+  const std::uint64_t left = origin.BytesSent() + ExpectAllHaveIt(machines);
   EXPECT_GE(left, release_bytes);
   EXPECT_LE(static_cast<double>(left), 1.2 * static_cast<double>(release_bytes));
   std::cout << fmt::format("{} agents: {:.2f} releases left the controller\n", count,
@@ -250,10 +273,9 @@ class Site final : public v1::SiteService::Service {
 TEST(ManyAgents, SharingAmongThemselvesTheyTakeAboutOneReleaseFromTheController) {
   SEALIFT_NEED_TOOLS("swtpm", "swtpm_setup", "swtpm_localca");
   ::setenv("TSS2_LOG", "all+NONE", 1);
-  const char* text = std::getenv("SEALIFT_AGENTS");
-  const int count = text == nullptr ? 8 : std::atoi(text);
+  const int count = AgentCount();
   Site site;
-  std::vector<std::unique_ptr<Machine>> machines;
+  Machines machines;
   for (int i = 0; i < count; ++i) {
     machines.push_back(std::make_unique<Machine>());
     machines.back()->Prepare(
@@ -262,24 +284,12 @@ TEST(ManyAgents, SharingAmongThemselvesTheyTakeAboutOneReleaseFromTheController)
     ASSERT_FALSE(testing::Test::HasFatalFailure());
   }
   site.node_cas = machines.front()->NodeCaPem();
-  const auto began = std::chrono::steady_clock::now();
-  std::vector<std::unique_ptr<Process>> agents;
-  for (const auto& machine : machines) agents.push_back(machine->Start());
-  EXPECT_LE(std::chrono::steady_clock::now() - began, seconds(10));
-  const auto give_up = began + seconds(60 + 10 * count);
-  for (const auto& machine : machines) {
-    while (!machine->Staged() && std::chrono::steady_clock::now() < give_up)
-      std::this_thread::sleep_for(std::chrono::milliseconds(20));
-    ASSERT_TRUE(machine->Staged()) << machine->Told();
-  }
+  const auto agents = StartTogether(machines);
+  AwaitStaged(machines);
+  ASSERT_FALSE(testing::Test::HasFatalFailure());
   std::uint64_t release_bytes = 0;
   for (const auto& [digest, bytes] : machines.front()->content()) release_bytes += bytes.size();
-  std::uint64_t left = 0;
-  for (const auto& machine : machines) {
-    EXPECT_EQ(Sha256(machine->StagedImage()), Sha256(machine->new_image()));
-    machine->ExpectBootable("staged");
-    left += machine->BytesFromController();
-  }
+  const std::uint64_t left = ExpectAllHaveIt(machines);
   EXPECT_GE(left, release_bytes);
   EXPECT_LE(static_cast<double>(left), 1.2 * static_cast<double>(release_bytes));
   for (const auto& machine : machines) {
