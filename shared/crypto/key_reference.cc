@@ -115,6 +115,7 @@ int Decode(void* /*context*/, OSSL_CORE_BIO* bio, int /*selection*/, OSSL_CALLBA
   const std::array<OSSL_PARAM, 4> params{
       OSSL_PARAM_construct_int(OSSL_OBJECT_PARAM_TYPE, &object),
       OSSL_PARAM_construct_utf8_string(OSSL_OBJECT_PARAM_DATA_TYPE, type.data(), 0),
+      // The pointer itself travels. NOLINTNEXTLINE(bugprone-sizeof-expression)
       OSSL_PARAM_construct_octet_string(OSSL_OBJECT_PARAM_REFERENCE, &reference, sizeof(reference)),
       OSSL_PARAM_construct_end()};
   return found(params.data(), argument);
@@ -184,6 +185,7 @@ Result<EvpPkeyPtr> Wrap(std::shared_ptr<Signer> signer, std::string intent, bool
                               .tls = tls};
   const provider::KeyData* reference = &key;
   std::array<OSSL_PARAM, 2> params{
+      // Here, too. NOLINTNEXTLINE(bugprone-sizeof-expression)
       OSSL_PARAM_construct_octet_string(provider::kKeyParam, &reference, sizeof(reference)),
       OSSL_PARAM_construct_end()};
   const EvpPkeyCtxPtr context(EVP_PKEY_CTX_new_from_name(nullptr, type, "provider=sealift"));
